@@ -1,0 +1,3 @@
+"""Hyperion-X: the operating system for AI compute."""
+
+__version__ = "0.1.0"

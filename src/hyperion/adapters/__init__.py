@@ -1,0 +1,1 @@
+"""Everything outside, each behind a Protocol of ports.py."""

@@ -1,0 +1,1 @@
+"""How the daemons talk: gRPC over mutual TLS."""

@@ -1,0 +1,1 @@
+"""Where prices, egress, latency and carbon come from."""

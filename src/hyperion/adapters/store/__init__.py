@@ -1,0 +1,1 @@
+"""Where a machine's entities are kept: SQLite, or memory."""

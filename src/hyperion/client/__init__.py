@@ -1,0 +1,1 @@
+"""The Python API of a federation, in sync and async form."""

@@ -1,0 +1,395 @@
+"""Every message that a state machine knows. Events and records are past tense, commands imperative.
+
+Link messages travel between two machines: orders go down (federation to cluster to agent), reports
+go up. An order names its generation; a report names the generation it answers. Each may be lost,
+late, doubled or overtaken; nothing here relies on more.
+"""
+
+from msgspec import Struct
+
+from hyperion.model.allocation import AllocationState
+from hyperion.model.cluster import Cluster, ClusterLoad
+from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId
+from hyperion.model.job import Job, JobPhase, ReplicaStatus
+from hyperion.model.market import MarketView
+from hyperion.model.node import Node
+from hyperion.model.resources import ResourceRequest
+
+# -- link: federation to cluster ----------------------------------------------------------------
+
+
+class PlaceJob(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """Run this job in your cluster. Doubling it changes nothing."""
+
+    job: Job
+    generation: int
+    submitted_at_ms: int
+    known: bool = False
+    """The cluster has answered this order before: if it no longer knows the job, the job is lost."""
+
+
+class StopJob(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """End this job; it was cancelled, timed out, or belongs elsewhere now."""
+
+    job: JobId
+    generation: int
+    phase: JobPhase
+    """What it becomes: CANCELLED or FAILED."""
+    reason: str = ""
+
+
+class ForgetJob(Struct, frozen=True, tag=True, kw_only=True):
+    """Your final report has been kept; it need not be sent again."""
+
+    job: JobId
+    generation: int
+
+
+class Lease(Struct, frozen=True, tag=True, kw_only=True):
+    """Go on running what you run for this long, counted from when you *sent* the heartbeat."""
+
+    sequence: int
+    duration_ms: int
+
+
+# -- link: cluster to federation ----------------------------------------------------------------
+
+
+class JobReport(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """Where a job stands in the cluster. A higher version overrides a lower one."""
+
+    job: JobId
+    generation: int
+    version: int
+    phase: JobPhase
+    reason: str = ""
+    refused: bool = False
+    """The cluster can never run it (QUEUED with this set): place it elsewhere."""
+    lost: bool = False
+    """The cluster does not know the job although the order says it should."""
+    exit_code: int | None = None
+    restarts: int = 0
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    replicas: tuple[ReplicaStatus, ...] = ()
+
+
+class ClusterHello(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """The first message of a cluster's session: what it is, and every job it holds."""
+
+    cluster: Cluster
+    load: ClusterLoad
+    jobs: tuple[JobReport, ...] = ()
+
+
+class ClusterHeartbeat(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    sequence: int
+    load: ClusterLoad | None = None
+    """None when nothing changed since the last one."""
+
+
+# -- link: cluster to agent ---------------------------------------------------------------------
+
+
+class Peer(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One member of a gang, as the others see it."""
+
+    rank: int
+    node: str
+    address: str
+    port: int
+    gpus: int = 0
+
+
+class Prepare(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """Get ready to run this replica and say under which address and port its gang finds it."""
+
+    allocation: AllocationId
+    generation: int
+    job: Job
+    rank: int
+    attempt: int
+    request: ResourceRequest
+    devices: tuple[int, ...] = ()
+    known: bool = False
+
+
+class Run(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """Run this replica. Complete in itself, so a Prepare that never came is no harm."""
+
+    allocation: AllocationId
+    generation: int
+    job: Job
+    rank: int
+    attempt: int
+    request: ResourceRequest
+    devices: tuple[int, ...] = ()
+    peers: tuple[Peer, ...] = ()
+    """By rank; empty for a gang of one."""
+    known: bool = False
+    """The agent has answered this before: if it no longer knows the replica, it is lost."""
+
+
+class Stop(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """End this replica with its whole tree of processes: SIGTERM, grace, SIGKILL."""
+
+    allocation: AllocationId
+    generation: int
+    grace_ms: int = 10_000
+
+
+class Forget(Struct, frozen=True, tag=True, kw_only=True):
+    """The final report has been kept."""
+
+    allocation: AllocationId
+    generation: int
+
+
+# -- link: agent to cluster ---------------------------------------------------------------------
+
+
+class AllocationReport(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """Where a replica stands on its node, answering the newest order the agent has seen."""
+
+    allocation: AllocationId
+    generation: int
+    state: AllocationState
+    address: str = ""
+    port: int = 0
+    exit_code: int | None = None
+    reason: str = ""
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+
+
+class NodeHello(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    """The first message of an agent's session: the machine, and every replica it holds."""
+
+    node: Node
+    allocations: tuple[AllocationReport, ...] = ()
+
+
+class NodeHeartbeat(Struct, frozen=True, tag=True, kw_only=True):
+    sequence: int
+
+
+# -- events -------------------------------------------------------------------------------------
+
+
+class JobSubmitted(Struct, frozen=True, tag=True, kw_only=True):
+    """A checked job came in at the API. ``token`` names the caller that waits for the answer."""
+
+    job: Job
+    token: int = 0
+
+
+class JobCancelRequested(Struct, frozen=True, tag=True, kw_only=True):
+    job: JobId
+    by: str = ""
+    token: int = 0
+
+
+class ClusterAttached(Struct, frozen=True, tag=True, kw_only=True):
+    hello: ClusterHello
+
+
+class ClusterReported(Struct, frozen=True, tag=True, kw_only=True):
+    cluster: ClusterId
+    report: JobReport
+
+
+class ClusterHeard(Struct, frozen=True, tag=True, kw_only=True):
+    cluster: ClusterId
+    heartbeat: ClusterHeartbeat
+
+
+class ClusterDetached(Struct, frozen=True, tag=True, kw_only=True):
+    """Its stream ended. It may be back at once, and it may be running all the while."""
+
+    cluster: ClusterId
+
+
+class MarketQuoted(Struct, frozen=True, tag=True, kw_only=True):
+    view: MarketView
+
+
+class FederationAttached(Struct, frozen=True, tag=True, kw_only=True):
+    """The cluster's stream to its federation is open."""
+
+
+class NodeAttached(Struct, frozen=True, tag=True, kw_only=True):
+    hello: NodeHello
+
+
+class NodeReported(Struct, frozen=True, tag=True, kw_only=True):
+    node: NodeId
+    report: AllocationReport
+
+
+class NodeHeard(Struct, frozen=True, tag=True, kw_only=True):
+    node: NodeId
+    heartbeat: NodeHeartbeat
+
+
+class NodeDetached(Struct, frozen=True, tag=True, kw_only=True):
+    node: NodeId
+
+
+class CordonRequested(Struct, frozen=True, tag=True, kw_only=True):
+    """No new replicas on the node (``cordon``), and, with ``drain``, move away those there."""
+
+    node: NodeId
+    cordon: bool
+    drain: bool = False
+    token: int = 0
+
+
+class SchedulerAttached(Struct, frozen=True, tag=True, kw_only=True):
+    """The agent's stream to its scheduler is open."""
+
+
+class ReplicaPrepared(Struct, frozen=True, tag=True, kw_only=True):
+    allocation: AllocationId
+    address: str
+    port: int
+
+
+class ReplicaStarted(Struct, frozen=True, tag=True, kw_only=True):
+    """It runs, whether launched now or found running after a restart of the agent."""
+
+    allocation: AllocationId
+    pid: int
+    started_at_ms: int
+
+
+class ReplicaExited(Struct, frozen=True, tag=True, kw_only=True):
+    """It is gone, with all its processes. No exit code: it was killed, or nobody saw it end."""
+
+    allocation: AllocationId
+    exit_code: int | None = None
+    reason: str = ""
+    never_ran: bool = False
+    """It could not be launched at all, or had not been when it was stopped."""
+
+
+class LeaseRecovered(Struct, frozen=True, tag=True, kw_only=True):
+    """After a restart: the lease that was last kept has this long to go (negative: has ended)."""
+
+    remaining_ms: int
+
+
+class Tick(Struct, frozen=True, tag=True):
+    """Time has passed."""
+
+
+FederationEvent = (
+    JobSubmitted
+    | JobCancelRequested
+    | ClusterAttached
+    | ClusterReported
+    | ClusterHeard
+    | ClusterDetached
+    | MarketQuoted
+    | Tick
+)
+ClusterEvent = (
+    JobSubmitted
+    | JobCancelRequested
+    | FederationAttached
+    | PlaceJob
+    | StopJob
+    | ForgetJob
+    | Lease
+    | LeaseRecovered
+    | NodeAttached
+    | NodeReported
+    | NodeHeard
+    | NodeDetached
+    | CordonRequested
+    | Tick
+)
+AgentEvent = (
+    SchedulerAttached
+    | Prepare
+    | Run
+    | Stop
+    | Forget
+    | Lease
+    | LeaseRecovered
+    | ReplicaPrepared
+    | ReplicaStarted
+    | ReplicaExited
+    | Tick
+)
+
+# -- commands -----------------------------------------------------------------------------------
+
+ClusterOrder = PlaceJob | StopJob | ForgetJob | Lease
+NodeOrder = Prepare | Run | Stop | Forget | Lease
+ClusterUpward = ClusterHello | ClusterHeartbeat | JobReport
+AgentUpward = NodeHello | NodeHeartbeat | AllocationReport
+
+
+class SendToCluster(Struct, frozen=True, tag=True):
+    cluster: ClusterId
+    message: ClusterOrder
+
+
+class SendToNode(Struct, frozen=True, tag=True):
+    node: NodeId
+    message: NodeOrder
+
+
+class SendToFederation(Struct, frozen=True, tag=True):
+    message: ClusterUpward
+
+
+class SendToScheduler(Struct, frozen=True, tag=True):
+    message: AgentUpward
+
+
+class Answer(Struct, frozen=True, tag=True, omit_defaults=True):
+    """Tell the caller behind ``token`` that its wish has been kept, or why it was refused."""
+
+    token: int
+    job: JobId = JobId("")
+    error: str = ""
+    """Empty: it was kept."""
+    code: str = ""
+    """``not_found``, ``conflict`` or ``exhausted`` with an error."""
+
+
+class PrepareReplica(Struct, frozen=True, tag=True):
+    order: Prepare
+
+
+class LaunchReplica(Struct, frozen=True, tag=True):
+    """See to it that this replica runs: launch it unless it runs or has run. Answered by event."""
+
+    order: Run
+
+
+class KillReplica(Struct, frozen=True, tag=True):
+    """See to it that no process of it is left, and that none can start. Answered by event."""
+
+    allocation: AllocationId
+    grace_ms: int
+
+
+class DropReplica(Struct, frozen=True, tag=True):
+    """Nobody will ask for this replica again; its logs stay until their own time is up."""
+
+    allocation: AllocationId
+
+
+class KeepLease(Struct, frozen=True, tag=True):
+    """Write down, outside the machine, when the lease ends, for the dead-man and for restarts."""
+
+    remaining_ms: int
+
+
+FederationCommand = SendToCluster | Answer
+ClusterCommand = SendToFederation | SendToNode | Answer | KeepLease
+AgentCommand = (
+    SendToScheduler | PrepareReplica | LaunchReplica | KillReplica | DropReplica | KeepLease
+)

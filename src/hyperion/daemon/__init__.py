@@ -1,0 +1,1 @@
+"""The processes: thin loops that drive the machines and decide nothing."""

@@ -1,0 +1,97 @@
+"""What a federation offers its callers; REST and gRPC are two thin skins over this one page."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from hyperion.model.job import Job
+from hyperion.wire.api import (
+    ClusterView,
+    JobChange,
+    JobView,
+    NodeView,
+    OfferView,
+    PlanView,
+    Submitted,
+    VersionView,
+    WhyView,
+)
+
+
+class NotFound(Exception):
+    """There is no such job, node or cluster; the message names it."""
+
+
+class Conflict(Exception):
+    """The wish contradicts what already is; the message says how."""
+
+
+class Exhausted(Exception):
+    """A bound has been reached (queue full, too many streams); try again later."""
+
+
+class Unavailable(Exception):
+    """The part that would answer (a cluster, an agent) cannot be reached now."""
+
+
+class Application(Protocol):
+    """All methods raise the errors above, and nothing else that a caller could cause."""
+
+    async def submit(self, jobs: Sequence[Job]) -> list[Submitted]:
+        """Keep these jobs; returns once they are durable. A job id that is known already is no
+        second job: the answer is the same as the first time (a retry is safe)."""
+
+    async def plan(self, job: Job) -> PlanView:
+        """Where would it go, at what cost, and why not elsewhere."""
+
+    async def job(self, job_id: str) -> JobView:
+        """``job_id`` may be a unique prefix or the newest job of that name, here and below."""
+
+    async def spec(self, job_id: str) -> Job:
+        """The job as submitted, secrets' values replaced by ``***``."""
+
+    async def jobs(
+        self,
+        phases: Sequence[str] = (),
+        user: str = "",
+        name: str = "",
+        cluster: str = "",
+        ended: bool = False,
+        limit: int = 1000,
+    ) -> list[JobView]:
+        """Newest first. Ended ones only with ``ended`` or where ``phases`` names their phase."""
+
+    async def why(self, job_id: str) -> WhyView: ...
+
+    async def cancel(self, job_id: str, by: str) -> JobView: ...
+
+    def logs(
+        self, job_id: str, rank: int | None, follow: bool, tail_lines: int | None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """(rank, chunk) of output; every rank where None."""
+
+    def watch(self, job_id: str | None = None, after: int = 0) -> AsyncIterator[JobChange]:
+        """Changes as they are kept, from sequence ``after`` as far as they are still held. First,
+        with ``after`` 0, the present state of each job asked for."""
+
+    async def nodes(self, cluster: str = "") -> list[NodeView]: ...
+
+    async def clusters(self) -> list[ClusterView]: ...
+
+    async def offers(
+        self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
+    ) -> list[OfferView]:
+        """Cheapest per GPU first; a prefix of the region will do."""
+
+    async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
+        """``node`` is ``cluster/node``, or a node's name where it is unique."""
+
+    async def version(self) -> VersionView: ...
+
+    async def join(self, token: str, request_pem: bytes) -> tuple[bytes, bytes]:
+        """(certificate PEM, CA PEM) for a one-time token; the token says which identity it is."""
+
+    async def new_join_token(self, role: str, name: str, ttl_s: int) -> str:
+        """A one-time token for ``hyperion join``; role is agent, scheduler or client."""
+
+    async def upload_bundle(self, chunks: AsyncIterator[bytes]) -> str:
+        """Keep a workdir archive (tar.gz); returns ``bundle:sha256:…``."""

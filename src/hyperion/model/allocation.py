@@ -1,0 +1,72 @@
+"""One replica bound to one node, and the life it may lead."""
+
+from collections.abc import Mapping
+from enum import Enum
+
+from msgspec import Struct
+
+from hyperion.model.ids import AllocationId, JobId, NodeId
+from hyperion.model.resources import ResourceRequest
+
+
+class AllocationState(Enum):
+    PLACED = "placed"
+    """It has a node; the agent has been told to prepare it."""
+    READY = "ready"
+    """The agent holds what it needs (directory, rendezvous port) and waits for its gang."""
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """Told to stop; holds its resources until the agent says that it is gone."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    LOST = "lost"
+    """Its node is gone for good, or no longer knows it."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+_S = AllocationState
+_ENDS = frozenset({_S.SUCCEEDED, _S.FAILED, _S.STOPPED, _S.LOST})
+
+#: The whole life cycle. Reports may be lost on the way, so later states can be reached directly.
+TRANSITIONS: Mapping[AllocationState, frozenset[AllocationState]] = {
+    _S.PLACED: _ENDS | {_S.READY, _S.RUNNING, _S.STOPPING},
+    _S.READY: _ENDS | {_S.RUNNING, _S.STOPPING},
+    _S.RUNNING: _ENDS | {_S.STOPPING},
+    _S.STOPPING: _ENDS,
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.STOPPED: frozenset(),
+    _S.LOST: frozenset(),
+}
+
+
+class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A replica's place. It holds its resources until its state is terminal."""
+
+    id: AllocationId
+    job: JobId
+    rank: int
+    node: NodeId
+    request: ResourceRequest
+    devices: tuple[int, ...] = ()
+    """Which of the node's GPUs, by index; one entry for a fraction of a GPU."""
+    state: AllocationState = AllocationState.PLACED
+    generation: int = 1
+    """Counts the orders given about this allocation; a report must name the order it answers."""
+    answered: int = 0
+    """The newest generation that the agent has answered."""
+    address: str = ""
+    """Where its gang can reach it, once it is READY."""
+    port: int = 0
+    """A free port on its node, found by the agent, for the gang's rendezvous."""
+    exit_code: int | None = None
+    reason: str = ""
+    placed_at_ms: int = 0
+    ordered_at_ms: int = 0
+    """When the newest order was last sent, so that an unanswered one is sent again."""
+    started_at_ms: int = 0
+    ended_at_ms: int = 0

@@ -1,0 +1,16 @@
+"""Identifiers: a distinct type per kind of thing, so mypy refuses a node where a job is meant."""
+
+from typing import NewType
+
+JobId = NewType("JobId", str)
+UserId = NewType("UserId", str)
+NodeId = NewType("NodeId", str)
+ClusterId = NewType("ClusterId", str)
+AllocationId = NewType("AllocationId", str)
+RegionName = NewType("RegionName", str)
+"""``cloud/region`` in the cloud's own words, such as ``aws/us-east-1`` or ``edge/home``."""
+
+
+def allocation_id(job: JobId, generation: int, attempt: int, rank: int) -> AllocationId:
+    """The name of one replica of one attempt: unique for ever, so no order can meet a successor."""
+    return AllocationId(f"{job}.{generation}-{attempt}.{rank}")

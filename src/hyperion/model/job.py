@@ -1,0 +1,172 @@
+"""What a user asks for."""
+
+from enum import Enum, IntEnum
+
+from msgspec import Struct, field
+
+from hyperion.model.ids import JobId, UserId
+from hyperion.model.resources import ResourceRequest
+
+
+class Framework(Enum):
+    """What the replicas speak; decides which rendezvous variables matter. All get all of them."""
+
+    CUSTOM = "custom"
+    PYTORCH = "pytorch"
+    JAX = "jax"
+    TENSORFLOW = "tensorflow"
+    MPI = "mpi"
+
+
+class Priority(IntEnum):
+    """Urgency. A higher one is placed first."""
+
+    BATCH = 1
+    LATENCY_CRITICAL = 2
+    ULTRA_LOW_LATENCY = 3
+
+
+class Secret(Struct, frozen=True):
+    """A value that no table, log, error or ``repr`` may show."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+
+class DataSource(Struct, frozen=True, omit_defaults=True):
+    """A dataset the job reads, and where it lies. Reading it from elsewhere costs egress."""
+
+    uri: str
+    size_gib: float = 0.0
+    region: str = ""
+
+
+class Objective(Struct, frozen=True):
+    """Weights on the four terms of the price; 1 is the normal weight, 0 ignores the term."""
+
+    cost: float = 1.0
+    latency: float = 1.0
+    egress: float = 1.0
+    carbon: float = 1.0
+
+
+class Budget(Struct, frozen=True, omit_defaults=True):
+    """Hard limits in USD; 0 is no limit."""
+
+    max_usd: float = 0.0
+    max_usd_per_hour: float = 0.0
+
+
+class Restart(Struct, frozen=True, omit_defaults=True):
+    """How often a failed job is tried again. A job that lost its node is always tried again."""
+
+    max: int = 0
+    backoff_s: float = 10.0
+    """Before the first retry; doubled for each further one, at most 10 minutes."""
+
+
+class Checkpoint(Struct, frozen=True, omit_defaults=True):
+    """Where the job keeps its own checkpoints, and how long it may take to write the last one."""
+
+    dir: str = ""
+    grace_s: float = 10.0
+    """Between SIGTERM and SIGKILL."""
+
+
+class Toleration(Struct, frozen=True):
+    """Lets the job onto nodes with this taint; an empty value tolerates any value of the key."""
+
+    key: str
+    value: str = ""
+
+
+class Job(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A gang of identical replicas: all of them run, or none."""
+
+    id: JobId
+    user: UserId = UserId("")
+    name: str = ""
+    framework: Framework = Framework.CUSTOM
+    priority: Priority = Priority.BATCH
+    replicas: int = 1
+    alternatives: tuple[ResourceRequest, ...] = (ResourceRequest(),)
+    """Any one of these will do for all replicas; the objective picks (``any_of``)."""
+    command: tuple[str, ...] = ()
+    """An argument vector, run as it is. Exactly one of ``command`` and ``run`` is set."""
+    run: str = ""
+    """A shell script."""
+    setup: str = ""
+    """A shell script run once per replica before ``run``; its failure fails the replica."""
+    image: str = ""
+    workdir: str = ""
+    """An absolute directory on the node, or ``bundle:sha256:…`` for an uploaded one."""
+    envs: dict[str, str] = {}
+    secrets: dict[str, Secret] = {}
+    data: tuple[DataSource, ...] = ()
+    objective: Objective = Objective()
+    policy: str = ""
+    """The ranking policy; empty is the federation's default."""
+    users_in: tuple[str, ...] = ()
+    """Regions the job's users are in; latency is counted to them."""
+    expected_s: float = 0.0
+    """How long the user expects it to run; 0 is unknown and is priced as one hour."""
+    deadline_s: float = 0.0
+    """Seconds from submission after which the job is stopped as failed; 0 is no deadline."""
+    budget: Budget = Budget()
+    restart: Restart = Restart()
+    checkpoint: Checkpoint = Checkpoint()
+    tolerations: tuple[Toleration, ...] = ()
+    metadata: dict[str, str] = {}
+
+
+class JobPhase(Enum):
+    """Where a job stands, in one word; the same words at the federation and in a cluster."""
+
+    QUEUED = "queued"
+    """Waits for a place: at the federation for a cluster, in a cluster for nodes."""
+    ASSIGNED = "assigned"
+    """A cluster has been chosen; the job waits there."""
+    STARTING = "starting"
+    """Its replicas have nodes and are being started."""
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """It is to end or to be started anew, and its replicas are being stopped."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+_P = JobPhase
+_ENDS = frozenset({_P.SUCCEEDED, _P.FAILED, _P.CANCELLED})
+
+#: The life of a job. What is not written here cannot happen; the diagram in docs is drawn from it.
+TRANSITIONS: dict[JobPhase, frozenset[JobPhase]] = {
+    _P.QUEUED: _ENDS | {_P.ASSIGNED, _P.STARTING},
+    _P.ASSIGNED: _ENDS | {_P.QUEUED, _P.STARTING, _P.RUNNING, _P.STOPPING},
+    _P.STARTING: _ENDS | {_P.QUEUED, _P.ASSIGNED, _P.RUNNING, _P.STOPPING},
+    _P.RUNNING: _ENDS | {_P.QUEUED, _P.ASSIGNED, _P.STARTING, _P.STOPPING},
+    _P.STOPPING: _ENDS | {_P.QUEUED, _P.ASSIGNED, _P.STARTING, _P.RUNNING},
+    _P.SUCCEEDED: frozenset(),
+    _P.FAILED: frozenset(),
+    _P.CANCELLED: frozenset(),
+}
+
+
+class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
+    """What is known of one replica of a job, for ``show`` and ``logs``."""
+
+    rank: int
+    allocation: str
+    node: str
+    state: str
+    exit_code: int | None = None
+    reason: str = ""
+    devices: tuple[int, ...] = field(default=())

@@ -1,0 +1,149 @@
+"""The doors: every Protocol through which a daemon touches the outside, on one page.
+
+To add a store, a runtime, a price feed: read this page, write one module in ``adapters``, and run
+the port's contract tests against it. Implementations raise ``OSError`` (or a subclass) when the
+outside fails; the caller decides whether to try again.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from hyperion.control.messages import Prepare, ReplicaExited, ReplicaPrepared, ReplicaStarted, Run
+from hyperion.model.ids import AllocationId
+from hyperion.model.market import MarketView
+from hyperion.model.resources import Capacity
+
+
+class Clock(Protocol):
+    """Wall time in ms since the epoch that never goes backwards within a process."""
+
+    def now_ms(self) -> int: ...
+
+
+class JournalEntry(Struct, frozen=True):
+    """One record as it was kept: JSON of the record, with the time of the decision."""
+
+    sequence: int
+    at_ms: int
+    record: bytes
+
+
+class Store(Protocol):
+    """Keeps a machine's entities under human-readable keys with JSON values, and its journal.
+
+    One process owns a store at a time; a second one is refused at ``open``. Thread-safe is not
+    asked for: the driver makes one call at a time, from any one thread.
+    """
+
+    def load(self) -> Iterable[tuple[str, bytes]]:
+        """Every key and value, in the order of the keys."""
+
+    def commit(
+        self, writes: Mapping[str, bytes | None], journal: Sequence[bytes], at_ms: int
+    ) -> None:
+        """Keep all of it or nothing, durably (a power cut after the return loses nothing).
+
+        ``None`` deletes the key. Bounded retention of the journal is the store's business.
+        """
+
+    def journal(self, after: int = 0, limit: int = 1000) -> Iterable[JournalEntry]:
+        """Records kept after sequence number ``after``, oldest first."""
+
+    def close(self) -> None: ...
+
+
+class Runtime(Protocol):
+    """Runs replicas on this machine. Idempotent: launching what runs adopts it.
+
+    The replica outlives the process that launched it. ``watch`` sets where events go to; they are
+    delivered on the event loop of the caller of ``start``.
+    """
+
+    async def start(
+        self, emit: Callable[[ReplicaPrepared | ReplicaStarted | ReplicaExited], None]
+    ) -> None:
+        """Begin: events of prepared, started and ended replicas go to ``emit``."""
+
+    async def prepare(self, order: Prepare) -> None:
+        """Make the directory and find a free port. Ends in ReplicaPrepared, or in ReplicaExited."""
+
+    async def launch(self, order: Run, environment: Mapping[str, str]) -> None:
+        """Run it exactly once per allocation, whatever crashes in between, and adopt it if it runs.
+
+        Ends in ReplicaStarted (launched or adopted) or ReplicaExited (has ended, could not start).
+        """
+
+    async def kill(self, allocation: AllocationId, grace_ms: int) -> None:
+        """End its whole tree, or make sure that it can never start. Ends in ReplicaExited."""
+
+    async def drop(self, allocation: AllocationId) -> None:
+        """Forget it; its logs stay until retention removes them."""
+
+    async def sweep(self, known: Iterable[AllocationId]) -> list[AllocationId]:
+        """Kill every replica on this machine that is ours but not ``known``; return which."""
+
+    def logs(
+        self, allocation: AllocationId, follow: bool, tail_lines: int | None
+    ) -> AsyncIterator[bytes]:
+        """Output so far, then (``follow``) as it comes until the replica has ended."""
+
+    def keep_lease(self, remaining_ms: int) -> None:
+        """Write down when the lease ends, on a clock that survives restarts of the agent."""
+
+    def recover_lease(self) -> int | None:
+        """What is left of the lease written down before, in ms; None where there was none."""
+
+    def abilities(self) -> Mapping[str, str]:
+        """What this host lets us enforce, in words, for ``nodes -o wide``."""
+
+    async def close(self) -> None:
+        """Stop watching. Replicas run on."""
+
+
+class GpuReading(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One GPU at one instant; None where the device does not say."""
+
+    index: int
+    name: str = ""
+    utilization_percent: float | None = None
+    memory_used_mb: float | None = None
+    memory_total_mb: float | None = None
+    memory_bandwidth_percent: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    ecc_errors_uncorrected: int | None = None
+
+
+class Reading(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One node at one instant."""
+
+    at_ms: int
+    cpu_utilization_percent: float
+    memory_used_mb: float
+    memory_total_mb: float = 0.0
+    network_tx_gbps: float = 0.0
+    network_rx_gbps: float = 0.0
+    disk_free_mb: float = 0.0
+    load_1m: float = 0.0
+    gpus: tuple[GpuReading, ...] = ()
+
+
+class Telemetry(Protocol):
+    """Measures this machine."""
+
+    def capacity(self) -> Capacity:
+        """What the machine really has."""
+
+    def read(self, at_ms: int) -> Reading:
+        """A snapshot now; cheap enough for 1 Hz. Rates are over the time since the last read."""
+
+    def close(self) -> None: ...
+
+
+class MarketFeed(Protocol):
+    """Where prices, egress, latency and carbon come from."""
+
+    def view(self) -> MarketView: ...

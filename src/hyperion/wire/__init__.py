@@ -1,0 +1,1 @@
+"""The codec: our values to and from protobuf, YAML, JSON and shell environments."""
