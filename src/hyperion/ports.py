@@ -54,11 +54,23 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """What a replica finds around itself: environment variables, and files beside it."""
+
+    variables: dict[str, str]
+    files: dict[str, str]
+    """Name to content, such as ``hostfile``; written into the replica's own directory."""
+
+
+Surround = Callable[[Run, str, int], Surroundings]
+"""(order, replica's directory, own port) → surroundings; given to a runtime when it is made."""
+
+
 class Runtime(Protocol):
     """Runs replicas on this machine. Idempotent: launching what runs adopts it.
 
-    The replica outlives the process that launched it. ``watch`` sets where events go to; they are
-    delivered on the event loop of the caller of ``start``.
+    The replica outlives the process that launched it. Events are delivered on the event loop of
+    the caller of ``start``.
     """
 
     async def start(
@@ -69,7 +81,7 @@ class Runtime(Protocol):
     async def prepare(self, order: Prepare) -> None:
         """Make the directory and find a free port. Ends in ReplicaPrepared, or in ReplicaExited."""
 
-    async def launch(self, order: Run, environment: Mapping[str, str]) -> None:
+    async def launch(self, order: Run) -> None:
         """Run it exactly once per allocation, whatever crashes in between, and adopt it if it runs.
 
         Ends in ReplicaStarted (launched or adopted) or ReplicaExited (has ended, could not start).
