@@ -1,0 +1,240 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JobPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    JOB_PHASE_UNSPECIFIED: _ClassVar[JobPhase]
+    JOB_PHASE_QUEUED: _ClassVar[JobPhase]
+    JOB_PHASE_ASSIGNED: _ClassVar[JobPhase]
+    JOB_PHASE_STARTING: _ClassVar[JobPhase]
+    JOB_PHASE_RUNNING: _ClassVar[JobPhase]
+    JOB_PHASE_STOPPING: _ClassVar[JobPhase]
+    JOB_PHASE_SUCCEEDED: _ClassVar[JobPhase]
+    JOB_PHASE_FAILED: _ClassVar[JobPhase]
+    JOB_PHASE_CANCELLED: _ClassVar[JobPhase]
+JOB_PHASE_UNSPECIFIED: JobPhase
+JOB_PHASE_QUEUED: JobPhase
+JOB_PHASE_ASSIGNED: JobPhase
+JOB_PHASE_STARTING: JobPhase
+JOB_PHASE_RUNNING: JobPhase
+JOB_PHASE_STOPPING: JobPhase
+JOB_PHASE_SUCCEEDED: JobPhase
+JOB_PHASE_FAILED: JobPhase
+JOB_PHASE_CANCELLED: JobPhase
+
+class AIJob(_message.Message):
+    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations")
+    class Framework(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FRAMEWORK_UNSPECIFIED: _ClassVar[AIJob.Framework]
+        PYTORCH: _ClassVar[AIJob.Framework]
+        JAX: _ClassVar[AIJob.Framework]
+        TENSORFLOW: _ClassVar[AIJob.Framework]
+        CUSTOM_CONTAINER: _ClassVar[AIJob.Framework]
+        MPI: _ClassVar[AIJob.Framework]
+    FRAMEWORK_UNSPECIFIED: AIJob.Framework
+    PYTORCH: AIJob.Framework
+    JAX: AIJob.Framework
+    TENSORFLOW: AIJob.Framework
+    CUSTOM_CONTAINER: AIJob.Framework
+    MPI: AIJob.Framework
+    class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PRIORITY_UNSPECIFIED: _ClassVar[AIJob.Priority]
+        BATCH: _ClassVar[AIJob.Priority]
+        LATENCY_CRITICAL: _ClassVar[AIJob.Priority]
+        ULTRA_LOW_LATENCY: _ClassVar[AIJob.Priority]
+    PRIORITY_UNSPECIFIED: AIJob.Priority
+    BATCH: AIJob.Priority
+    LATENCY_CRITICAL: AIJob.Priority
+    ULTRA_LOW_LATENCY: AIJob.Priority
+    class ResourceRequest(_message.Message):
+        __slots__ = ("gpus", "gpu_type", "cpus_milli", "memory_mb", "gpus_milli", "no_cpus", "disk_mib", "labels", "infra", "use_spot")
+        class LabelsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: str
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+        GPUS_FIELD_NUMBER: _ClassVar[int]
+        GPU_TYPE_FIELD_NUMBER: _ClassVar[int]
+        CPUS_MILLI_FIELD_NUMBER: _ClassVar[int]
+        MEMORY_MB_FIELD_NUMBER: _ClassVar[int]
+        GPUS_MILLI_FIELD_NUMBER: _ClassVar[int]
+        NO_CPUS_FIELD_NUMBER: _ClassVar[int]
+        DISK_MIB_FIELD_NUMBER: _ClassVar[int]
+        LABELS_FIELD_NUMBER: _ClassVar[int]
+        INFRA_FIELD_NUMBER: _ClassVar[int]
+        USE_SPOT_FIELD_NUMBER: _ClassVar[int]
+        gpus: int
+        gpu_type: str
+        cpus_milli: int
+        memory_mb: int
+        gpus_milli: int
+        no_cpus: bool
+        disk_mib: int
+        labels: _containers.ScalarMap[str, str]
+        infra: str
+        use_spot: bool
+        def __init__(self, gpus: _Optional[int] = ..., gpu_type: _Optional[str] = ..., cpus_milli: _Optional[int] = ..., memory_mb: _Optional[int] = ..., gpus_milli: _Optional[int] = ..., no_cpus: _Optional[bool] = ..., disk_mib: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., infra: _Optional[str] = ..., use_spot: _Optional[bool] = ...) -> None: ...
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class EnvsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class SecretsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    FRAMEWORK_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SETUP_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    WORKDIR_FIELD_NUMBER: _ClassVar[int]
+    ENVS_FIELD_NUMBER: _ClassVar[int]
+    SECRETS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    USERS_IN_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_S_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    TOLERATIONS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    user_id: str
+    framework: AIJob.Framework
+    priority: AIJob.Priority
+    resources: AIJob.ResourceRequest
+    replicas: int
+    metadata: _containers.ScalarMap[str, str]
+    name: str
+    alternatives: _containers.RepeatedCompositeFieldContainer[AIJob.ResourceRequest]
+    command: _containers.RepeatedScalarFieldContainer[str]
+    run: str
+    setup: str
+    image: str
+    workdir: str
+    envs: _containers.ScalarMap[str, str]
+    secrets: _containers.ScalarMap[str, str]
+    data: _containers.RepeatedCompositeFieldContainer[DataSource]
+    objective: Objective
+    policy: str
+    users_in: _containers.RepeatedScalarFieldContainer[str]
+    expected_s: float
+    deadline_s: float
+    budget: Budget
+    restart: Restart
+    checkpoint: Checkpoint
+    tolerations: _containers.RepeatedCompositeFieldContainer[Toleration]
+    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ...) -> None: ...
+
+class DataSource(_message.Message):
+    __slots__ = ("uri", "size_gib", "region")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    SIZE_GIB_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    size_gib: float
+    region: str
+    def __init__(self, uri: _Optional[str] = ..., size_gib: _Optional[float] = ..., region: _Optional[str] = ...) -> None: ...
+
+class Objective(_message.Message):
+    __slots__ = ("cost", "latency", "egress", "carbon")
+    COST_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_FIELD_NUMBER: _ClassVar[int]
+    CARBON_FIELD_NUMBER: _ClassVar[int]
+    cost: float
+    latency: float
+    egress: float
+    carbon: float
+    def __init__(self, cost: _Optional[float] = ..., latency: _Optional[float] = ..., egress: _Optional[float] = ..., carbon: _Optional[float] = ...) -> None: ...
+
+class Budget(_message.Message):
+    __slots__ = ("max_usd", "max_usd_per_hour")
+    MAX_USD_FIELD_NUMBER: _ClassVar[int]
+    MAX_USD_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    max_usd: float
+    max_usd_per_hour: float
+    def __init__(self, max_usd: _Optional[float] = ..., max_usd_per_hour: _Optional[float] = ...) -> None: ...
+
+class Restart(_message.Message):
+    __slots__ = ("max", "backoff_s")
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    BACKOFF_S_FIELD_NUMBER: _ClassVar[int]
+    max: int
+    backoff_s: float
+    def __init__(self, max: _Optional[int] = ..., backoff_s: _Optional[float] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("dir", "grace_s")
+    DIR_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    dir: str
+    grace_s: float
+    def __init__(self, dir: _Optional[str] = ..., grace_s: _Optional[float] = ...) -> None: ...
+
+class Toleration(_message.Message):
+    __slots__ = ("key", "value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: str
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class ReplicaStatus(_message.Message):
+    __slots__ = ("rank", "allocation", "node", "state", "exit_code", "reason", "devices")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATION_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    allocation: str
+    node: str
+    state: str
+    exit_code: int
+    reason: str
+    devices: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, rank: _Optional[int] = ..., allocation: _Optional[str] = ..., node: _Optional[str] = ..., state: _Optional[str] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., devices: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class JobStatus(_message.Message):
+    __slots__ = ("job_id", "status_message")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    status_message: str
+    def __init__(self, job_id: _Optional[str] = ..., status_message: _Optional[str] = ...) -> None: ...
