@@ -51,6 +51,10 @@ class Store(Protocol):
     def journal(self, after: int = 0, limit: int = 1000) -> Iterable[JournalEntry]:
         """Records kept after sequence number ``after``, oldest first."""
 
+    @property
+    def last_sequence(self) -> int:
+        """The number of the newest record ever kept, 0 before the first. Numbers have no gaps."""
+
     def close(self) -> None: ...
 
 
