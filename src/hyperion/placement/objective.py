@@ -1,0 +1,142 @@
+"""The one price: what running a job somewhere costs in USD, egress, carbon and latency.
+
+The ranker, ``plan``, ``why``, the simulator's score and the bill all call this module.
+"""
+
+from msgspec import Struct
+
+from hyperion.model.job import Job, Objective
+from hyperion.model.market import MarketView
+from hyperion.model.power import replica_watts
+from hyperion.model.resources import ResourceRequest
+
+CARBON_USD_PER_KG = 0.1
+"""100 USD per tonne CO2e, a round number between the EU allowance (about 65-75 EUR/t in 2024) and
+the social cost of carbon of the US EPA (190 USD/t for 2020, report of November 2023)."""
+LATENCY_USD_PER_MS_HOUR = 0.001
+"""What a user's millisecond is worth for an hour: 100 ms farther away weighs 0.10 USD/h, about the
+price of a small machine. A choice of ours; ``objective.latency`` scales it."""
+MS_PER_HOUR = 3_600_000
+UNKNOWN_DURATION_HOURS = 1.0
+
+
+class Price(Struct, frozen=True):
+    """One job at one place, all replicas together."""
+
+    usd_per_hour: float
+    egress_usd: float
+    """Once, for bringing the data."""
+    gco2e_per_hour: float
+    latency_ms: float
+    """Mean round trip to the regions of ``users_in``."""
+    hours: float
+    """How long it is expected to run."""
+    usd: float
+    """Compute for the expected hours, and egress."""
+    gco2e: float
+    score: float
+    """USD with the job's weights on the four terms; lower is better."""
+
+
+class Terms(Struct, frozen=True):
+    """The part of a price that a region decides, whatever the machine costs there."""
+
+    egress_usd: float
+    gco2e_per_hour: float
+    latency_ms: float
+
+
+class Shares(Struct, frozen=True):
+    """What each term adds to the score, in USD."""
+
+    cost: float
+    egress: float
+    carbon: float
+    latency: float
+
+
+def price(
+    job: Job,
+    request: ResourceRequest,
+    region: str,
+    usd_per_hour_per_replica: float,
+    market: MarketView,
+    gpu_type: str = "",
+) -> Price:
+    """What the job costs in a region when each replica's share of a machine costs so much.
+
+    ``gpu_type`` is what it would really get, where the request leaves that open.
+    """
+    terms = region_terms(job, request, region, market, gpu_type)
+    return price_from(job, terms, usd_per_hour_per_replica * job.replicas)
+
+
+def price_from(job: Job, terms: Terms, usd_per_hour: float) -> Price:
+    """The same from ready terms; ``usd_per_hour`` is for all replicas."""
+    hours = expected_hours(job)
+    return Price(
+        usd_per_hour=usd_per_hour,
+        egress_usd=terms.egress_usd,
+        gco2e_per_hour=terms.gco2e_per_hour,
+        latency_ms=terms.latency_ms,
+        hours=hours,
+        usd=usd_per_hour * hours + terms.egress_usd,
+        gco2e=terms.gco2e_per_hour * hours,
+        score=usd_per_hour * hours * job.objective.cost + fixed_score(job, terms),
+    )
+
+
+def region_terms(
+    job: Job, request: ResourceRequest, region: str, market: MarketView, gpu_type: str = ""
+) -> Terms:
+    kilowatts = job.replicas * replica_watts(request, gpu_type) / 1000.0 * market.pue(region)
+    egress = sum(
+        (d.size_gib * market.egress_usd_per_gib(d.region, region) for d in job.data), start=0.0
+    )
+    latency = sum((market.latency_ms(region, user) for user in job.users_in), start=0.0)
+    return Terms(
+        egress_usd=egress,
+        gco2e_per_hour=kilowatts * market.carbon_g_per_kwh(region),
+        latency_ms=latency / max(1, len(job.users_in)),
+    )
+
+
+def fixed_score(job: Job, terms: Terms) -> float:
+    """All of the score but the machine's price, in USD."""
+    w, hours = job.objective, expected_hours(job)
+    return (
+        w.egress * terms.egress_usd
+        + w.carbon * CARBON_USD_PER_KG * terms.gco2e_per_hour * hours / 1000.0
+        + w.latency * LATENCY_USD_PER_MS_HOUR * terms.latency_ms * hours
+    )
+
+
+def shares(weights: Objective, p: Price) -> Shares:
+    """The score taken apart; the four add up to it."""
+    return Shares(
+        cost=weights.cost * p.usd_per_hour * p.hours,
+        egress=weights.egress * p.egress_usd,
+        carbon=weights.carbon * CARBON_USD_PER_KG * p.gco2e / 1000.0,
+        latency=weights.latency * LATENCY_USD_PER_MS_HOUR * p.latency_ms * p.hours,
+    )
+
+
+def expected_hours(job: Job) -> float:
+    return job.expected_s / 3600.0 if job.expected_s > 0 else UNKNOWN_DURATION_HOURS
+
+
+def over_budget(job: Job, usd_per_hour: float, usd: float) -> bool:
+    """Whether the job's hard limits forbid it; ``usd`` is for the expected run."""
+    b = job.budget
+    return (0 < b.max_usd_per_hour < usd_per_hour) or (0 < b.max_usd < usd)
+
+
+def spent(price: Price, started_ms: int, now_ms: int) -> tuple[float, float]:
+    """(USD, g CO2e) since the start: compute and carbon by elapsed time, egress once.
+
+    Nothing before it has started (``started_ms`` 0).
+    """
+    if started_ms <= 0:
+        return 0.0, 0.0
+    hours = max(0, now_ms - started_ms) / MS_PER_HOUR
+    return price.usd_per_hour * hours + price.egress_usd, price.gco2e_per_hour * hours
