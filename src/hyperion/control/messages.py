@@ -170,6 +170,8 @@ class NodeHello(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True)
 
 
 class NodeHeartbeat(Struct, frozen=True, tag=True, kw_only=True):
+    """I live. The Hello counts as number 0 of its session."""
+
     sequence: int
 
 
@@ -270,6 +272,8 @@ class ReplicaExited(Struct, frozen=True, tag=True, kw_only=True):
     reason: str = ""
     never_ran: bool = False
     """It could not be launched at all, or had not been when it was stopped."""
+    by_itself: bool = False
+    """It had ended before anybody told it to: its exit code is its own."""
 
 
 class LeaseRecovered(Struct, frozen=True, tag=True, kw_only=True):
@@ -348,6 +352,16 @@ class SendToScheduler(Struct, frozen=True, tag=True):
     message: AgentUpward
 
 
+class DisconnectNode(Struct, frozen=True, tag=True):
+    """Close the agent's session: what it still has to say was said to a world that is gone."""
+
+    node: NodeId
+
+
+class DisconnectCluster(Struct, frozen=True, tag=True):
+    cluster: ClusterId
+
+
 class Answer(Struct, frozen=True, tag=True, omit_defaults=True):
     """Tell the caller behind ``token`` that its wish has been kept, or why it was refused."""
 
@@ -388,8 +402,8 @@ class KeepLease(Struct, frozen=True, tag=True):
     remaining_ms: int
 
 
-FederationCommand = SendToCluster | Answer
-ClusterCommand = SendToFederation | SendToNode | Answer | KeepLease
+FederationCommand = SendToCluster | DisconnectCluster | Answer
+ClusterCommand = SendToFederation | SendToNode | DisconnectNode | Answer | KeepLease
 AgentCommand = (
     SendToScheduler | PrepareReplica | LaunchReplica | KillReplica | DropReplica | KeepLease
 )

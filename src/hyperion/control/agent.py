@@ -1,0 +1,343 @@
+"""The node agent as a state machine: which replicas this node runs, and what it reports of them.
+
+It starts nothing without a valid lease, and ends everything when its lease ends: by then the
+cluster may run the same job elsewhere.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from hyperion.control import messages as m
+from hyperion.control import records as r
+from hyperion.control.liveness import Holder
+from hyperion.control.machine import Outcome, key, sort_out, split
+from hyperion.model.allocation import AllocationState as S
+from hyperion.model.ids import AllocationId
+from hyperion.model.node import Node
+
+_RECORDS = (r.ReplicaOrdered, r.ReplicaMoved, r.ReplicaForgotten, r.MarkDropped)
+_Decisions = Iterator[
+    r.ReplicaOrdered | r.ReplicaMoved | r.ReplicaForgotten | r.MarkDropped | m.AgentCommand
+]
+
+
+class AgentTimes(Struct, frozen=True, kw_only=True):
+    """The machine's own bounds; see the settings of the same names."""
+
+    heartbeat_ms: int = 1000
+    resend_ms: int = 2000
+    """An end that nobody has acknowledged is reported again after this long."""
+    refresh_ms: int = 30_000
+    """A living replica is reported again after this long, in case the last report was lost."""
+    mark_ms: int = 600_000
+    """How long a forgotten replica is remembered; longer than any order can be on its way."""
+    fence_before_ms: int = 3000
+    """Fencing begins this long before the lease ends, so that it is over by then."""
+
+
+class Agent:
+    def __init__(self, node: Node, times: AgentTimes = AgentTimes()) -> None:
+        self.node = node
+        self.times = times
+        self.replicas: dict[AllocationId, r.Replica] = {}
+        self.marks: dict[str, r.Mark] = {}
+        self.lease = Holder()
+        self.attached = False
+        self._live: set[AllocationId] = set()
+        self._unacknowledged: dict[AllocationId, int] = {}
+        """Ended or living replicas, and when each was last reported."""
+        self._dirty: set[str] = set()
+
+    # -- the machine's outside ------------------------------------------------------------------
+
+    @property
+    def wants_round(self) -> bool:
+        return False
+
+    def handle(self, event: m.AgentEvent, now_ms: int) -> Outcome:
+        return sort_out(self._decide(event, now_ms), _RECORDS, self.apply)
+
+    def round(self, now_ms: int) -> Outcome:  # noqa: ARG002 - an agent plans nothing
+        return Outcome([], [])
+
+    def resume(self, now_ms: int) -> Outcome:
+        """After a restart: take up every replica where it was left."""
+        return sort_out(self._take_up(now_ms), _RECORDS, self.apply)
+
+    def restore(self, items: Iterable[tuple[str, bytes]], now_ms: int) -> None:  # noqa: ARG002
+        for path, value in items:
+            kind, name = split(path)
+            if kind == "replica":
+                replica = _REPLICA.decode(value)
+                self.replicas[replica.id] = replica
+                if not replica.state.is_terminal:
+                    self._live.add(replica.id)
+                self._unacknowledged[replica.id] = 0
+            elif kind == "mark":
+                self.marks[name] = _MARK.decode(value)
+
+    def writes(self) -> dict[str, bytes | None]:
+        """Every entity touched since the last call, as the store keeps it; None: delete."""
+        out: dict[str, bytes | None] = {}
+        for path in self._dirty:
+            kind, name = split(path)
+            entity: Struct | None = (
+                self.replicas.get(AllocationId(name))
+                if kind == "replica"
+                else self.marks.get(name)
+            )
+            out[path] = None if entity is None else msgspec.json.encode(entity)
+        self._dirty.clear()
+        return out
+
+    def apply(self, record: Struct) -> None:
+        match record:
+            case r.ReplicaOrdered(replica):
+                self.replicas[replica.id] = replica
+                self._touch(replica)
+            case r.ReplicaMoved():
+                moved = _moved(self.replicas[record.id], record)
+                self.replicas[record.id] = moved
+                self._touch(moved)
+            case r.ReplicaForgotten(id, generation, at_ms):
+                self.replicas.pop(id, None)
+                self._live.discard(id)
+                self._unacknowledged.pop(id, None)
+                self.marks[id] = r.Mark(generation, at_ms)
+                self._dirty |= {key("replica", id), key("mark", id)}
+            case r.MarkDropped(name):
+                self.marks.pop(name, None)
+                self._dirty.add(key("mark", name))
+            case _:
+                raise TypeError(record)
+
+    # -- decisions ------------------------------------------------------------------------------
+
+    def _decide(self, event: m.AgentEvent, now_ms: int) -> _Decisions:  # noqa: PLR0912
+        match event:
+            case m.Run() | m.Prepare():
+                yield from self._take_order(event, now_ms)
+            case m.Stop(allocation, generation, grace_ms):
+                yield from self._stop(allocation, generation, grace_ms, now_ms)
+            case m.Forget(allocation, generation):
+                replica = self.replicas.get(allocation)
+                if replica and replica.state.is_terminal and generation >= replica.generation:
+                    yield r.ReplicaForgotten(allocation, replica.generation, now_ms)
+                    yield m.DropReplica(allocation)
+            case m.ReplicaStarted() | m.ReplicaPrepared() | m.ReplicaExited():
+                yield from self._hear_runtime(event, now_ms)
+            case m.Lease(sequence, duration_ms):
+                if self.lease.granted(sequence, duration_ms):
+                    yield m.KeepLease(self.lease.until_ms - now_ms)
+            case m.LeaseRecovered(remaining_ms):
+                self.lease.until_ms = now_ms + remaining_ms
+            case m.SchedulerAttached():
+                self.attached = True
+                self.lease.attached(now_ms)
+                reports = tuple(_report(x) for x in self.replicas.values())
+                yield m.SendToScheduler(m.NodeHello(node=self.node, allocations=reports))
+            case m.Tick():
+                yield from self._tick(now_ms)
+            case _:
+                raise TypeError(event)
+
+    def _take_order(self, order: m.Run | m.Prepare, now_ms: int) -> _Decisions:
+        replica = self.replicas.get(order.allocation)
+        if replica is None:
+            mark = self.marks.get(order.allocation)
+            if mark is not None and order.generation <= mark.generation:
+                return  # the order was overtaken by the end of what it orders
+            if order.known:
+                lost = r.Replica(
+                    id=order.allocation,
+                    generation=order.generation,
+                    state=S.LOST,
+                    reason=f"node {self.node.id} no longer knows it",
+                    ended_at_ms=now_ms,
+                )
+                yield r.ReplicaOrdered(lost)
+                yield from self._tell(order.allocation, now_ms)
+            elif self.lease.is_valid(now_ms):
+                yield r.ReplicaOrdered(
+                    r.Replica(id=order.allocation, generation=order.generation, order=order)
+                )
+                yield _carry_out(order)
+        elif order.generation <= replica.generation or replica.order is None:
+            yield from self._tell(order.allocation, now_ms)  # it answers itself
+        elif replica.state in (S.PLACED, S.READY):
+            if self.lease.is_valid(now_ms):
+                yield r.ReplicaOrdered(replace(replica, generation=order.generation, order=order))
+                yield _carry_out(order)
+        else:
+            yield r.ReplicaOrdered(replace(replica, generation=order.generation))
+            yield from self._tell(order.allocation, now_ms)
+
+    def _stop(self, id: AllocationId, generation: int, grace_ms: int, now_ms: int) -> _Decisions:
+        replica = self.replicas.get(id)
+        if replica is None:
+            mark = self.marks.get(id)
+            if mark is None or generation > mark.generation:
+                # Nothing to stop, but a Run may still be on its way: it must find this.
+                stopped = r.Replica(
+                    id=id, generation=generation, state=S.STOPPED, ended_at_ms=now_ms
+                )
+                yield r.ReplicaOrdered(stopped)
+                yield from self._tell(id, now_ms)
+        elif replica.state.is_terminal or replica.state is S.STOPPING:
+            if generation > replica.generation:
+                yield r.ReplicaOrdered(replace(replica, generation=generation))
+            yield from self._tell(id, now_ms)
+        elif generation > replica.generation:
+            yield r.ReplicaMoved(id=id, generation=generation, state=S.STOPPING, at_ms=now_ms)
+            yield m.KillReplica(id, grace_ms)
+
+    def _hear_runtime(
+        self, event: m.ReplicaStarted | m.ReplicaPrepared | m.ReplicaExited, now_ms: int
+    ) -> _Decisions:
+        replica = self.replicas.get(event.allocation)
+        if replica is None or replica.state.is_terminal:
+            if isinstance(event, m.ReplicaStarted):  # nothing of ours may run unknown
+                yield m.KillReplica(event.allocation, 0)
+            return
+        id, generation = replica.id, replica.generation
+        match event:
+            case m.ReplicaPrepared(_, address, port):
+                if replica.state is not S.PLACED or not isinstance(replica.order, m.Prepare):
+                    return
+                yield r.ReplicaMoved(
+                    id=id,
+                    generation=generation,
+                    state=S.READY,
+                    at_ms=now_ms,
+                    address=address,
+                    port=port,
+                )
+            case m.ReplicaStarted(_, pid, started_at_ms):
+                if replica.state not in (S.PLACED, S.READY):
+                    return
+                yield r.ReplicaMoved(
+                    id=id, generation=generation, state=S.RUNNING, at_ms=started_at_ms, pid=pid
+                )
+            case m.ReplicaExited():
+                state, reason = _end(replica, event)
+                yield r.ReplicaMoved(
+                    id=id,
+                    generation=generation,
+                    state=state,
+                    at_ms=now_ms,
+                    fenced=replica.fenced,
+                    exit_code=event.exit_code,
+                    reason=reason,
+                )
+        yield from self._tell(id, now_ms)
+
+    def _tick(self, now_ms: int) -> _Decisions:
+        if self.attached and now_ms - self.lease.heartbeat_at_ms >= self.times.heartbeat_ms:
+            yield m.SendToScheduler(m.NodeHeartbeat(sequence=self.lease.beat(now_ms)))
+        if now_ms >= self.lease.until_ms - self.times.fence_before_ms:
+            yield from self._fence(now_ms)
+        if self.attached:
+            for id in [x for x, sent_ms in self._unacknowledged.items() if self._due(x, sent_ms, now_ms)]:
+                yield from self._tell(id, now_ms)
+        for name in [n for n, k in self.marks.items() if now_ms - k.at_ms > self.times.mark_ms]:
+            yield r.MarkDropped(name)
+
+    def _fence(self, now_ms: int) -> _Decisions:
+        """The lease is all but over: whatever runs here may run elsewhere a moment later."""
+        for id in sorted(self._live):
+            replica = self.replicas[id]
+            if not replica.fenced:
+                yield r.ReplicaMoved(
+                    id=id,
+                    generation=replica.generation,
+                    state=S.STOPPING,
+                    at_ms=now_ms,
+                    fenced=True,
+                    reason="cut off from the scheduler until the lease ended",
+                )
+                yield m.KillReplica(id, min(1000, self.times.fence_before_ms // 2))
+
+    def _take_up(self, now_ms: int) -> _Decisions:
+        if now_ms >= self.lease.until_ms - self.times.fence_before_ms:
+            yield from self._fence(now_ms)
+        for id in sorted(self._live):
+            replica = self.replicas[id]
+            if replica.state is S.STOPPING or replica.order is None:
+                if not replica.fenced:
+                    yield m.KillReplica(id, 1000)
+                else:
+                    yield m.KillReplica(id, 0)
+            elif replica.state is not S.READY:
+                yield _carry_out(replica.order)
+
+    def _tell(self, id: AllocationId, now_ms: int) -> _Decisions:
+        replica = self.replicas[id]
+        self._unacknowledged[id] = now_ms
+        if self.attached:
+            yield m.SendToScheduler(_report(replica))
+
+    def _due(self, id: AllocationId, sent_ms: int, now_ms: int) -> bool:
+        ended = self.replicas[id].state.is_terminal
+        return now_ms - sent_ms >= (self.times.resend_ms if ended else self.times.refresh_ms)
+
+    def _touch(self, replica: r.Replica) -> None:
+        self._dirty.add(key("replica", replica.id))
+        self._unacknowledged.setdefault(replica.id, 0)
+        if replica.state.is_terminal:
+            self._live.discard(replica.id)
+        else:
+            self._live.add(replica.id)
+
+
+_REPLICA = msgspec.json.Decoder(r.Replica)
+_MARK = msgspec.json.Decoder(r.Mark)
+
+
+def _carry_out(order: m.Run | m.Prepare) -> m.AgentCommand:
+    return m.LaunchReplica(order) if isinstance(order, m.Run) else m.PrepareReplica(order)
+
+
+def _end(replica: r.Replica, event: m.ReplicaExited) -> tuple[S, str]:
+    """What an exit means depends on whether anybody had asked for it."""
+    if replica.state is S.STOPPING and not event.by_itself:
+        if replica.fenced:
+            return S.LOST, replica.reason
+        return S.STOPPED, event.reason or replica.reason
+    if event.exit_code == 0:
+        return S.SUCCEEDED, ""
+    if event.exit_code is not None or event.never_ran:
+        return S.FAILED, event.reason
+    return S.LOST, event.reason or "its processes vanished"
+
+
+def _report(x: r.Replica) -> m.AllocationReport:
+    return m.AllocationReport(
+        allocation=x.id,
+        generation=x.generation,
+        state=x.state,
+        address=x.address,
+        port=x.port,
+        exit_code=x.exit_code,
+        reason=x.reason,
+        started_at_ms=x.started_at_ms,
+        ended_at_ms=x.ended_at_ms,
+    )
+
+
+def _moved(old: r.Replica, by: r.ReplicaMoved) -> r.Replica:
+    return replace(
+        old,
+        generation=by.generation,
+        state=by.state,
+        fenced=by.fenced or old.fenced,
+        address=by.address or old.address,
+        port=by.port or old.port,
+        pid=by.pid or old.pid,
+        exit_code=by.exit_code,
+        reason=by.reason or old.reason,
+        started_at_ms=by.at_ms if by.state is S.RUNNING else old.started_at_ms,
+        ended_at_ms=by.at_ms if by.state.is_terminal else 0,
+    )

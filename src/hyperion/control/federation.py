@@ -1,0 +1,545 @@
+"""The federation as a state machine: which cluster a job goes to, and whether it is still there.
+
+A job is placed anew only when its cluster has given it up, or when the cluster's lease has surely
+ended, so that it never runs in two places at once.
+"""
+
+import heapq
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from hyperion.control import messages as m
+from hyperion.control import records as r
+from hyperion.control.federation_state import FederationState
+from hyperion.control.liveness import Peer
+from hyperion.control.machine import Outcome, sort_out
+from hyperion.model.cluster import ClusterLoad
+from hyperion.model.ids import ClusterId, JobId
+from hyperion.model.job import Job, JobPhase
+from hyperion.model.market import MarketView
+from hyperion.placement import choice, explain, objective, ranking
+from hyperion.placement.choice import FleetCluster, Place
+
+_RECORDS = (
+    r.SecretsKept,
+    r.FederatedJobAccepted,
+    r.FederatedJobMoved,
+    r.FederatedJobPruned,
+    r.Decided,
+    r.ClusterAdmitted,
+    r.ClusterLost,
+)
+_Decisions = Iterator[Any]
+P = JobPhase
+
+
+class FederationTimes(Struct, frozen=True, kw_only=True):
+    """The machine's own bounds; see the settings of the same names."""
+
+    cluster_lease_ms: int = 300_000
+    node_lease_ms: int = 30_000
+    """What the clusters grant their nodes: a cut-off cluster may leave that much behind."""
+    resend_ms: int = 2000
+    reconsider_ms: int = 30_000
+    """A cluster that refused a job is asked again after this long."""
+    retention_ms: int = 7 * 24 * 3_600_000
+    ended_kept: int = 100_000
+    queue_max: int = 1_000_000
+    placements_per_round: int = 1000
+
+
+class Planned(Struct, frozen=True):
+    """What a round would do with a job, and on what grounds."""
+
+    policy: str
+    chosen: Place | None
+    places: tuple[Place, ...]
+    sentence: str
+    rows: tuple[explain.Row, ...]
+    arithmetic: tuple[str, ...]
+
+
+class Federation:
+    def __init__(
+        self, market: MarketView, policy: str, times: FederationTimes = FederationTimes()
+    ) -> None:
+        self.market = market
+        self.policy = policy
+        self.times = times
+        self.state = FederationState()
+        self.peers: dict[ClusterId, Peer] = {}
+        self.loads: dict[ClusterId, ClusterLoad] = {}
+        self._unanswered: dict[JobId, int] = {}
+        self._round_due = True
+        self._fleet: tuple[FleetCluster, ...] | None = None
+        self._tidied_ms = 0
+        self._reconsidered_ms = 0
+
+    # -- the machine's outside ------------------------------------------------------------------
+
+    @property
+    def wants_round(self) -> bool:
+        return self._round_due
+
+    def handle(self, event: m.FederationEvent, now_ms: int) -> Outcome:
+        return sort_out(self._decide(event, now_ms), _RECORDS, self.apply)
+
+    def round(self, now_ms: int) -> Outcome:
+        return sort_out(self._place_waiting(now_ms), _RECORDS, self.apply)
+
+    def resume(self, now_ms: int) -> Outcome:  # noqa: ARG002 - clusters attach and are told then
+        return Outcome([], [])
+
+    def restore(self, items: Iterable[tuple[str, bytes]], now_ms: int) -> None:
+        self.state.restore(items)
+        for id, entry in self.state.clusters.items():
+            if not entry.lost:  # it may hold a lease granted just before the restart
+                self.peers[id] = Peer(now_ms, now_ms + self._lease_ms)
+        for id, known in self.state.jobs.items():
+            status = known.status
+            if not status.phase.is_terminal and status.answered < status.generation:
+                self._unanswered[id] = now_ms
+
+    def writes(self) -> dict[str, bytes | None]:
+        return self.state.writes()
+
+    def apply(self, record: Struct) -> None:
+        self.state.apply(record)
+        match record:
+            case r.FederatedJobMoved(job_id, status):
+                self._fleet = None
+                if status.phase.is_terminal or status.phase is P.QUEUED:
+                    self._unanswered.pop(job_id, None)
+                    self._freed()
+            case r.FederatedJobAccepted():
+                self._round_due = True
+            case r.ClusterAdmitted() | r.ClusterLost():
+                self._freed()
+
+    def plan(self, job: Job, without: Iterable[ClusterId] = ()) -> Planned:
+        """Where the job would go now. Changes nothing; a round calls the same."""
+        policy = job.policy or self.policy
+        fleet = self.fleet
+        if without:
+            fleet = tuple(c for c in fleet if c.cluster.id not in set(without))
+        places = choice.rank(job, fleet, self.market, ranking.policy(policy))
+        chosen = choice.choose(places)
+        sentence, rows = explain.decision(job, places, chosen, policy)
+        arithmetic = explain.arithmetic(job, chosen) if chosen else ()
+        return Planned(policy, chosen, places, sentence, rows, arithmetic)
+
+    @property
+    def fleet(self) -> tuple[FleetCluster, ...]:
+        if self._fleet is None:
+            reachable = [c for c, peer in self.peers.items() if peer.attached]
+            self._fleet = self.state.fleet(self.loads, reachable)
+        return self._fleet
+
+    # -- decisions ------------------------------------------------------------------------------
+
+    def _decide(self, event: m.FederationEvent, now_ms: int) -> _Decisions:
+        match event:
+            case m.JobSubmitted(job, token):
+                yield from self._submit(job, token, now_ms)
+            case m.ClusterReported(cluster, report):
+                yield from self._hear(cluster, report, now_ms)
+            case m.ClusterHeard(cluster, heartbeat):
+                if heartbeat.load is not None:
+                    self._note_load(cluster, heartbeat.load)
+                yield from self._renew(cluster, heartbeat.sequence, now_ms)
+            case m.JobCancelRequested(job_id, by, token):
+                yield from self._cancel(job_id, by, token, now_ms)
+            case m.ClusterAttached(hello):
+                yield from self._attach(hello, now_ms)
+            case m.ClusterDetached(cluster):
+                if cluster in self.peers:
+                    self.peers[cluster].attached = False
+                    self._fleet = None
+            case m.MarketQuoted(view):
+                self.market = view
+                self._freed()
+            case m.Tick():
+                yield from self._tick(now_ms)
+            case _:
+                raise TypeError(event)
+
+    def _submit(self, job: Job, token: int, now_ms: int) -> _Decisions:
+        if job.id in self.state.jobs:
+            yield m.Answer(token, job.id)  # a retried submit is not a second job
+            return
+        if len(self.state.queue) >= self.times.queue_max:
+            error = f"the queue is full ({self.times.queue_max} jobs wait); try again later"
+            yield m.Answer(token, job.id, error, "exhausted")
+            return
+        if job.secrets:
+            yield r.SecretsKept(job.id, job.secrets)
+        bare = replace(job, secrets={}) if job.secrets else job
+        yield r.FederatedJobAccepted(bare, self.state.next_order, now_ms)
+        yield m.Answer(token, job.id)
+
+    def _cancel(self, job_id: JobId, by: str, token: int, now_ms: int) -> _Decisions:
+        known = self.state.jobs.get(job_id)
+        if known is None:
+            yield m.Answer(token, job_id, f"no job {job_id}", "not_found")
+            return
+        reason = f"cancelled by {by}" if by else "cancelled"
+        yield from self._end(known, P.CANCELLED, reason, now_ms)
+        yield m.Answer(token, job_id)
+
+    def _end(self, known: r.FederatedJob, wanted: P, reason: str, now_ms: int) -> _Decisions:
+        """Stop it wherever it is; it has ended once its cluster says so."""
+        status = known.status
+        if status.phase.is_terminal or status.wanted is not None:
+            return
+        if not status.cluster:
+            yield self._moved(known, now_ms, phase=wanted, reason=reason, ended_at_ms=now_ms)
+            return
+        generation = status.generation + 1
+        yield self._moved(
+            known, now_ms, phase=P.STOPPING, wanted=wanted, reason=reason, generation=generation
+        )
+        yield from self._order(known.job.id, now_ms)
+
+    def _order(self, job_id: JobId, now_ms: int) -> _Decisions:
+        """Send the newest order about the job, for the first time or again."""
+        known = self.state.jobs[job_id]
+        status = known.status
+        self._unanswered[job_id] = now_ms
+        order: m.ClusterOrder
+        if status.wanted is not None:
+            order = m.StopJob(
+                job=job_id,
+                generation=status.generation,
+                phase=status.wanted,
+                reason=status.reason,
+            )
+        else:
+            order = m.PlaceJob(
+                job=self.state.whole(known.job),
+                generation=status.generation,
+                submitted_at_ms=known.submitted_at_ms,
+                known=status.answered >= status.placed,
+            )
+        yield m.SendToCluster(status.cluster, order)
+
+    # -- clusters -------------------------------------------------------------------------------
+
+    @property
+    def _lease_ms(self) -> int:
+        return self.times.cluster_lease_ms
+
+    def _attach(self, hello: m.ClusterHello, now_ms: int) -> _Decisions:
+        cluster = hello.cluster
+        entry = self.state.clusters.get(cluster.id)
+        if entry is None or entry.cluster != cluster or entry.lost:
+            yield r.ClusterAdmitted(cluster, now_ms)
+        peer = self.peers.setdefault(cluster.id, Peer(now_ms, now_ms))
+        peer.attached = True
+        self._note_load(cluster.id, hello.load)
+        self._freed()
+        yield from self._renew(cluster.id, 0, now_ms)  # the lease leads, orders follow
+        for report in hello.jobs:
+            yield from self._hear(cluster.id, report, now_ms)
+        mentioned = {report.job for report in hello.jobs}
+        for job_id in list(self.state.placed_in.get(cluster.id, ())):
+            if job_id not in mentioned:
+                yield from self._order(job_id, now_ms)
+
+    def _renew(self, cluster: ClusterId, sequence: int, now_ms: int) -> _Decisions:
+        peer = self.peers.get(cluster)
+        if peer is None or not peer.attached:
+            return
+        peer.grant(now_ms, self._lease_ms)
+        yield m.SendToCluster(cluster, m.Lease(sequence=sequence, duration_ms=self._lease_ms))
+
+    def _note_load(self, cluster: ClusterId, load: ClusterLoad) -> None:
+        self.loads[cluster] = load
+        self._freed()
+
+    def _hear(self, cluster: ClusterId, report: m.JobReport, now_ms: int) -> _Decisions:
+        known = self.state.jobs.get(report.job)
+        if known is not None and self._never_left(known, report):
+            yield self._taken_back(known, cluster, now_ms)
+            known = self.state.jobs[report.job]
+        if known is None or known.status.cluster != cluster or known.status.phase.is_terminal:
+            yield from self._disown(cluster, known, report)
+            return
+        status = known.status
+        if report.generation != status.generation:
+            return  # it answers an order since replaced, and will answer that one too
+        self._unanswered.pop(report.job, None)
+        if report.lost or report.refused:
+            yield from self._give_back(known, report, now_ms)
+        elif report.version > status.version or status.answered != report.generation:
+            yield from self._take_in(known, report, now_ms)
+        if report.phase.is_terminal:
+            forget = m.ForgetJob(job=report.job, generation=report.generation)
+            yield m.SendToCluster(cluster, forget)
+
+    @staticmethod
+    def _never_left(known: r.FederatedJob, report: m.JobReport) -> bool:
+        """A cluster given up for lost is back with the very placement that waits to be made anew:
+        going on is better than starting again. (It had not fenced itself, or had finished.)"""
+        return (
+            known.status.phase is P.QUEUED
+            and report.generation == known.status.generation
+            and not report.lost
+            and not report.refused
+            and report.phase not in (P.STOPPING, P.CANCELLED)
+        )
+
+    def _taken_back(
+        self, known: r.FederatedJob, cluster: ClusterId, now_ms: int
+    ) -> r.FederatedJobMoved:
+        places = (p for p in self.plan(known.job).places if p.cluster == cluster and p.price)
+        place = next(places, None)
+        return self._moved(
+            known,
+            now_ms,
+            phase=P.ASSIGNED,
+            cluster=cluster,
+            region=self.state.clusters[cluster].cluster.region,
+            price=place.price if place else None,
+            reason="",
+        )
+
+    def _disown(
+        self, cluster: ClusterId, known: r.FederatedJob | None, report: m.JobReport
+    ) -> _Decisions:
+        """The cluster speaks of a job that is not, or no longer, its own."""
+        if report.phase.is_terminal:
+            forget = m.ForgetJob(job=report.job, generation=report.generation)
+            yield m.SendToCluster(cluster, forget)
+        elif not report.lost and report.phase is not P.STOPPING:
+            newest = known.status.generation if known else 0
+            yield m.SendToCluster(
+                cluster,
+                m.StopJob(
+                    job=report.job,
+                    generation=max(newest, report.generation + 1),
+                    phase=P.CANCELLED,
+                    reason="the federation has placed it elsewhere or ended it",
+                ),
+            )
+
+    def _give_back(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
+        """The cluster does not have the job: it ends if that was wanted, else it waits again."""
+        status = known.status
+        if status.wanted is not None:
+            yield self._ended(known, status.wanted, status.reason, now_ms)
+            return
+        excluded = status.excluded
+        if report.refused:
+            excluded = (*excluded, status.cluster)
+        yield self._requeued(
+            known, report.reason, now_ms, excluded=excluded, losses=status.losses + report.lost
+        )
+
+    def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
+        status = known.status
+        facts: dict[str, Any] = {
+            "answered": report.generation,
+            "version": max(report.version, status.version),
+            "restarts": report.restarts,
+            "replicas": report.replicas,
+            "exit_code": report.exit_code,
+        }
+        if report.phase.is_terminal:
+            natural = report.phase is P.SUCCEEDED or status.wanted is None
+            phase = report.phase if natural else status.wanted
+            reason = report.reason if natural else status.reason
+            facts["started_at_ms"] = report.started_at_ms or status.started_at_ms
+            yield self._ended(known, phase or report.phase, reason, now_ms, **facts)
+            return
+        if status.wanted is None:
+            facts["phase"] = P.ASSIGNED if report.phase is P.QUEUED else report.phase
+            facts["reason"] = report.reason
+        running = report.phase is P.RUNNING
+        facts["started_at_ms"] = report.started_at_ms if running else status.started_at_ms
+        yield self._moved(known, now_ms, **facts)
+
+    def _lose_cluster(self, cluster: ClusterId, now_ms: int) -> _Decisions:
+        self.peers.pop(cluster, None)
+        self.loads.pop(cluster, None)
+        yield m.DisconnectCluster(cluster)
+        yield r.ClusterLost(cluster, now_ms)
+        for job_id in list(self.state.placed_in.get(cluster, ())):
+            known = self.state.jobs[job_id]
+            if known.status.wanted is not None:
+                yield self._ended(known, known.status.wanted, known.status.reason, now_ms)
+            else:
+                reason = f"cluster {cluster} was lost"
+                yield self._requeued(known, reason, now_ms, losses=known.status.losses + 1)
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def _tick(self, now_ms: int) -> _Decisions:
+        times = self.times
+        for cluster, peer in list(self.peers.items()):
+            # The cluster's nodes may run on for their own lease after its own has ended.
+            if peer.surely_ended(now_ms - int(1.2 * times.node_lease_ms), self._lease_ms):
+                yield from self._lose_cluster(cluster, now_ms)
+        for job_id in [j for j, t in self._unanswered.items() if now_ms - t >= times.resend_ms]:
+            peer_or_none = self.peers.get(self.state.jobs[job_id].status.cluster)
+            if peer_or_none is not None and peer_or_none.attached:
+                yield from self._order(job_id, now_ms)
+        while self.state.dues and self.state.dues[0][0] <= now_ms:
+            _, job_id = heapq.heappop(self.state.dues)
+            yield from self._run_out(job_id, now_ms)
+        if now_ms - self._tidied_ms >= 1000:
+            self._tidied_ms = now_ms
+            old_ms = now_ms - times.retention_ms
+            for job_id in self.state.prunable(old_ms, times.ended_kept, limit=2000):
+                yield r.FederatedJobPruned(job_id)
+        if now_ms - self._reconsidered_ms >= times.reconsider_ms:
+            self._reconsidered_ms = now_ms
+            self._freed()
+
+    def _run_out(self, job_id: JobId, now_ms: int) -> _Decisions:
+        known = self.state.jobs.get(job_id)
+        if known is None or known.status.phase.is_terminal:
+            return
+        job, status = known.job, known.status
+        if job.deadline_s and now_ms >= known.submitted_at_ms + int(1000 * job.deadline_s):
+            reason = f"deadline of {job.deadline_s:g} s after submission has passed"
+            yield from self._end(known, P.FAILED, reason, now_ms)
+        elif job.budget.max_usd and status.started_at_ms and status.price:
+            usd = self.spent_usd(known, now_ms)
+            if usd >= job.budget.max_usd - 1e-9:
+                reason = f"budget of ${job.budget.max_usd:.2f} is spent"
+                yield from self._end(known, P.FAILED, reason, now_ms)
+
+    # -- rounds ---------------------------------------------------------------------------------
+
+    def _place_waiting(self, now_ms: int) -> _Decisions:
+        self._round_due = False
+        placed = 0
+        for job_id in self.state.queue.candidates(now_ms):
+            known = self.state.jobs[job_id]
+            lately = now_ms - known.status.placed_at_ms < self.times.reconsider_ms
+            planned = self.plan(known.job, known.status.excluded if lately else ())
+            if planned.chosen is None:
+                shape = choice.shape_key(known.job)
+                if not known.status.excluded:
+                    self.state.queue.blocked.add(shape)
+                if known.status.reason != planned.sentence:
+                    yield self._moved(known, now_ms, reason=planned.sentence)
+                continue
+            yield from self._dispatch(known, planned, planned.chosen, now_ms)
+            placed += 1
+            if placed >= self.times.placements_per_round:
+                self._round_due = True
+                break
+
+    def _dispatch(
+        self, known: r.FederatedJob, planned: Planned, place: Place, now_ms: int
+    ) -> _Decisions:
+        status = known.status
+        generation = status.generation + 1
+        price = place.price
+        egress_usd = price.egress_usd if price else 0.0
+        yield self._moved(
+            known,
+            now_ms,
+            phase=P.ASSIGNED,
+            generation=generation,
+            placed=generation,
+            version=0,
+            cluster=place.cluster,
+            region=place.region,
+            place=f"{place.instance_type} {place.market.value}".strip(),
+            price=price,
+            spent_usd=status.spent_usd + egress_usd,
+            reason="",
+            started_at_ms=0,
+            placed_at_ms=now_ms,
+        )
+        yield r.Decided(
+            known.job.id,
+            generation,
+            planned.policy,
+            planned.sentence,
+            planned.rows,
+            planned.arithmetic,
+            self.market.as_of,
+            now_ms,
+        )
+        yield from self._order(known.job.id, now_ms)
+
+    # -- small changes --------------------------------------------------------------------------
+
+    def _moved(self, known: r.FederatedJob, now_ms: int, **changes: Any) -> r.FederatedJobMoved:
+        status = self.state.jobs[known.job.id].status
+        return r.FederatedJobMoved(known.job.id, replace(status, **changes), now_ms)
+
+    def _ended(
+        self, known: r.FederatedJob, phase: P, reason: str, now_ms: int, **facts: Any
+    ) -> r.FederatedJobMoved:
+        usd, gco2e = self._ran(known, now_ms, facts.get("started_at_ms"))
+        return self._moved(
+            known,
+            now_ms,
+            phase=phase,
+            reason=reason,
+            wanted=None,
+            ended_at_ms=now_ms,
+            spent_usd=known.status.spent_usd + usd,
+            spent_gco2e=known.status.spent_gco2e + gco2e,
+            **facts,
+        )
+
+    def _requeued(
+        self, known: r.FederatedJob, reason: str, now_ms: int, **changes: Any
+    ) -> r.FederatedJobMoved:
+        usd, gco2e = self._ran(known, now_ms, None)
+        return self._moved(
+            known,
+            now_ms,
+            phase=P.QUEUED,
+            cluster=ClusterId(""),
+            region="",
+            place="",
+            price=None,
+            reason=reason,
+            started_at_ms=0,
+            replicas=(),
+            spent_usd=known.status.spent_usd + usd,
+            spent_gco2e=known.status.spent_gco2e + gco2e,
+            **changes,
+        )
+
+    def _ran(
+        self, known: r.FederatedJob, now_ms: int, started_at_ms: int | None
+    ) -> tuple[float, float]:
+        """What this placement has cost in compute and carbon; egress was booked at its start."""
+        status = known.status
+        started_at_ms = started_at_ms or status.started_at_ms
+        if not started_at_ms or status.price is None:
+            return 0.0, 0.0
+        usd, gco2e = objective.spent(status.price, started_at_ms, now_ms)
+        return usd - status.price.egress_usd, gco2e
+
+    def spent_usd(self, known: r.FederatedJob, now_ms: int) -> float:
+        """All that the job has cost until now, or until its end."""
+        if known.status.phase.is_terminal:
+            return known.status.spent_usd
+        return known.status.spent_usd + self._ran(known, now_ms, None)[0]
+
+    def spent_gco2e(self, known: r.FederatedJob, now_ms: int) -> float:
+        if known.status.phase.is_terminal:
+            return known.status.spent_gco2e
+        return known.status.spent_gco2e + self._ran(known, now_ms, None)[1]
+
+    def position(self, job: JobId) -> int | None:
+        return self.state.queue.position(job)
+
+    def refusal_shape(self, job: Job) -> Hashable:
+        return choice.shape_key(job)
+
+    def _freed(self) -> None:
+        self._round_due = True
+        self._fleet = None
+        self.state.queue.unblock()

@@ -1,0 +1,233 @@
+"""What a federation keeps: its jobs and clusters, and the indexes folded from the same records."""
+
+import heapq
+from collections.abc import Iterable
+from itertools import islice
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from hyperion.control import records as r
+from hyperion.control.machine import key, split
+from hyperion.control.queue import WaitingQueue
+from hyperion.model.cluster import ClusterLoad
+from hyperion.model.ids import ClusterId, JobId
+from hyperion.model.job import Job, JobPhase, Secret
+from hyperion.placement.choice import FleetCluster, shape_key
+
+
+class Committed(Struct):
+    """What the jobs placed in a cluster ask for together."""
+
+    cpus_milli: int = 0
+    gpus_milli: int = 0
+    memory_mib: int = 0
+    jobs: int = 0
+
+
+class FederationState:
+    """Plain dicts: the machine alone writes them, and only through ``apply``."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[JobId, r.FederatedJob] = {}
+        self.clusters: dict[ClusterId, r.ClusterEntry] = {}
+        self.decisions: dict[JobId, r.Decided] = {}
+        self.secrets: dict[JobId, dict[str, Secret]] = {}
+        self.queue = WaitingQueue()
+        self.next_order = 1
+        self.committed: dict[ClusterId, Committed] = {}
+        self.placed_in: dict[ClusterId, dict[JobId, None]] = {}
+        """Jobs placed in each cluster and not ended."""
+        self.dues: list[tuple[int, JobId]] = []
+        """A heap of times at which a deadline or a budget may run out."""
+        self.ended: dict[JobId, int] = {}
+        """When each ended job ended, oldest first."""
+        self._dirty: set[str] = set()
+
+    # -- the fold -------------------------------------------------------------------------------
+
+    def apply(self, record: Struct) -> None:
+        match record:
+            case r.FederatedJobMoved(job_id, status):
+                self._put_job(replace(self.jobs[job_id], status=status))
+                self._dirty.add(key("job", job_id))
+            case r.FederatedJobAccepted(job, order, at_ms):
+                self._put_job(r.FederatedJob(job=job, submitted_at_ms=at_ms, order=order))
+                self._dirty.add(key("job", job.id))
+            case r.Decided(job_id):
+                self.decisions[job_id] = record
+                self._dirty.add(key("decision", job_id))
+            case r.SecretsKept(job_id, secrets):
+                self.secrets[job_id] = secrets
+                self._dirty.add(key("secret", job_id))
+            case r.FederatedJobPruned(job_id):
+                self.jobs.pop(job_id)
+                self.ended.pop(job_id, None)
+                self.decisions.pop(job_id, None)
+                self.secrets.pop(job_id, None)
+                self._dirty |= {key(kind, job_id) for kind in ("job", "decision", "secret")}
+            case r.ClusterAdmitted(cluster):
+                self.clusters[cluster.id] = r.ClusterEntry(cluster=cluster)
+                self._dirty.add(key("cluster", cluster.id))
+            case r.ClusterLost(cluster_id):
+                self.clusters[cluster_id] = replace(self.clusters[cluster_id], lost=True)
+                self._dirty.add(key("cluster", cluster_id))
+            case _:
+                raise TypeError(record)
+
+    def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
+        ended: list[r.FederatedJob] = []
+        for path, value in items:
+            kind, name = split(path)
+            match kind:
+                case "job":
+                    known = _JOB.decode(value)
+                    if known.status.phase.is_terminal:
+                        ended.append(known)
+                    else:
+                        self._put_job(known)
+                case "cluster":
+                    entry = _CLUSTER.decode(value)
+                    self.clusters[entry.cluster.id] = entry
+                case "decision":
+                    self.decisions[JobId(name)] = _DECIDED.decode(value)
+                case "secret":
+                    self.secrets[JobId(name)] = _SECRETS.decode(value)
+        for known in sorted(ended, key=lambda k: k.status.ended_at_ms):
+            self._put_job(known)
+
+    def writes(self) -> dict[str, bytes | None]:
+        out: dict[str, bytes | None] = {}
+        for path in self._dirty:
+            kind, name = split(path)
+            entity = self._entity(kind, name)
+            out[path] = None if entity is None else msgspec.json.encode(entity)
+        self._dirty.clear()
+        return out
+
+    def _entity(self, kind: str, name: str) -> object | None:
+        match kind:
+            case "job":
+                return self.jobs.get(JobId(name))
+            case "cluster":
+                return self.clusters.get(ClusterId(name))
+            case "decision":
+                return self.decisions.get(JobId(name))
+            case "secret":
+                return self.secrets.get(JobId(name))
+        raise KeyError(kind)
+
+    # -- questions ------------------------------------------------------------------------------
+
+    def whole(self, job: Job) -> Job:
+        secrets = self.secrets.get(job.id)
+        return replace(job, secrets=secrets) if secrets else job
+
+    def fleet(
+        self, loads: dict[ClusterId, ClusterLoad], reachable: Iterable[ClusterId]
+    ) -> tuple[FleetCluster, ...]:
+        """The clusters as the planner sees them."""
+        can_reach = set(reachable)
+        out = []
+        for id, entry in self.clusters.items():
+            if not entry.lost:
+                c = self.committed.get(id, _NOTHING)
+                out.append(
+                    FleetCluster(
+                        cluster=entry.cluster,
+                        load=loads.get(id, _UNKNOWN_LOAD),
+                        reachable=id in can_reach and id in loads,
+                        committed_cpus_milli=c.cpus_milli,
+                        committed_gpus_milli=c.gpus_milli,
+                        committed_memory_mib=c.memory_mib,
+                        backlog_jobs=c.jobs,
+                    )
+                )
+        return tuple(out)
+
+    # -- indexes --------------------------------------------------------------------------------
+
+    def _put_job(self, known: r.FederatedJob) -> None:
+        id, status = known.job.id, known.status
+        old = self.jobs.get(id)
+        was = self._placement(old)
+        now = self._placement(known)
+        if was != now:
+            if was is not None and old is not None:
+                self._commit(was, old.job, -1)
+                del self.placed_in[was][id]
+            if now is not None:
+                self._commit(now, known.job, 1)
+                self.placed_in.setdefault(now, {})[id] = None
+        self.jobs[id] = known
+        self.next_order = max(self.next_order, known.order + 1)
+        if status.phase is JobPhase.QUEUED:
+            if id not in self.queue:
+                shape = shape_key(known.job)
+                self.queue.add(id, known.job.priority, known.order, shape)
+        else:
+            self.queue.remove(id)
+        if status.phase.is_terminal:
+            self.ended.setdefault(id, status.ended_at_ms)
+        else:
+            self._note_due(known, old)
+
+    @staticmethod
+    def _placement(known: r.FederatedJob | None) -> ClusterId | None:
+        if known is None or known.status.phase.is_terminal or not known.status.cluster:
+            return None
+        return known.status.cluster
+
+    def _commit(self, cluster: ClusterId, job: Job, sign: int) -> None:
+        c = self.committed.setdefault(cluster, Committed())
+        request, n = job.alternatives[0], sign * job.replicas
+        c.cpus_milli += n * request.cpus_milli
+        c.gpus_milli += n * request.gpus_milli
+        c.memory_mib += n * request.memory_mib
+        c.jobs += sign
+
+    def _note_due(self, known: r.FederatedJob, old: r.FederatedJob | None) -> None:
+        job, status = known.job, known.status
+        if old is None and job.deadline_s:
+            due_ms = known.submitted_at_ms + int(1000 * job.deadline_s)
+            heapq.heappush(self.dues, (due_ms, job.id))
+        new_start = old is None or old.status.started_at_ms != status.started_at_ms
+        if job.budget.max_usd and status.price and status.started_at_ms and new_start:
+            left = job.budget.max_usd - status.spent_usd
+            per_hour = status.price.usd_per_hour
+            if per_hour > 0:
+                due_ms = status.started_at_ms + int(3_600_000 * max(left, 0.0) / per_hour)
+                heapq.heappush(self.dues, (due_ms, job.id))
+
+    def prunable(self, old_ms: int, keep: int, limit: int) -> list[JobId]:
+        """Ended jobs too old to keep, or beyond the number kept; oldest first."""
+        excess = len(self.ended) - keep
+        return [
+            j
+            for n, (j, at_ms) in enumerate(islice(self.ended.items(), limit))
+            if at_ms <= old_ms or n < excess
+        ]
+
+    def check(self) -> None:
+        """Every law that must hold after every step; raises AssertionError."""
+        for id, known in self.jobs.items():
+            status = known.status
+            waits = status.phase is JobPhase.QUEUED
+            assert (id in self.queue) == waits, f"{id} is {status.phase} but the queue disagrees"
+            placed = self._placement(known)
+            if placed is not None:
+                assert id in self.placed_in[placed], f"{id} is not counted in {placed}"
+            if waits:
+                assert not status.cluster, f"{id} waits and has the cluster {status.cluster}"
+            assert status.answered <= status.generation, f"{id}: answered before asked"
+        for cluster, jobs in self.placed_in.items():
+            assert self.committed[cluster].jobs == len(jobs), f"{cluster}: miscounted"
+
+
+_NOTHING = Committed()
+_UNKNOWN_LOAD = ClusterLoad()
+_JOB = msgspec.json.Decoder(r.FederatedJob)
+_CLUSTER = msgspec.json.Decoder(r.ClusterEntry)
+_DECIDED = msgspec.json.Decoder(r.Decided)
+_SECRETS = msgspec.json.Decoder(dict[str, Secret])

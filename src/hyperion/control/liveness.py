@@ -1,0 +1,65 @@
+"""Who has been heard, and until when a lease binds. Soft state: never kept, rebuilt with care.
+
+Two clocks, one rule: the holder counts a lease from when it *sent* the heartbeat, the granter from
+when it *answered*, which is later. So the holder's lease always ends first, whatever the network
+does; clocks need not agree, only run at the same speed within ``DRIFT``.
+"""
+
+from msgspec import Struct
+
+DRIFT = 0.1
+"""How much faster one machine's clock may run than another's, as a fraction; generous."""
+REMEMBERED_HEARTBEATS = 64
+
+
+class Holder(Struct):
+    """The side that may run things only while its lease lasts."""
+
+    until_ms: int = 0
+    next_sequence: int = 0
+    heartbeat_at_ms: int = 0
+    sent_ms: dict[int, int] = {}
+
+    def attached(self, now_ms: int) -> None:
+        """A new session: its Hello is heartbeat number 0."""
+        self.sent_ms = {0: now_ms}
+        self.next_sequence = 1
+        self.heartbeat_at_ms = now_ms
+
+    def beat(self, now_ms: int) -> int:
+        """Note that a heartbeat is being sent; its number."""
+        sequence = self.next_sequence
+        self.next_sequence += 1
+        self.heartbeat_at_ms = now_ms
+        self.sent_ms[sequence] = now_ms
+        while len(self.sent_ms) > REMEMBERED_HEARTBEATS:
+            del self.sent_ms[next(iter(self.sent_ms))]
+        return sequence
+
+    def granted(self, sequence: int, duration_ms: int) -> bool:
+        """A lease came; whether it lengthens what is held. An answer to nothing sent is void."""
+        sent_ms = self.sent_ms.get(sequence)
+        if sent_ms is None or sent_ms + duration_ms <= self.until_ms:
+            return False
+        self.until_ms = sent_ms + duration_ms
+        return True
+
+    def is_valid(self, now_ms: int) -> bool:
+        return now_ms < self.until_ms
+
+
+class Peer(Struct):
+    """What the granting side knows of one holder."""
+
+    heard_ms: int
+    granted_until_ms: int
+    """No lease that this side has granted lasts longer, by this side's clock."""
+    attached: bool = False
+
+    def grant(self, now_ms: int, duration_ms: int) -> None:
+        self.heard_ms = now_ms
+        self.granted_until_ms = max(self.granted_until_ms, now_ms + duration_ms)
+
+    def surely_ended(self, now_ms: int, duration_ms: int) -> bool:
+        """Whether the holder's lease has ended for certain, drift counted in."""
+        return now_ms > self.granted_until_ms + int(duration_ms * DRIFT)

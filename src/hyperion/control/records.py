@@ -1,0 +1,273 @@
+"""What the machines decide. State is the fold of these; each names everything that it changes."""
+
+from msgspec import Struct
+
+from hyperion.control.messages import Prepare, Run
+from hyperion.model.allocation import Allocation, AllocationState
+from hyperion.model.cluster import Cluster
+from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId
+from hyperion.model.job import Job, JobPhase, ReplicaStatus, Secret
+from hyperion.model.node import Node
+from hyperion.placement.explain import Row
+from hyperion.placement.objective import Price
+
+# -- shared by federation and cluster -----------------------------------------------------------
+
+
+class SecretsKept(Struct, frozen=True, tag=True):
+    """A job's secrets; the one record that the journal never shows."""
+
+    job: JobId
+    secrets: dict[str, Secret]
+
+
+# -- federation ---------------------------------------------------------------------------------
+
+
+class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The part of a job that changes, as the federation knows it."""
+
+    phase: JobPhase = JobPhase.QUEUED
+    generation: int = 0
+    """Counts the orders given about the job."""
+    answered: int = 0
+    """The newest generation that the cluster has answered."""
+    placed: int = 0
+    """The generation of the newest PlaceJob."""
+    version: int = 0
+    """Of the newest report taken in from this placement."""
+    cluster: ClusterId = ClusterId("")
+    region: str = ""
+    place: str = ""
+    """Instance type and market of the chosen place, in words."""
+    price: Price | None = None
+    spent_usd: float = 0.0
+    """In earlier placements, and for egress in this one."""
+    spent_gco2e: float = 0.0
+    wanted: JobPhase | None = None
+    """The end it is being stopped for."""
+    reason: str = ""
+    exit_code: int | None = None
+    restarts: int = 0
+    losses: int = 0
+    """How often a cluster lost it."""
+    excluded: tuple[ClusterId, ...] = ()
+    """Clusters that refused it."""
+    placed_at_ms: int = 0
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    replicas: tuple[ReplicaStatus, ...] = ()
+
+
+class FederatedJob(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    job: Job
+    submitted_at_ms: int
+    order: int
+    """Counts submissions; the queue's order among equals."""
+    status: FederatedStatus = FederatedStatus()
+
+
+class FederatedJobAccepted(Struct, frozen=True, tag=True):
+    job: Job
+    """Without its secrets."""
+    order: int
+    at_ms: int
+
+
+class FederatedJobMoved(Struct, frozen=True, tag=True):
+    job: JobId
+    status: FederatedStatus
+    at_ms: int
+
+
+class Decided(Struct, frozen=True, tag=True):
+    """The comparison behind a placement, kept for ``why``."""
+
+    job: JobId
+    generation: int
+    policy: str
+    sentence: str
+    rows: tuple[Row, ...]
+    arithmetic: tuple[str, ...]
+    market_as_of: str
+    at_ms: int
+
+
+class FederatedJobPruned(Struct, frozen=True, tag=True):
+    """Long ended; only the journal and bills remember it."""
+
+    job: JobId
+
+
+class ClusterEntry(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    cluster: Cluster
+    lost: bool = False
+
+
+class ClusterAdmitted(Struct, frozen=True, tag=True):
+    cluster: Cluster
+    at_ms: int
+
+
+class ClusterLost(Struct, frozen=True, tag=True):
+    """Its lease has surely ended; its jobs are placed anew."""
+
+    cluster: ClusterId
+    at_ms: int
+
+
+# -- cluster ------------------------------------------------------------------------------------
+
+
+class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The part of a job that changes, as its cluster knows it."""
+
+    phase: JobPhase = JobPhase.QUEUED
+    generation: int = 0
+    version: int = 1
+    """Counts changes; reports carry it."""
+    attempt: int = 0
+    alternative: int = 0
+    failures: int = 0
+    losses: int = 0
+    not_before_ms: int = 0
+    after_stop: JobPhase | None = None
+    reason: str = ""
+    exit_code: int | None = None
+    refused: bool = False
+    fenced: bool = False
+    """Stopped since the federation's lease ended: not an end of the job, only of its stay here."""
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+
+
+class ClusterJob(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    job: Job
+    federated: bool
+    submitted_at_ms: int
+    order: int
+    status: JobStatus
+
+
+class JobAccepted(Struct, frozen=True, tag=True):
+    job: Job
+    """Without its secrets."""
+    federated: bool
+    generation: int
+    version: int
+    submitted_at_ms: int
+    order: int
+    at_ms: int
+
+
+class JobMoved(Struct, frozen=True, tag=True):
+    job: JobId
+    status: JobStatus
+    at_ms: int
+
+
+class JobForgotten(Struct, frozen=True, tag=True):
+    """The federation has kept its end. A mark stays, so that no late order revives it."""
+
+    job: JobId
+    generation: int
+    at_ms: int
+
+
+class MarkDropped(Struct, frozen=True, tag=True):
+    """The mark of a forgotten job or replica is older than any order can be."""
+
+    name: str
+
+
+class AllocationPlaced(Struct, frozen=True, tag=True):
+    allocation: Allocation
+
+
+class AllocationMoved(Struct, frozen=True, tag=True):
+    allocation: Allocation
+
+
+class NodeEntry(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    node: Node
+    cordoned: bool = False
+    draining: bool = False
+    lost: bool = False
+
+
+class NodeAdmitted(Struct, frozen=True, tag=True):
+    node: Node
+    at_ms: int
+
+
+class NodeMarked(Struct, frozen=True, tag=True):
+    node: NodeId
+    cordoned: bool
+    draining: bool
+    lost: bool
+    at_ms: int
+
+
+class NodeForgotten(Struct, frozen=True, tag=True):
+    """Lost for so long that nobody asks."""
+
+    node: NodeId
+
+
+# -- agent --------------------------------------------------------------------------------------
+
+
+class Replica(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One allocation as its node knows it."""
+
+    id: AllocationId
+    generation: int
+    """Of the newest order taken."""
+    order: Prepare | Run | None = None
+    """None when only a Stop ever came."""
+    state: AllocationState = AllocationState.PLACED
+    fenced: bool = False
+    address: str = ""
+    port: int = 0
+    pid: int = 0
+    exit_code: int | None = None
+    reason: str = ""
+    started_at_ms: int = 0
+    ended_at_ms: int = 0
+    forgotten_at_ms: int = 0
+
+
+class ReplicaOrdered(Struct, frozen=True, tag=True):
+    """An order was taken in. The journal shows it without environment and secrets."""
+
+    replica: Replica
+
+
+class ReplicaMoved(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+    id: AllocationId
+    generation: int
+    state: AllocationState
+    at_ms: int
+    fenced: bool = False
+    address: str = ""
+    port: int = 0
+    pid: int = 0
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class ReplicaForgotten(Struct, frozen=True, tag=True):
+    id: AllocationId
+    generation: int
+    at_ms: int
+
+
+class Mark(Struct, frozen=True):
+    """What stays of something forgotten: orders up to this generation are void."""
+
+    generation: int
+    at_ms: int
+
+
+#: These carry secrets: entities hold them (in files only the daemon's user reads), journals do not.
+UNJOURNALED = (SecretsKept, ReplicaOrdered)

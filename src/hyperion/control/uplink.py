@@ -1,0 +1,118 @@
+"""A cluster's side of its tie to the federation: its lease, and what it has told of which job."""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from hyperion.control import gang
+from hyperion.control import messages as m
+from hyperion.control.cluster_state import ClusterState
+from hyperion.control.liveness import Holder
+from hyperion.model.cluster import Cluster, ClusterLoad
+from hyperion.model.ids import JobId
+
+
+class ClusterTimes(Struct, frozen=True, kw_only=True):
+    """The machine's own bounds; see the settings of the same names."""
+
+    node_lease_ms: int = 30_000
+    heartbeat_ms: int = 1000
+    load_ms: int = 200
+    """A changed load is told to the federation at most this often."""
+    resend_ms: int = 2000
+    refresh_ms: int = 30_000
+    report_ms: int = 100
+    """States that pass quickly (queued, starting) are reported only once they have lasted."""
+    mark_ms: int = 600_000
+    retention_ms: int = 3_600_000
+    """How long ended jobs of this cluster's own API, and lost nodes, are kept."""
+    fence_before_ms: int = 5000
+    placements_per_round: int = 1000
+
+
+class Uplink:
+    """Soft state: after a restart everything is told again."""
+
+    def __init__(self, cluster: Cluster, times: ClusterTimes, state: ClusterState) -> None:
+        self.lease = Holder()
+        self.attached = False
+        self._cluster = cluster
+        self._times = times
+        self._state = state
+        self._unreported: dict[JobId, int] = {}
+        """Changed but not told yet, and since when."""
+        self._unacknowledged: dict[JobId, int] = {}
+        """The federation's jobs, and when each was last reported."""
+        self._load_told_ms = 0
+
+    def may_run(self, now_ms: int) -> bool:
+        """Whether the federation's jobs may start or go on here."""
+        return self.lease.is_valid(now_ms + self._times.fence_before_ms)
+
+    def restored(self) -> None:
+        self._unacknowledged = {j: 0 for j, x in self._state.jobs.items() if x.federated}
+
+    def forget(self, job: JobId) -> None:
+        self._unreported.pop(job, None)
+        self._unacknowledged.pop(job, None)
+
+    def greet(self, now_ms: int) -> Iterator[m.SendToFederation]:
+        """The first message of a session: who we are, and every job we hold of the federation."""
+        self.attached = True
+        self.lease.attached(now_ms)
+        self._load_told_ms = now_ms
+        reports = []
+        for known in self._state.jobs.values():
+            if known.federated:
+                self._unacknowledged[known.job.id] = now_ms
+                reports.append(gang.job_report(known, self._state.attempt_of(known.job.id)))
+        self._unreported.clear()
+        yield m.SendToFederation(
+            m.ClusterHello(cluster=self._cluster, load=self.load(), jobs=tuple(reports))
+        )
+
+    def tell(self, job: JobId, now_ms: int) -> Iterator[m.SendToFederation]:
+        """Report where the job stands, now and until the federation has acknowledged its end."""
+        known = self._state.jobs[job]
+        self._unreported.pop(job, None)
+        if not known.federated:
+            return
+        self._unacknowledged[job] = now_ms
+        if self.attached:
+            yield m.SendToFederation(gang.job_report(known, self._state.attempt_of(job)))
+
+    def tell_later(self, job: JobId, now_ms: int) -> None:
+        """Report it once the state has lasted: most states before running are over at once."""
+        self._unreported.setdefault(job, now_ms)
+
+    def tick(self, now_ms: int) -> Iterator[m.SendToFederation]:
+        if not self.attached:
+            return
+        yield from self._beat(now_ms)
+        wait_ms = self._times.report_ms
+        for job in [j for j, t in self._unreported.items() if now_ms - t >= wait_ms]:
+            yield from self.tell(job, now_ms)
+        for job in [j for j, t in self._unacknowledged.items() if self._due(j, t, now_ms)]:
+            yield from self.tell(job, now_ms)
+
+    def load(self) -> ClusterLoad:
+        waiting = len(self._state.queue)
+        return ClusterLoad(
+            shapes=self._state.snapshot.shapes(),
+            waiting_jobs=waiting,
+            running_jobs=self._state.active_jobs - waiting,
+        )
+
+    def _beat(self, now_ms: int) -> Iterator[m.SendToFederation]:
+        due = now_ms - self.lease.heartbeat_at_ms >= self._times.heartbeat_ms
+        lately = now_ms - self._load_told_ms < self._times.load_ms
+        if due or (self._state.load_changed and not lately):
+            load = self.load() if self._state.load_changed else None
+            self._state.load_changed = False
+            self._load_told_ms = now_ms
+            sequence = self.lease.beat(now_ms)
+            yield m.SendToFederation(m.ClusterHeartbeat(sequence=sequence, load=load))
+
+    def _due(self, job: JobId, sent_ms: int, now_ms: int) -> bool:
+        ended = self._state.jobs[job].status.phase.is_terminal
+        return now_ms - sent_ms >= (self._times.resend_ms if ended else self._times.refresh_ms)

@@ -1,0 +1,76 @@
+"""Machines of the seeded world: the replicas on them run on when their agent dies."""
+
+from msgspec import Struct
+
+from hyperion.control import messages as m
+from hyperion.model.ids import AllocationId, JobId
+
+
+class Execution(Struct):
+    """One replica that really ran: the truth that the machines' beliefs are checked against."""
+
+    allocation: AllocationId
+    job: JobId
+    rank: int
+    node: str
+    started_ms: int
+    ends_ms: int
+    exit_code: int
+    ended_ms: int | None = None
+    killed: bool = False
+
+
+class Host:
+    """A machine with power and a disk. A claim is made once per allocation, for ever."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.powered = True
+        self.claims: set[AllocationId] = set()
+        self.running: dict[AllocationId, Execution] = {}
+        self.exits: dict[AllocationId, int] = {}
+        """Exit codes written by replicas that ended by themselves."""
+
+    def launch(self, order: m.Run, now_ms: int, runs_ms: int, exit_code: int) -> Execution | None:
+        """Start it, unless it was ever claimed."""
+        if order.allocation in self.claims:
+            return None
+        self.claims.add(order.allocation)
+        execution = Execution(
+            order.allocation,
+            order.job.id,
+            order.rank,
+            self.name,
+            now_ms,
+            now_ms + runs_ms,
+            exit_code,
+        )
+        self.running[order.allocation] = execution
+        return execution
+
+    def end(self, allocation: AllocationId, now_ms: int) -> bool:
+        """Its time is up: it ends by itself, if it still runs."""
+        execution = self.running.pop(allocation, None)
+        if execution is None:
+            return False
+        execution.ended_ms = now_ms
+        self.exits[allocation] = execution.exit_code
+        return True
+
+    def kill(self, allocation: AllocationId, now_ms: int) -> bool:
+        """End it by force, and make sure that it can never start. Whether it was running."""
+        self.claims.add(allocation)
+        execution = self.running.pop(allocation, None)
+        if execution is None:
+            return False
+        execution.ended_ms = now_ms
+        execution.killed = True
+        return True
+
+    def lose_power(self, now_ms: int, disk_too: bool) -> None:
+        self.powered = False
+        for allocation in list(self.running):
+            self.kill(allocation, now_ms)
+        if disk_too:
+            self.claims.clear()
+            self.exits.clear()

@@ -1,0 +1,437 @@
+"""The seeded world: federation, schedulers, agents and machines in simulated time.
+
+One seed is one history, to the last byte. The machines are the production ones; only what lies
+around them is played: clocks, networks, disks, processes, and the jobs that users bring.
+"""
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from hyperion.control import messages as m
+from hyperion.control.agent import Agent, AgentTimes
+from hyperion.control.cluster import ClusterMachine
+from hyperion.control.federation import Federation, FederationTimes
+from hyperion.control.uplink import ClusterTimes
+from hyperion.model.cluster import Cluster
+from hyperion.model.ids import ClusterId, JobId, NodeId
+from hyperion.model.market import MarketView, Region
+from hyperion.model.node import Node
+from hyperion.model.resources import Capacity
+from hyperion.placement import ranking
+from hyperion.sim import checkers
+from hyperion.sim.faults import CALM, Faults
+from hyperion.sim.fleet import Execution, Host
+from hyperion.sim.network import Network
+from hyperion.sim.process import Process
+from hyperion.sim.workload import Arrival, arrivals
+
+TICK_MS = 250
+FAULTS_END_MS = 45_000
+GIVE_UP_MS = 600_000
+"""Without faults everything converges long before this."""
+
+_AGENT_TIMES = AgentTimes(resend_ms=1000, refresh_ms=5000, fence_before_ms=1000)
+_CLUSTER_TIMES = ClusterTimes(
+    node_lease_ms=6000, resend_ms=1000, refresh_ms=5000, fence_before_ms=1500
+)
+_FEDERATION_TIMES = FederationTimes(
+    cluster_lease_ms=10_000, node_lease_ms=6000, resend_ms=1000, reconsider_ms=2000
+)
+_REGIONS = ("aws/us-east-1", "gcp/europe-west1", "edge/home")
+MARKET = MarketView(
+    as_of="2026-01-01",
+    regions={
+        name: Region(name=name, cloud=name.partition("/")[0], carbon_g_per_kwh=g)
+        for name, g in zip(_REGIONS, (380.0, 150.0, 240.0), strict=True)
+    },
+)
+
+
+class Size(Struct, frozen=True, kw_only=True):
+    clusters: int = 2
+    nodes: int = 3
+    """In each cluster."""
+    jobs: int = 24
+    over_ms: int = 30_000
+    """Jobs arrive within this time."""
+
+
+class World:
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults = CALM,
+        size: Size = Size(),
+        check_every: int = 25,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.faults = faults
+        self.now_ms = 0
+        self.steps = 0
+        self.check_every = check_every
+        self.executions: list[Execution] = []
+        self.asked: dict[JobId, Arrival] = {}
+        self.answered: set[tuple[str, JobId]] = set()
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self.network = Network(self)
+        self.processes: dict[str, Process] = {}
+        self.hosts: dict[str, Host] = {}
+        self._build(size)
+        for arrival in arrivals(self.random, size.jobs, size.over_ms):
+            self.at(arrival.at_ms, self._asking(arrival))
+        self._plan_faults()
+
+    # -- running --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Play until every job has ended, long after the faults have; then check all laws."""
+        while self._heap and not self._over():
+            self.now_ms, _, act = heapq.heappop(self._heap)
+            assert self.now_ms < GIVE_UP_MS, f"not converged: {self._open()}"
+            act()
+        federation = self.federation
+        checkers.never_twice(self.executions)
+        checkers.every_job_ended(federation.state.jobs, self.asked)
+        checkers.success_ran_whole(federation.state.jobs, self.executions)
+        checkers.nothing_left_running(self.executions)
+        for process in self.processes.values():
+            self.check_recovery(process)
+
+    def at(self, at_ms: int, act: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (max(at_ms, self.now_ms), next(self._order), act))
+
+    def after(self, delay_ms: int, act: Callable[[], None]) -> None:
+        self.at(self.now_ms + delay_ms, act)
+
+    @property
+    def federation(self) -> Federation:
+        machine = self.processes["federation"].machine
+        assert isinstance(machine, Federation)
+        return machine
+
+    def _open(self) -> list[str]:
+        jobs = self.federation.state.jobs.values()
+        return [f"{k.job.id}:{k.status}" for k in jobs if not k.status.phase.is_terminal]
+
+    def _over(self) -> bool:
+        if self.now_ms < FAULTS_END_MS or not all(p.alive for p in self.processes.values()):
+            return False
+        jobs = self.federation.state.jobs
+        ended = all(id in jobs and jobs[id].status.phase.is_terminal for id in self.asked)
+        return ended and not any(host.running for host in self.hosts.values())
+
+    # -- the parts ------------------------------------------------------------------------------
+
+    def _build(self, size: Size) -> None:
+        self._add("federation", lambda: Federation(MARKET, "balanced", _FEDERATION_TIMES))
+        for c in range(size.clusters):
+            cluster = Cluster(id=ClusterId(f"c{c}"), region=_REGIONS[c % len(_REGIONS)])
+            self._add(cluster.id, _scheduler(cluster))
+            self.network.connect(cluster.id, "federation")
+            for n in range(size.nodes):
+                gpus = self.random.choice((0, 4, 8))
+                node = Node(
+                    id=NodeId(f"n{n}"),
+                    capacity=Capacity(
+                        gpus=gpus,
+                        gpu_type="A100" if gpus else "",
+                        cpus_milli=self.random.choice((4000, 16_000)),
+                        memory_mib=16_384,
+                    ),
+                    usd_per_hour=self.random.uniform(0.5, 30.0),
+                )
+                name = f"{cluster.id}/{node.id}"
+                self.hosts[name] = Host(name)
+                self._add(name, _agent(node))
+                self.network.connect(name, cluster.id)
+                self._watch_dead_man(name)
+
+    def _add(self, name: str, make: Callable[[], Any]) -> None:
+        drift = self.faults.drift
+        process = Process(
+            name,
+            make,
+            self._perform,
+            rate=1 + self.random.uniform(-drift, drift),
+            offset_ms=self.random.randrange(10_000),
+        )
+        self.processes[name] = process
+        self._start(process)
+        self._ticking(process, self.random.randrange(TICK_MS))
+
+    def _start(self, process: Process) -> None:
+        host = self.hosts.get(process.name)
+        if process.alive or (host is not None and not host.powered):
+            return
+        process.start(self.now_ms)
+        local_ms = process.local_ms(self.now_ms)
+        if process.lease_until_ms is not None:
+            remaining_ms = int((process.lease_until_ms - self.now_ms) * process.rate)
+            process.machine.handle(m.LeaseRecovered(remaining_ms=remaining_ms), local_ms)
+        process.carry([process.machine.resume(local_ms)], 0)
+
+    def _ticking(self, process: Process, delay_ms: int) -> None:
+        def tick() -> None:
+            self.deliver(process, m.Tick())
+            self.after(TICK_MS, tick)
+
+        self.after(delay_ms, tick)
+
+    def deliver(self, process: Process, event: Any) -> None:
+        if not process.alive:
+            return
+        process.step(event, self.now_ms, self._fate)
+        self.steps += 1
+        if self.check_every and self.steps % self.check_every == 0:
+            self.check(process)
+        if not process.alive:
+            self._died(process)
+
+    def _fate(self) -> int:
+        faulty = self.faults.crash_in_step and self.now_ms < FAULTS_END_MS
+        if faulty and self.random.random() < self.faults.crash_in_step:
+            return self.random.choice((1, 2))
+        return 0
+
+    def _died(self, process: Process) -> None:
+        self.network.process_died(process.name)
+        down_ms = 50 + self.random.randrange(int(1000 * self.faults.down_s_max))
+        self.after(down_ms, lambda: self._start(process))
+
+    # -- laws -----------------------------------------------------------------------------------
+
+    def check(self, process: Process) -> None:
+        machine = process.machine
+        if process.alive and isinstance(machine, Federation | ClusterMachine):
+            machine.state.check()
+
+    def check_recovery(self, process: Process) -> None:
+        """What a restart would find is what the machine holds now."""
+        fresh = process.make()
+        fresh.restore(sorted(process.disk.items()), process.local_ms(self.now_ms))
+        assert _kept(fresh) == _kept(process.machine), f"{process.name}: recovered is not live"
+
+    # -- commands -------------------------------------------------------------------------------
+
+    def _perform(self, process: Process, command: Any) -> None:
+        name = process.name
+        match command:
+            case m.SendToCluster(cluster, message):
+                self.network.send_down(cluster, message)
+            case m.SendToNode(node, message):
+                self.network.send_down(f"{name}/{node}", message)
+            case m.SendToFederation(message):
+                self.network.send_up(name, _from_cluster(ClusterId(name), message))
+            case m.SendToScheduler(message):
+                self.network.send_up(name, _from_node(name, message))
+            case m.DisconnectNode(node):
+                self.network.cut(f"{name}/{node}")
+            case m.DisconnectCluster(cluster):
+                self.network.cut(cluster)
+            case m.KeepLease(remaining_ms):
+                process.lease_until_ms = self.now_ms + int(remaining_ms / process.rate)
+            case m.Answer(token, job):
+                self.answered.add(("submit" if token == 1 else "cancel", job))
+            case _:
+                self._on_host(process, command)
+
+    def _on_host(self, agent: Process, command: Any) -> None:
+        host, incarnation = self.hosts[agent.name], agent.incarnation
+
+        def tell(event: Any, delay_ms: int) -> None:
+            def arrive() -> None:
+                if agent.incarnation == incarnation:
+                    self.deliver(agent, event)
+
+            self.after(delay_ms, arrive)
+
+        soon_ms = self.random.randrange(1, 20)
+        match command:
+            case m.PrepareReplica(order):
+                port = self.random.randrange(20_000, 60_000)
+                ready = m.ReplicaPrepared(
+                    allocation=order.allocation, address="127.0.0.1", port=port
+                )
+                tell(ready, soon_ms)
+            case m.LaunchReplica(order):
+                # The shim claims a moment later, whether its agent still lives or not.
+                self.after(soon_ms, lambda: self._claim(host, order, tell))
+            case m.KillReplica(allocation, grace_ms):
+                host.claims.add(allocation)
+                took_ms = self.random.randrange(1, max(2, min(grace_ms, 900)))
+                self.after(took_ms, lambda: self._killed(host, allocation, tell))
+            case m.DropReplica():
+                pass
+
+    def _claim(self, host: Host, order: m.Run, tell: Callable[[Any, int], None]) -> None:
+        id = order.allocation
+        if not host.powered:
+            return
+        arrival = self.asked[order.job.id]
+        code = arrival.exit_codes[min(order.attempt, len(arrival.exit_codes)) - 1]
+        execution = host.launch(order, self.now_ms, arrival.runs_ms, code)
+        if execution is not None:
+            self.executions.append(execution)
+            self.at(execution.ends_ms, lambda: self._ended(host, id, tell))
+        if id in host.running:
+            started_ms = host.running[id].started_ms
+            tell(m.ReplicaStarted(allocation=id, pid=1, started_at_ms=started_ms), 1)
+        else:
+            tell(self._exit_of(host, order.allocation), 1)
+
+    def _ended(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
+        if host.end(id, self.now_ms):
+            tell(self._exit_of(host, id), self.random.randrange(1, 20))
+            agent = self.processes[host.name]
+            self.after(25, lambda: self._noticed(agent, host, id))
+
+    def _noticed(self, agent: Process, host: Host, id: Any) -> None:
+        """An agent started since then has adopted it, and sees the exit too."""
+        if agent.alive and isinstance(agent.machine, Agent):
+            replica = agent.machine.replicas.get(id)
+            if replica is not None and not replica.state.is_terminal and replica.pid:
+                self.deliver(agent, self._exit_of(host, id))
+
+    def _killed(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
+        host.kill(id, self.now_ms)
+        tell(self._exit_of(host, id), 1)
+
+    @staticmethod
+    def _exit_of(host: Host, id: Any) -> m.ReplicaExited:
+        code = host.exits.get(id)
+        return m.ReplicaExited(allocation=id, exit_code=code, by_itself=code is not None)
+
+    def _watch_dead_man(self, name: str) -> None:
+        """What outlives the agent on each machine: no lease, no replicas."""
+
+        def look() -> None:
+            until_ms = self.processes[name].lease_until_ms
+            if until_ms is not None and self.now_ms >= until_ms - 500:
+                for allocation in list(self.hosts[name].running):
+                    self.hosts[name].kill(allocation, self.now_ms)
+            self.after(500, look)
+
+        self.after(500, look)
+
+    # -- users ----------------------------------------------------------------------------------
+
+    def _asking(self, arrival: Arrival) -> Callable[[], None]:
+        job = arrival.job
+
+        def ask() -> None:
+            self.asked[job.id] = arrival
+            if ("submit", job.id) not in self.answered:
+                self.deliver(
+                    self.processes["federation"], m.JobSubmitted(job=job, token=1)
+                )
+                self.after(1500, ask)
+
+        def cancel() -> None:
+            if ("submit", job.id) not in self.answered:
+                self.after(500, cancel)
+            elif ("cancel", job.id) not in self.answered:
+                event = m.JobCancelRequested(job=job.id, by="sim", token=2)
+                self.deliver(self.processes["federation"], event)
+                self.after(1500, cancel)
+
+        if arrival.cancel_at_ms is not None:
+            self.at(arrival.cancel_at_ms, cancel)
+        return ask
+
+    # -- misfortune -----------------------------------------------------------------------------
+
+    def _plan_faults(self) -> None:
+        f = self.faults
+        names = sorted(self.processes)
+        for at_ms in self._times(f.kill_mean_s):
+            self.at(at_ms, lambda name=self.random.choice(names): self._kill(name))  # type: ignore[misc]
+        for at_ms in self._times(f.partition_mean_s):
+            child = self.random.choice([n for n in names if n != "federation"])
+            until_ms = at_ms + self.random.randrange(int(1000 * f.partition_s_max))
+            self.at(at_ms, self.network.partition(child, min(until_ms, FAULTS_END_MS)))
+        for at_ms in self._times(f.node_death_mean_s):
+            for name in self.random.sample(sorted(self.hosts), min(f.wave, len(self.hosts))):
+                self.at(at_ms, lambda name=name: self._lose_power(name))  # type: ignore[misc]
+
+    def _times(self, mean_s: float) -> list[int]:
+        out: list[int] = []
+        at_s = self.random.expovariate(1 / mean_s) if mean_s else float("inf")
+        while 1000 * at_s < FAULTS_END_MS:
+            out.append(int(1000 * at_s))
+            at_s += self.random.expovariate(1 / mean_s)
+        return out
+
+    def _kill(self, name: str) -> None:
+        process = self.processes[name]
+        if process.alive:
+            process.kill()
+            self._died(process)
+
+    def _lose_power(self, name: str) -> None:
+        host, agent = self.hosts[name], self.processes[name]
+        if not host.powered:
+            return
+        disk_too = self.random.random() < self.faults.disk_loss
+        host.lose_power(self.now_ms, disk_too)
+        if disk_too:
+            agent.disk.clear()
+            agent.lease_until_ms = None
+        if agent.alive:
+            agent.kill()
+            self.network.process_died(name)
+
+        def back() -> None:
+            host.powered = True
+            self._start(agent)
+
+        longest_ms = int(10_000 * self.faults.down_s_max)
+        self.at(min(self.now_ms + self.random.randrange(longest_ms), FAULTS_END_MS), back)
+
+
+def _scheduler(cluster: Cluster) -> Callable[[], ClusterMachine]:
+    return lambda: ClusterMachine(cluster, ranking.policy("pack"), _CLUSTER_TIMES)
+
+
+def _agent(node: Node) -> Callable[[], Agent]:
+    return lambda: Agent(node, _AGENT_TIMES)
+
+
+def _from_cluster(cluster: ClusterId, message: m.ClusterUpward) -> m.FederationEvent:
+    match message:
+        case m.ClusterHello():
+            return m.ClusterAttached(hello=message)
+        case m.ClusterHeartbeat():
+            return m.ClusterHeard(cluster=cluster, heartbeat=message)
+        case m.JobReport():
+            return m.ClusterReported(cluster=cluster, report=message)
+
+
+def _from_node(name: str, message: m.AgentUpward) -> m.ClusterEvent:
+    node = NodeId(name.partition("/")[2])
+    match message:
+        case m.NodeHello():
+            return m.NodeAttached(hello=message)
+        case m.NodeHeartbeat():
+            return m.NodeHeard(node=node, heartbeat=message)
+        case m.AllocationReport():
+            return m.NodeReported(node=node, report=message)
+
+
+def _kept(machine: Any) -> tuple[Any, ...]:
+    """All that a machine keeps, to compare two of them."""
+    match machine:
+        case Federation():
+            s = machine.state
+            return s.jobs, s.clusters, s.decisions, s.secrets
+        case ClusterMachine():
+            c = machine.state
+            return c.jobs, c.allocations, c.nodes, c.secrets, c.marks
+        case Agent():
+            return machine.replicas, machine.marks
+    raise TypeError(machine)

@@ -1,0 +1,163 @@
+"""Stories about the node agent."""
+
+from hyperion.control import messages as m
+from hyperion.control.agent import Agent
+from hyperion.model.allocation import AllocationState as S
+from hyperion.model.resources import ResourceRequest
+from stories import agent, job, names, node, sent
+
+
+def run(generation=1, known=False, id="train.1-1.0", **more):
+    return m.Run(
+        allocation=id,
+        generation=generation,
+        job=job(**more),
+        rank=0,
+        attempt=1,
+        request=ResourceRequest(),
+        known=known,
+    )
+
+
+def leased():
+    a = agent()
+    a.say(m.SchedulerAttached(), m.Lease(sequence=0, duration_ms=30_000))
+    return a
+
+
+def test_greets_its_scheduler_with_all_it_holds():
+    a = agent()
+    [hello] = sent(a.say(m.SchedulerAttached()), m.NodeHello)
+    assert hello.node.id == "n1"
+    assert hello.allocations == ()
+
+
+def test_runs_nothing_before_it_has_a_lease():
+    a = agent()
+    a.say(m.SchedulerAttached())
+    assert a.say(run()) == []
+
+
+def test_runs_a_replica_to_its_end_and_forgets_it_when_told():
+    a = leased()
+    assert names(a.say(run())) == ["LaunchReplica"]
+    [report] = sent(a.say(m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5)))
+    assert (report.state, report.generation, report.started_at_ms) == (S.RUNNING, 1, 5)
+    exited = m.ReplicaExited(allocation="train.1-1.0", exit_code=0, by_itself=True)
+    [report] = sent(a.say(exited))
+    assert (report.state, report.exit_code) == (S.SUCCEEDED, 0)
+    assert names(a.say(m.Forget(allocation="train.1-1.0", generation=1))) == ["DropReplica"]
+    assert a.machine.replicas == {}
+    assert a.say(run()) == [], "an order that its end has overtaken starts nothing"
+
+
+def test_an_end_is_reported_until_it_is_acknowledged():
+    a = leased()
+    a.say(run(), m.ReplicaExited(allocation="train.1-1.0", exit_code=3, by_itself=True))
+    again = sent(a.wait(5000), m.AllocationReport)
+    assert len(again) >= 2
+    assert {x.state for x in again} == {S.FAILED}
+
+
+def test_a_doubled_order_launches_once():
+    a = leased()
+    commands = a.say(run(), run())
+    assert names(commands).count("LaunchReplica") == 1
+
+
+def test_a_stop_that_overtakes_its_run_prevents_it():
+    a = leased()
+    [report] = sent(a.say(m.Stop(allocation="train.1-1.0", generation=2)))
+    assert report.state is S.STOPPED
+    commands = a.say(run(generation=1))
+    assert "LaunchReplica" not in names(commands)
+
+
+def test_stop_kills_and_reports_stopped():
+    a = leased()
+    a.say(run(), m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))
+    [kill] = a.say(m.Stop(allocation="train.1-1.0", generation=2, grace_ms=500))
+    assert kill == m.KillReplica("train.1-1.0", 500)
+    [report] = sent(a.say(m.ReplicaExited(allocation="train.1-1.0", exit_code=143)))
+    assert (report.state, report.generation) == (S.STOPPED, 2)
+
+
+def test_success_that_was_there_before_the_stop_is_a_success():
+    a = leased()
+    a.say(run(), m.Stop(allocation="train.1-1.0", generation=2))
+    exited = m.ReplicaExited(allocation="train.1-1.0", exit_code=0, by_itself=True)
+    [report] = sent(a.say(exited))
+    assert report.state is S.SUCCEEDED
+
+
+def test_vanished_processes_are_a_loss_and_not_a_failure():
+    a = leased()
+    a.say(run(), m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))
+    [report] = sent(a.say(m.ReplicaExited(allocation="train.1-1.0")))
+    assert report.state is S.LOST
+
+
+def test_fences_itself_before_the_lease_ends():
+    a = leased()
+    a.say(run(), m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))
+    commands = a.wait(26_000)
+    assert "KillReplica" not in names(commands)
+    assert names(a.wait(1500)).count("KillReplica") == 1
+    [report] = sent(a.say(m.ReplicaExited(allocation="train.1-1.0")), m.AllocationReport)
+    assert report.state is S.LOST
+    assert a.say(run(id="train.1-2.0")) == [], "without a lease nothing new starts"
+
+
+def test_a_lease_counts_from_when_the_heartbeat_was_sent():
+    a = leased()
+    beat = [x for x in sent(a.wait(3000), m.NodeHeartbeat)][-1]
+    before = a.machine.lease.until_ms
+    a.wait(4000)
+    a.say(m.Lease(sequence=beat.sequence, duration_ms=30_000))
+    assert before < a.machine.lease.until_ms < a.now_ms + 27_000
+    a.say(m.Lease(sequence=9999, duration_ms=10**9))
+    assert a.machine.lease.until_ms < a.now_ms + 27_000, "an answer to nothing sent is void"
+
+
+def test_after_a_restart_it_takes_up_what_ran():
+    a = leased()
+    a.say(run(), m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))
+
+    def again():
+        machine = Agent(node())
+        machine.handle(m.LeaseRecovered(remaining_ms=20_000), a.now_ms)
+        return machine
+
+    [command] = a.restart(again)
+    assert isinstance(command, m.LaunchReplica)
+
+
+def test_after_a_restart_without_lease_it_kills_what_ran():
+    a = leased()
+    a.say(run(), m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))
+    commands = a.restart(lambda: Agent(node()))
+    assert set(names(commands)) == {"KillReplica"}
+
+
+def test_an_order_it_should_know_but_does_not_is_a_loss():
+    a = leased()
+    [report] = sent(a.say(run(known=True)))
+    assert report.state is S.LOST
+
+
+def test_a_gang_member_prepares_first():
+    a = leased()
+    order = m.Prepare(
+        allocation="g.1-1.1",
+        generation=1,
+        job=job("g", replicas=2),
+        rank=1,
+        attempt=1,
+        request=ResourceRequest(),
+    )
+    assert names(a.say(order)) == ["PrepareReplica"]
+    ready = m.ReplicaPrepared(allocation="g.1-1.1", address="10.0.0.1", port=4000)
+    [report] = sent(a.say(ready))
+    assert (report.state, report.address, report.port) == (S.READY, "10.0.0.1", 4000)
+    commands = a.say(run(generation=2, id="g.1-1.1"))
+    assert names(commands) == ["LaunchReplica"]
