@@ -1,0 +1,118 @@
+"""What the runtime holds of one replica, and what it says of its end."""
+
+import asyncio
+import contextlib
+import signal
+
+from hyperion.adapters.runtime import ledger
+from hyperion.control.messages import ReplicaExited, ReplicaStarted
+from hyperion.model.ids import AllocationId
+
+
+class Replica:
+    """One replica on this machine, from the order to its being dropped."""
+
+    __slots__ = (
+        "changed",
+        "directory",
+        "exited",
+        "is_adopted",
+        "is_child",
+        "kill_at",
+        "name",
+        "out_of_memory",
+        "over",
+        "pid",
+        "pidfd",
+        "quiet",
+        "rebooted",
+        "started_at_ms",
+        "stuck",
+    )
+
+    def __init__(self, name: str, directory: str, *, quiet: bool = False) -> None:
+        self.name = name
+        self.directory = directory
+        self.quiet = quiet
+        """Nobody is told of it."""
+        self.pid = 0
+        """Of its shim; 0 before that is known."""
+        self.pidfd = -1
+        self.is_child = False
+        self.is_adopted = False
+        self.started_at_ms = 0
+        self.kill_at: float | None = None
+        """On the loop's clock, once somebody wants it ended."""
+        self.out_of_memory = False
+        self.rebooted = False
+        self.stuck: tuple[int, ...] = ()
+        """Processes that would not die."""
+        self.exited: ReplicaExited | None = None
+        self.over = asyncio.Event()
+        self.changed = asyncio.Event()
+        """It is over, or its grace has been shortened."""
+
+    def started(self) -> ReplicaStarted:
+        return ReplicaStarted(
+            allocation=AllocationId(self.name), pid=self.pid, started_at_ms=self.started_at_ms
+        )
+
+    async def is_over_within(self, timeout_s: float) -> bool:
+        """Wait until it is over or its grace has changed; whether it is over."""
+        self.changed.clear()
+        if self.over.is_set():
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.changed.wait()
+        return self.over.is_set()
+
+
+def ending(replica: Replica) -> ReplicaExited:
+    """How a replica without processes ended, by what stands in its directory."""
+    ended = ledger.read_exit(replica.directory)
+    stop = ledger.read_stop(replica.directory)
+    never_ran = False
+    if ended is None:
+        claim = ledger.read_claim(replica.directory)
+        never_ran = claim is None or claim.is_fence
+    return ReplicaExited(
+        allocation=AllocationId(replica.name),
+        exit_code=None if ended is None else ended.code,
+        reason=_reason(replica, ended, stop, never_ran),
+        never_ran=never_ran,
+        by_itself=stop is None,
+    )
+
+
+def _reason(replica: Replica, ended: ledger.Exit | None, stop: str | None, never_ran: bool) -> str:
+    if replica.stuck:
+        pids = ", ".join(map(str, replica.stuck))
+        return f"processes {pids} do not react to SIGKILL (they wait in the kernel)"
+    if stop:
+        return stop
+    if ended is not None:
+        return _exit_reason(ended, replica.out_of_memory)
+    if replica.rebooted:
+        return "the machine was restarted while it ran"
+    if never_ran or stop is not None:
+        return ""
+    return "its processes vanished without an exit code; was its supervising shell killed?"
+
+
+def _exit_reason(ended: ledger.Exit, out_of_memory: bool) -> str:
+    if ended.code == 0:
+        return ""
+    phase = {"setup": "setup failed: ", "cwd": "its workdir could not be entered: "}
+    said = phase.get(ended.phase, "")
+    if ended.phase == "group":
+        said = "its control group could not be joined: "
+    if out_of_memory:
+        return said + "out of memory: it exceeded its memory limit and the kernel killed it"
+    if ended.code > 128:
+        try:
+            return f"{said}ended by {signal.Signals(ended.code - 128).name}"
+        except ValueError:
+            pass
+    words = {127: " (command not found)", 126: " (command cannot be executed)"}
+    return f"{said}exit code {ended.code}{words.get(ended.code, '')}"
