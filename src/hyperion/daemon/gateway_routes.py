@@ -1,0 +1,311 @@
+"""The REST routes: each reads its request, asks the Application once, and answers with its view."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated, Any, Literal
+
+from litestar import Request, delete, get, post, put
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+from litestar.response import Stream
+
+from hyperion.daemon.application import Application
+from hyperion.daemon.gateway_openapi import BundleUpload, SpecQuestion, SpecsSubmission
+from hyperion.daemon.gateway_problems import Refusal, declared
+from hyperion.daemon.gateway_specs import jobs_of, one_job_of, refuse_if_all_failed
+from hyperion.daemon.gateway_streams import (
+    Streams,
+    as_bytes,
+    as_chunks,
+    as_lines,
+    change_event,
+    log_event,
+)
+from hyperion.model.job import Job
+from hyperion.wire.api import (
+    ClusterView,
+    JobView,
+    NodeView,
+    OfferView,
+    PlanView,
+    Submitted,
+    VersionView,
+    WhyView,
+)
+from hyperion.wire.rest import (
+    USER_HEADER,
+    BundleAnswer,
+    Health,
+    JoinAnswer,
+    JoinRequest,
+    TokenAnswer,
+    TokenRequest,
+)
+
+MAX_BUNDLE_BYTES = 256 << 20
+EVENT_STREAM = "text/event-stream"
+
+Req = Request[Any, Any, Any]
+Text = Annotated[str, Parameter(max_length=253)]
+JobRef = Annotated[
+    str,
+    Parameter(max_length=253, description="A job's id, a unique prefix of it, or a job's name."),
+]
+Caller = Annotated[
+    str, Parameter(header=USER_HEADER, pattern=r"^[A-Za-z0-9._@-]{0,64}$", required=False)
+]
+
+
+def application_of(request: Req) -> Application:
+    application: Application = request.app.state["application"]
+    return application
+
+
+def streams_of(request: Req) -> Streams:
+    streams: Streams = request.app.state["streams"]
+    return streams
+
+
+@post(
+    "/jobs",
+    status_code=201,
+    operation_class=SpecsSubmission,
+    responses=declared(409, 413, 415, 422),
+    summary="Submit a spec, or a list of specs; returns when they are durable",
+)
+async def submit(request: Req, user: Caller = "") -> list[Submitted]:
+    jobs = await jobs_of(request, user)
+    answers = await application_of(request).submit(jobs)
+    refuse_if_all_failed(answers)
+    return answers
+
+
+@post(
+    "/plan",
+    status_code=200,
+    operation_class=SpecQuestion,
+    responses=declared(409, 413, 415, 422),
+    summary="Where would this spec go, at what cost, and why not elsewhere; changes nothing",
+)
+async def plan(request: Req, user: Caller = "") -> PlanView:
+    return await application_of(request).plan(await one_job_of(request, user))
+
+
+@get("/jobs", responses=declared(), summary="Jobs, newest first")
+async def list_jobs(
+    request: Req,
+    phase: Annotated[list[Text] | None, Parameter(max_items=8)] = None,
+    user: Text = "",
+    name: Text = "",
+    cluster: Text = "",
+    ended: bool = False,
+    limit: Annotated[int, Parameter(ge=1, le=10_000)] = 1000,
+) -> list[JobView]:
+    return await application_of(request).jobs(phase or (), user, name, cluster, ended, limit)
+
+
+@get("/jobs/{job:str}", responses=declared(404), summary="One job")
+async def show(request: Req, job: JobRef) -> JobView:
+    return await application_of(request).job(job)
+
+
+@get(
+    "/jobs/{job:str}/spec", responses=declared(404), summary="The job as submitted, secrets hidden"
+)
+async def spec(request: Req, job: JobRef) -> Job:
+    return await application_of(request).spec(job)
+
+
+@get("/jobs/{job:str}/why", responses=declared(404), summary="Why it is where it is, or waits")
+async def why(request: Req, job: JobRef) -> WhyView:
+    return await application_of(request).why(job)
+
+
+@delete(
+    "/jobs/{job:str}",
+    status_code=200,
+    responses=declared(404, 409),
+    summary="Cancel; doing it again changes nothing",
+)
+async def cancel(request: Req, job: JobRef, user: Caller = "") -> JobView:
+    return await application_of(request).cancel(job, user)
+
+
+@get(
+    "/jobs/{job:str}/logs",
+    media_type="text/plain",
+    responses={
+        **declared(404),
+        200: ResponseSpec(
+            str,
+            generate_examples=False,
+            media_type="text/plain",
+            description="The output; lines of several ranks begin with 'RANK| '. With follow=true "
+            "server-sent events named log, error and end.",
+        ),
+    },
+    summary="Output so far, or followed as it comes",
+)
+async def logs(
+    request: Req,
+    job: JobRef,
+    rank: Annotated[int | None, Parameter(ge=0, le=100_000)] = None,
+    follow: bool = False,
+    tail: Annotated[int | None, Parameter(ge=0, le=1_000_000)] = None,
+) -> Stream:
+    application, streams = application_of(request), streams_of(request)
+    streams.check()
+    view = await application.job(job)  # a job that is not there is a 404, not a broken stream
+    pieces = application.logs(view.id, rank, follow, tail)
+    if follow:
+        return _event_stream(streams.events(as_chunks(pieces), log_event))
+    single = rank is not None or view.replicas == 1
+    body = streams.text(await _begun(as_bytes(pieces) if single else as_lines(pieces)))
+    return Stream(body, media_type="text/plain; charset=utf-8")
+
+
+@get(
+    "/watch",
+    media_type=EVENT_STREAM,
+    responses={
+        **declared(404),
+        200: ResponseSpec(
+            str,
+            generate_examples=False,
+            media_type=EVENT_STREAM,
+            description="Server-sent events named job (a JobChange; its id is the sequence), "
+            "error (a problem) and end.",
+        ),
+    },
+    summary="Changes of jobs as they are kept; Last-Event-ID takes up where a reader was",
+)
+async def watch(
+    request: Req,
+    job: JobRef = "",
+    after: Annotated[int, Parameter(ge=0, le=1 << 62)] = 0,
+    last_event_id: Annotated[
+        str, Parameter(header="last-event-id", pattern=r"^[0-9]{0,18}$", required=False)
+    ] = "",
+) -> Stream:
+    application, streams = application_of(request), streams_of(request)
+    streams.check()
+    job_id = (await application.job(job)).id if job else None
+    changes = application.watch(job_id, int(last_event_id) if last_event_id else after)
+    return _event_stream(streams.events(changes, change_event))
+
+
+@get("/nodes", responses=declared(), summary="Nodes with their last measurements")
+async def nodes(request: Req, cluster: Text = "") -> list[NodeView]:
+    return await application_of(request).nodes(cluster)
+
+
+@post(
+    "/nodes/{cluster:str}/{node:str}/{action:str}",
+    status_code=200,
+    responses=declared(404, 409),
+    summary="Keep new replicas off a node, let them back, or empty it",
+)
+async def cordon(
+    request: Req,
+    cluster: Text,
+    node: Text,
+    action: Literal["cordon", "uncordon", "drain"],
+) -> NodeView:
+    return await application_of(request).cordon(
+        f"{cluster}/{node}", cordon=action != "uncordon", drain=action == "drain"
+    )
+
+
+@get("/clusters", responses=declared(), summary="Clusters that have joined")
+async def clusters(request: Req) -> list[ClusterView]:
+    return await application_of(request).clusters()
+
+
+@get("/offers", responses=declared(), summary="What the catalogue says can be had, cheapest first")
+async def offers(
+    request: Req,
+    accelerators: Text = "",
+    region: Text = "",
+    market: Text = "",
+    limit: Annotated[int, Parameter(ge=1, le=10_000)] = 200,
+) -> list[OfferView]:
+    return await application_of(request).offers(accelerators, region, market, limit)
+
+
+@get("/version", responses=declared(), summary="Which release answers")
+async def version(request: Req) -> VersionView:
+    return await application_of(request).version()
+
+
+@get("/healthz", responses=declared(), summary="Answers while the federation's loop turns")
+async def healthz() -> Health:
+    return Health(status="ok")
+
+
+@post(
+    "/join",
+    status_code=200,
+    responses=declared(404, 409, 413),
+    summary="Fetch a certificate for a one-time token",
+)
+async def join(request: Req, data: JoinRequest) -> JoinAnswer:
+    certificate, ca = await application_of(request).join(data.token, data.request_pem.encode())
+    return JoinAnswer(certificate_pem=certificate.decode(), ca_pem=ca.decode())
+
+
+@post(
+    "/join-tokens",
+    status_code=201,
+    responses=declared(409, 413, 422),
+    summary="Make a one-time token for 'hyperion join'",
+)
+async def new_join_token(request: Req, data: TokenRequest) -> TokenAnswer:
+    if data.role not in {"agent", "scheduler", "client"}:
+        raise Refusal(422, f"role is {data.role!r}", "use agent, scheduler or client")
+    if not 1 <= data.ttl_s <= 30 * 86_400:
+        raise Refusal(422, f"ttl_s is {data.ttl_s}", "use 1 to 2592000 seconds (30 days)")
+    if not 1 <= len(data.name) <= 253:
+        raise Refusal(422, "name must have 1 to 253 characters", "use the node's or cluster's name")
+    token = await application_of(request).new_join_token(data.role, data.name, data.ttl_s)
+    return TokenAnswer(token=token)
+
+
+@put(
+    "/bundles",
+    status_code=200,
+    request_max_body_size=MAX_BUNDLE_BYTES,
+    operation_class=BundleUpload,
+    responses=declared(409, 413, 415),
+    summary="Keep a workdir (tar.gz); the answer names it for a spec",
+)
+async def upload(request: Req) -> BundleAnswer:
+    kind = request.content_type[0]
+    if kind not in {"application/gzip", "application/x-gzip", "application/octet-stream"}:
+        raise Refusal(415, f"the bundle came as {kind or 'nothing'}", "send application/gzip")
+    return BundleAnswer(workdir=await application_of(request).upload_bundle(request.stream()))
+
+
+ROUTES = [
+    submit, plan, list_jobs, show, spec, why, cancel, logs, watch, nodes, cordon,
+    clusters, offers, version, healthz, join, new_join_token, upload,
+]  # fmt: skip
+
+
+def _event_stream(events: AsyncGenerator[bytes, None]) -> Stream:
+    return Stream(
+        events,
+        media_type=EVENT_STREAM,
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _begun(source: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same source, its first piece fetched now, so that an early error gets its status."""
+    first = await anext(source, None)
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        if first is not None:
+            yield first
+            async for piece in source:
+                yield piece
+
+    return whole()
