@@ -1,6 +1,6 @@
 """Why a call was refused, in words that know nothing of gRPC; each maps to one status code."""
 
-# ruff: noqa: N818 (they read as answers, "NotFound", as in the application's own list)
+from collections.abc import Mapping
 
 
 class LinkError(Exception):
@@ -53,3 +53,24 @@ CODES: dict[type[LinkError], str] = {
 
 KINDS: dict[str, type[LinkError]] = {code: kind for kind, code in CODES.items()}
 """The other way round; an unknown code is read as ``Failed``."""
+
+Translation = Mapping[type[Exception], type[LinkError]]
+STANDARD: Translation = {
+    TimeoutError: TimedOut,
+    OSError: Unavailable,
+    LookupError: NotFound,
+    ValueError: Invalid,
+}
+"""What callables may raise besides LinkErrors; whoever makes a server or a link may add to it."""
+
+
+def translated(error: Exception, translation: Translation) -> LinkError | None:
+    """The refusal an exception stands for; None when it is a fault of our own."""
+    if isinstance(error, LinkError):
+        return error
+    for parent in type(error).__mro__:
+        if kind := translation.get(parent):
+            # The text of a KeyError is the repr of its key.
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            return kind(str(text))
+    return None
