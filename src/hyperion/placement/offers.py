@@ -1,0 +1,208 @@
+"""The market's offers in columns, and what a node costs whose owner does not say."""
+
+from collections.abc import Collection
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from hyperion.model.cluster import Shape
+from hyperion.model.job import Job
+from hyperion.model.market import Market, MarketView, Offer
+from hyperion.model.resources import MILLI, Capacity, ResourceRequest
+from hyperion.placement.feasibility import in_place, on_market
+from hyperion.placement.objective import Terms, expected_hours, fixed_score, region_terms
+from hyperion.placement.ranking import Column
+
+MARKETS = tuple(Market)
+_MARKET_CODE = {market: code for code, market in enumerate(MARKETS)}
+
+
+class OfferTerms(Struct, frozen=True):
+    """The regional terms of a job, one entry an offer."""
+
+    egress_usd: Column
+    gco2e_per_hour: Column
+    latency_ms: Column
+    fixed: Column
+    """All of the score but the machines' price."""
+
+    def score(self, job: Job, usd_per_hour: Column) -> Column:
+        return usd_per_hour * (expected_hours(job) * job.objective.cost) + self.fixed
+
+    def over_budget(self, job: Job, usd_per_hour: Column) -> NDArray[np.bool_]:
+        over = np.zeros(len(usd_per_hour), np.bool_)
+        b = job.budget
+        if b.max_usd_per_hour > 0:
+            over |= usd_per_hour > b.max_usd_per_hour
+        if b.max_usd > 0:
+            over |= usd_per_hour * expected_hours(job) + self.egress_usd > b.max_usd
+        return over
+
+
+class Columns:
+    """One market's offers, one row each, in the market's own order."""
+
+    def __init__(self, market: MarketView) -> None:
+        self.market = market
+        all_offers = market.offers
+        self.regions = sorted({o.region for o in all_offers})
+        self.gpu_types = sorted({o.gpu_type for o in all_offers})
+        region_code = {name: code for code, name in enumerate(self.regions)}
+        type_code = {name: code for code, name in enumerate(self.gpu_types)}
+        self.region = np.array([region_code[o.region] for o in all_offers], np.int32)
+        self.gpu_type = np.array([type_code[o.gpu_type] for o in all_offers], np.int32)
+        self.bought = np.array([_MARKET_CODE[o.market] for o in all_offers], np.int8)
+        self.usd_per_hour = np.array([o.usd_per_hour for o in all_offers], np.float64)
+        self.gpus = np.array([o.gpus for o in all_offers], np.int64)
+        self.cpus_milli = np.array([o.cpus_milli for o in all_offers], np.int64)
+        self.memory_mib = np.array([o.memory_mib for o in all_offers], np.int64)
+        self._by_type: dict[tuple[str, str, Market], float] | None = None
+        self._rates: dict[tuple[str, str, Market], float] | None = None
+
+    def suitable(
+        self, request: ResourceRequest, joined_regions: Collection[str]
+    ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """(rows of the offers that fit at least one replica, replicas on one instance of each)."""
+        fits = self._allowed_regions(request, joined_regions)[self.region]
+        fits &= self._allowed_markets(request)[self.bought]
+        if request.gpus_milli:
+            fits &= self.gpus * MILLI >= request.gpus_milli
+            if request.gpu_type:
+                wanted = request.gpu_type.casefold()
+                types = np.array([t.casefold() == wanted for t in self.gpu_types])
+                fits &= types[self.gpu_type]
+        fits &= self.cpus_milli >= request.cpus_milli
+        fits &= self.memory_mib >= request.memory_mib
+        if request.gpus_milli > MILLI and request.gpus_milli % MILLI:
+            fits[:] = False
+        rows = np.flatnonzero(fits)
+        return rows, self._replicas(request, rows)
+
+    def terms(self, job: Job, request: ResourceRequest, rows: NDArray[np.intp]) -> OfferTerms:
+        """Computed once for each region and GPU type among the rows."""
+        width = len(self.gpu_types)
+        typed = bool(request.gpus_milli and not request.gpu_type)
+        pair = self.region[rows] * width + (self.gpu_type[rows] if typed else 0)
+        pairs, back = np.unique(pair, return_inverse=True)
+        each = [self._terms_of(job, request, int(p), width, typed) for p in pairs]
+        return OfferTerms(
+            egress_usd=np.array([t.egress_usd for t in each])[back],
+            gco2e_per_hour=np.array([t.gco2e_per_hour for t in each])[back],
+            latency_ms=np.array([t.latency_ms for t in each])[back],
+            fixed=np.array([fixed_score(job, t) for t in each])[back],
+        )
+
+    def first_of_each_place(self, rows: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
+        """Positions in ``rows`` of the first of each region and market; at most ``limit``."""
+        place = self.region[rows] * len(MARKETS) + self.bought[rows]
+        return np.sort(np.unique(place, return_index=True)[1])[:limit]
+
+    def instance_usd(self, region: str, instance_type: str, market: Market) -> float | None:
+        if self._by_type is None:
+            self._by_type = {
+                (o.region, o.instance_type, o.market): o.usd_per_hour for o in self.market.offers
+            }
+        return self._by_type.get((region, instance_type, market))
+
+    def rate(self, region: str, gpu_type: str, market: Market) -> float | None:
+        """The cheapest USD per hour for one GPU of a type, or for one CPU (``gpu_type`` empty).
+
+        For CPUs only machines without GPUs count.
+        """
+        if self._rates is None:
+            self._rates = {}
+            for o in self.market.offers:
+                units = o.gpus if o.gpus else o.cpus_milli / MILLI
+                if units <= 0:
+                    continue
+                key = (o.region, o.gpu_type.casefold() if o.gpus else "", o.market)
+                rate = o.usd_per_hour / units
+                self._rates[key] = min(rate, self._rates.get(key, rate))
+        return self._rates.get((region, gpu_type.casefold(), market))
+
+    def _allowed_regions(
+        self, request: ResourceRequest, joined_regions: Collection[str]
+    ) -> NDArray[np.bool_]:
+        return np.array(
+            [r not in joined_regions and in_place(request.infra, "", r) for r in self.regions],
+            np.bool_,
+        )
+
+    def _allowed_markets(self, request: ResourceRequest) -> NDArray[np.bool_]:
+        return np.array(
+            [m is not Market.OWNED and on_market(request.use_spot, m) for m in MARKETS], np.bool_
+        )
+
+    def _replicas(self, request: ResourceRequest, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        most = np.full(len(rows), _MANY, np.int64)
+        if request.gpus_milli >= MILLI:
+            np.minimum(most, self.gpus[rows] // request.whole_gpus, out=most)
+        elif request.gpus_milli:
+            np.minimum(most, self.gpus[rows] * (MILLI // request.gpus_milli), out=most)
+        if request.cpus_milli:
+            np.minimum(most, self.cpus_milli[rows] // request.cpus_milli, out=most)
+        if request.memory_mib:
+            np.minimum(most, self.memory_mib[rows] // request.memory_mib, out=most)
+        return most
+
+    def _terms_of(
+        self, job: Job, request: ResourceRequest, pair: int, width: int, typed: bool
+    ) -> Terms:
+        gpu_type = self.gpu_types[pair % width] if typed else request.gpu_type
+        return region_terms(job, request, self.regions[pair // width], self.market, gpu_type)
+
+
+_MANY = 1_000_000
+_kept: list[Columns] = []
+"""Columns of the last markets seen: a memo of a pure function, by the market's identity."""
+_MOST_KEPT = 4
+
+
+def columns(market: MarketView) -> Columns:
+    for found in _kept:
+        if found.market is market:
+            return found
+    made = Columns(market)
+    _kept.insert(0, made)
+    del _kept[_MOST_KEPT:]
+    return made
+
+
+def node_usd_per_hour(shape: Shape, region: str, market: MarketView) -> float:
+    """The price of one node: what its owner says, or its instance type's offer in the region, or
+    the region's cheapest price per GPU (or CPU) of its kind; 0 where the market knows none.
+
+    Owned nodes in a cloud's region are priced as on-demand ones: what they would cost there.
+    """
+    if shape.usd_per_hour > 0:
+        return shape.usd_per_hour
+    if not market.offers:
+        return 0.0
+    known = columns(market)
+    if shape.instance_type:
+        exact = known.instance_usd(region, shape.instance_type, shape.market)
+        if exact is not None:
+            return exact
+    capacity = shape.capacity
+    bought = Market.ON_DEMAND if shape.market is Market.OWNED else shape.market
+    rate = known.rate(region, capacity.gpu_type if capacity.gpus else "", bought)
+    units = capacity.gpus if capacity.gpus else capacity.cpus_milli / MILLI
+    return rate * units if rate is not None else 0.0
+
+
+def as_shape(offer: Offer) -> Shape:
+    """One instance as a shape, so that joined and offered places read alike."""
+    capacity = Capacity(
+        gpus=offer.gpus,
+        gpu_type=offer.gpu_type,
+        cpus_milli=offer.cpus_milli,
+        memory_mib=offer.memory_mib,
+    )
+    return Shape(
+        capacity=capacity,
+        nodes=1,
+        instance_type=offer.instance_type,
+        market=offer.market,
+        usd_per_hour=offer.usd_per_hour,
+    )
