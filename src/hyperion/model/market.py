@@ -15,6 +15,18 @@ class Market(Enum):
     OWNED = "owned"
 
 
+class Source(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Where facts come from; offers, regions and links name it by its key."""
+
+    key: str
+    title: str
+    as_of: str
+    """An ISO 8601 date, to the day, month or year that the source itself states."""
+    url: str = ""
+    licence: str = ""
+    note: str = ""
+
+
 class Region(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A place with machines, a network and a power grid."""
 
@@ -29,6 +41,8 @@ class Region(Struct, frozen=True, omit_defaults=True, kw_only=True):
     carbon_as_of: str = ""
     carbon_source: str = ""
     pue: float = 1.2
+    pue_source: str = ""
+    location_source: str = ""
 
 
 class Offer(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -57,8 +71,14 @@ class MarketView(Struct, frozen=True, kw_only=True):
     offers: tuple[Offer, ...] = ()
     egress: Mapping[tuple[str, str], float] = {}
     internet_egress: Mapping[str, float] = {}
-    """USD per GiB out of a cloud to anywhere that is not in ``egress``."""
+    """USD per GiB out of a region or a cloud (the region counts first) to anywhere that is not in
+    ``egress``."""
     latency: Mapping[tuple[str, str], float] = {}
+    sources: Mapping[str, Source] = {}
+    """By key. ``egress_origin``, ``internet_origin`` and ``latency_origin`` hold such keys."""
+    egress_origin: Mapping[tuple[str, str], str] = {}
+    internet_origin: Mapping[str, str] = {}
+    latency_origin: Mapping[tuple[str, str], str] = {}
 
     def egress_usd_per_gib(self, source: str, target: str) -> float:
         """What moving a GiB costs; within a region nothing, out of owned places nothing."""
@@ -67,10 +87,17 @@ class MarketView(Struct, frozen=True, kw_only=True):
         known = self.egress.get((source, target))
         if known is not None:
             return known
-        return self.internet_egress.get(source.partition("/")[0], 0.0)
+        return self.internet_egress.get(source, self.internet_egress.get(_cloud(source), 0.0))
+
+    def egress_source(self, source: str, target: str) -> Source | None:
+        """Where ``egress_usd_per_gib`` has its answer from; None where it is a default."""
+        key = self.egress_origin.get((source, target), "")
+        if not key and (source, target) not in self.egress and source != target:
+            key = self.internet_origin.get(source, self.internet_origin.get(_cloud(source), ""))
+        return self.sources.get(key)
 
     def latency_ms(self, source: str, target: str) -> float:
-        """A round trip: measured where known, else light in fibre along 1.5 × the great circle."""
+        """A round trip: measured where known, else light in fibre, 1.5 times the great circle."""
         if source == target:
             return 1.0
         known = self.latency.get((source, target), self.latency.get((target, source)))
@@ -81,6 +108,11 @@ class MarketView(Struct, frozen=True, kw_only=True):
             return UNKNOWN_LATENCY_MS
         return 1.0 + 1.5 * 2 * great_circle_km(a, b) / FIBRE_KM_PER_MS
 
+    def latency_source(self, source: str, target: str) -> Source | None:
+        """Where ``latency_ms`` has its answer from; None where it is computed or a default."""
+        origin = self.latency_origin
+        return self.sources.get(origin.get((source, target), origin.get((target, source), "")))
+
     def carbon_g_per_kwh(self, region: str) -> float:
         known = self.regions.get(region)
         return known.carbon_g_per_kwh if known else UNKNOWN_CARBON_G_PER_KWH
@@ -88,6 +120,10 @@ class MarketView(Struct, frozen=True, kw_only=True):
     def pue(self, region: str) -> float:
         known = self.regions.get(region)
         return known.pue if known else UNKNOWN_PUE
+
+
+def _cloud(region: str) -> str:
+    return region.partition("/")[0]
 
 
 UNKNOWN_LATENCY_MS = 100.0
