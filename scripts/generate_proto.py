@@ -6,20 +6,28 @@ The modules come out flat (``hyperion.wire.generated.job_pb2``), with type stubs
 too. Their version guards are lowered to the oldest protobuf and grpcio that pyproject.toml admits:
 grpcio-tools 1.75.1 and 1.85.1 were compared (2026-07), and the code that runs differs in nothing
 but the guards.
+
+proto/frozen.json holds every field, enum value and method that has ever been published. A change
+that takes one away or gives its number another meaning is refused, unless its number and its name
+are ``reserved`` in its place.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
     FileDescriptorProto,
     FileDescriptorSet,
     MethodDescriptorProto,
@@ -28,6 +36,7 @@ from google.protobuf.descriptor_pb2 import (
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 OUT = ROOT / "src" / "hyperion" / "wire" / "generated"
+FROZEN = PROTO / "frozen.json"
 PACKAGE = "hyperion.wire.generated"
 OLDEST_PROTOBUF = (6, 31, 0)
 OLDEST_GRPCIO = "1.75.0"
@@ -118,6 +127,84 @@ def service_stubs(file: FileDescriptorProto, homes: dict[str, str]) -> Iterator[
         yield ") -> None: ...\n"
 
 
+def _messages(
+    found: Iterable[DescriptorProto], prefix: str = ""
+) -> Iterator[tuple[str, DescriptorProto]]:
+    for message in found:
+        yield prefix + message.name, message
+        yield from _messages(message.nested_type, f"{prefix}{message.name}.")
+
+
+def _enums(file: FileDescriptorProto) -> Iterator[tuple[str, EnumDescriptorProto]]:
+    yield from ((enum.name, enum) for enum in file.enum_type)
+    for name, message in _messages(file.message_type):
+        yield from ((f"{name}.{enum.name}", enum) for enum in message.enum_type)
+
+
+def _field_says(field: FieldDescriptorProto) -> str:
+    label = FieldDescriptorProto.Label.Name(field.label).removeprefix("LABEL_").lower()
+    kind = field.type_name or FieldDescriptorProto.Type.Name(field.type)[5:].lower()
+    presence = " presence" if field.proto3_optional or field.HasField("oneof_index") else ""
+    return f"{field.name} {label}{presence} {kind}"
+
+
+def contract_of(described: FileDescriptorSet) -> dict[str, str]:
+    """Every field, enum value and method: where it is, and what is said there."""
+    says: dict[str, str] = {}
+    for file in described.file:
+        for name, message in _messages(file.message_type):
+            says |= {f"{name}#{field.number}": _field_says(field) for field in message.field}
+        for name, enum in _enums(file):
+            says |= {f"{name}={value.number}": value.name for value in enum.value}
+        for service in file.service:
+            for method in service.method:
+                ask = "stream " * method.client_streaming + method.input_type
+                answer = "stream " * method.server_streaming + method.output_type
+                says[f"{service.name}/{method.name}"] = f"{ask} -> {answer}"
+    return dict(sorted(says.items()))
+
+
+def _reserved(described: FileDescriptorSet) -> set[str]:
+    """``Message#number name`` and ``Enum=number name`` of what is reserved by both."""
+    gone: set[str] = set()
+    for file in described.file:
+        for name, message in _messages(file.message_type):
+            for span in message.reserved_range:
+                numbers = range(span.start, min(span.end, 1000))
+                gone |= {f"{name}#{n} {word}" for n in numbers for word in message.reserved_name}
+        for name, enum in _enums(file):
+            for stretch in enum.reserved_range:
+                numbers = range(stretch.start, min(stretch.end + 1, 100))
+                gone |= {f"{name}={n} {word}" for n in numbers for word in enum.reserved_name}
+    return gone
+
+
+def broken_promises(frozen: dict[str, str], described: FileDescriptorSet) -> list[str]:
+    """What was published and is now gone or different without being reserved."""
+    now, gone = contract_of(described), _reserved(described)
+    return [
+        f"{place} was published as '{said}' and is now {now.get(place, 'gone')!r};"
+        f" put it back, or reserve both its number and its name"
+        for place, said in frozen.items()
+        if now.get(place) != said and f"{place} {said.split()[0]}" not in gone
+    ]
+
+
+def freeze(described: FileDescriptorSet) -> None:
+    """Add what is new to proto/frozen.json; raises RuntimeError where a promise is broken."""
+    frozen: dict[str, str] = json.loads(FROZEN.read_text()) if FROZEN.exists() else {}
+    broken = broken_promises(frozen, described)
+    if broken:
+        raise RuntimeError("\n".join(broken))
+    FROZEN.write_text(json.dumps(frozen | contract_of(described), indent=1, sort_keys=True) + "\n")
+
+
+def describe() -> FileDescriptorSet:
+    """The .proto files as they are now."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return compile_protos(Path(scratch), sources())
+
+
 def generate(out: Path) -> list[Path]:
     """Write every generated module into ``out``; returns what was written."""
     out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +230,12 @@ def generate(out: Path) -> list[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT, help=f"default {OUT.relative_to(ROOT)}")
-    written = generate(parser.parse_args().out)
+    out = parser.parse_args().out
+    try:
+        freeze(describe())
+    except RuntimeError as broken:
+        parser.error(str(broken))
+    written = generate(out)
     sys.stdout.write(f"{len(written)} files, grpcio-tools {version('grpcio-tools')}\n")
     return 0
 

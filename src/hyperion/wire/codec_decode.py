@@ -48,9 +48,12 @@ def decoder(kind: type[Struct], message: AnyDescriptor) -> Decode:
 def _make_decoder(kind: type[Struct], message: AnyDescriptor) -> Decode:
     table, zeros = _decode_table(kind, message)
     finish = special_of(kind).finish
+    maps = [name for name, zero in zeros.items() if zero == {}]
 
     def decode(received: Value) -> Value:
         fields = zeros.copy()
+        for name in maps:
+            fields[name] = {}  # its own, since a dict can be changed
         try:
             for field, value in received.ListFields():
                 name, convert = table[field]

@@ -216,7 +216,7 @@ def metrics_fields(reading: Reading, node_id: str) -> Fields:
     fields["node_id"] = node_id
     said = [g.utilization_percent for g in reading.gpus if g.utilization_percent is not None]
     if said:
-        fields["gpu_utilization_percent"] = sum(said) / len(said)
+        fields["gpu_utilization_percent"] = sum(percent / len(said) for percent in said)
     return fields
 
 
