@@ -25,9 +25,8 @@ _head = re.compile(r"#![^\n]*\n(?:[ \t]*#[^\n]*\n|[ \t]*\n)*?#SBATCH\b").match
 _clock = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?").fullmatch
 _memory = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE).fullmatch
 _not_name = re.compile(r"[^A-Za-z0-9._-]+").sub
-_is_name = re.compile(NAME_PATTERN).fullmatch_is_shell = re.compile(
-    r"#!\s*(\S*/)?(env\s+)?(ba|da|z|k)?sh\b.*"
-).fullmatch
+_is_name = re.compile(NAME_PATTERN).fullmatch
+_is_shell = re.compile(r"#!\s*(\S*/)?(env\s+)?(ba|da|z|k)?sh\b.*").fullmatch
 _uses_srun = re.compile(r"^[^#\n]*\bsrun\b", re.MULTILINE).search
 
 _SRUN = """\
