@@ -15,7 +15,14 @@ from hyperion.model.market import Market, MarketView
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement import feasibility, offers
 from hyperion.placement.feasibility import Reason, request_key
-from hyperion.placement.objective import Price, Terms, over_budget, price_from, region_terms
+from hyperion.placement.objective import (
+    Price,
+    Terms,
+    known_hours,
+    over_budget,
+    price_from,
+    region_terms,
+)
 from hyperion.placement.ranking import Candidates, Policy, guarded
 
 MAX_BACKLOG = 256
@@ -219,7 +226,7 @@ def _priced(
     share = feasibility.dominant_share(request, shape.capacity)
     regional = terms.of(region, alternative, shape.capacity.gpu_type)
     price = price_from(job, regional, share * usd * job.replicas)
-    refusal = Reason.BUDGET if over_budget(job, price.usd_per_hour, price.usd) else None
+    refusal = Reason.BUDGET if over_budget(job, price.usd_per_hour, price.egress_usd) else None
     return Place(
         cluster=member.cluster.id,
         region=region,
@@ -320,7 +327,7 @@ def _offer_place(
     request = job.alternatives[alternative]
     regional = region_terms(job, request, offer.region, columns.market, offer.gpu_type)
     price = price_from(job, regional, usd_per_hour)
-    over = over_budget(job, price.usd_per_hour, price.usd)
+    over = over_budget(job, price.usd_per_hour, price.egress_usd)
     return Place(
         cluster="",
         region=offer.region,
@@ -404,7 +411,8 @@ def _over(job: Job, price: Price) -> str:
     limit = job.budget.max_usd_per_hour
     if 0 < limit < price.usd_per_hour:
         return f"${price.usd_per_hour:,.2f}/h is over the budget of ${limit:,.2f}/h"
-    return f"${price.usd:,.2f} is over the budget of ${job.budget.max_usd:,.2f}"
+    usd = price.usd_per_hour * known_hours(job) + price.egress_usd
+    return f"${usd:,.2f} is over the budget of ${job.budget.max_usd:,.2f}"
 
 
 def _fullness(shape: Shape) -> float:

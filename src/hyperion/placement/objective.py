@@ -125,10 +125,20 @@ def expected_hours(job: Job) -> float:
     return job.expected_s / 3600.0 if job.expected_s > 0 else UNKNOWN_DURATION_HOURS
 
 
-def over_budget(job: Job, usd_per_hour: float, usd: float) -> bool:
-    """Whether the job's hard limits forbid it; ``usd`` is for the expected run."""
+def over_budget(job: Job, usd_per_hour: float, egress_usd: float) -> bool:
+    """Whether the job's hard limits forbid a place.
+
+    While nobody knows how long it runs, only the egress counts against the total; the run is ended
+    when the rest is spent.
+    """
     b = job.budget
+    usd = usd_per_hour * known_hours(job) + egress_usd
     return (0 < b.max_usd_per_hour < usd_per_hour) or (0 < b.max_usd < usd)
+
+
+def known_hours(job: Job) -> float:
+    """The hours that the user has promised; 0 when none."""
+    return max(0.0, job.expected_s) / 3600.0
 
 
 def spent(price: Price, started_ms: int, now_ms: int) -> tuple[float, float]:

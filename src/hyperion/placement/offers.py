@@ -11,7 +11,13 @@ from hyperion.model.job import Job
 from hyperion.model.market import Market, MarketView, Offer
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement.feasibility import in_place, on_market
-from hyperion.placement.objective import Terms, expected_hours, fixed_score, region_terms
+from hyperion.placement.objective import (
+    Terms,
+    expected_hours,
+    fixed_score,
+    known_hours,
+    region_terms,
+)
 from hyperion.placement.ranking import Column
 
 MARKETS = tuple(Market)
@@ -36,7 +42,7 @@ class OfferTerms(Struct, frozen=True):
         if b.max_usd_per_hour > 0:
             over |= usd_per_hour > b.max_usd_per_hour
         if b.max_usd > 0:
-            over |= usd_per_hour * expected_hours(job) + self.egress_usd > b.max_usd
+            over |= usd_per_hour * known_hours(job) + self.egress_usd > b.max_usd
         return over
 
 

@@ -307,7 +307,7 @@ def _demand(snapshot: Snapshot, job: Job, request: ResourceRequest) -> Demand:
         usd[i], gco2e[i], score[i] = p.usd_per_hour, p.gco2e_per_hour, p.score
         gpus[i] = kind.capacity.gpus > 0
         reason = feasibility.refusal(job, request, kind)
-        if reason is None and over_budget(job, p.usd_per_hour, p.usd):
+        if reason is None and over_budget(job, p.usd_per_hour, p.egress_usd):
             reason = Reason.BUDGET
         codes[i] = CODE[reason] if reason else 0
     if not _in_place(snapshot, request):
