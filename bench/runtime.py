@@ -79,7 +79,8 @@ async def measure(count, in_flight, use_cgroups, directory):
         "launch_to_exit_p50_ms": round(percentile(latencies_ms, 0.50), 2),
         "launch_to_exit_p99_ms": round(percentile(latencies_ms, 0.99), 2),
         "abilities": abilities,
-        "machine": f"{os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} CPUs, {platform.platform()}",
+        "python": platform.python_version(),
     }
 
 
