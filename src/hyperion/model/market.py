@@ -44,6 +44,11 @@ class Region(Struct, frozen=True, omit_defaults=True, kw_only=True):
     pue_source: str = ""
     location_source: str = ""
 
+    @property
+    def has_place(self) -> bool:
+        """Whether its coordinates are known: nobody keeps machines in the sea at 0, 0."""
+        return (self.latitude, self.longitude) != (0.0, 0.0)
+
 
 class Offer(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A kind of machine that can be had in a region, on one market."""
@@ -104,7 +109,7 @@ class MarketView(Struct, frozen=True, kw_only=True):
         if known is not None:
             return known
         a, b = self.regions.get(source), self.regions.get(target)
-        if a is None or b is None:
+        if a is None or b is None or not (a.has_place and b.has_place):
             return UNKNOWN_LATENCY_MS
         return 1.0 + 1.5 * 2 * great_circle_km(a, b) / FIBRE_KM_PER_MS
 

@@ -1,9 +1,7 @@
 """A user's own facts laid over the shipped catalogue: on-prem regions, negotiated prices, links."""
 
-import difflib
 import math
 import re
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -12,7 +10,15 @@ import msgspec
 from msgspec import Struct
 
 from hyperion.model import accelerators
-from hyperion.model.market import Market, MarketView, Offer, Region, Source
+from hyperion.model.market import (
+    UNKNOWN_CARBON_G_PER_KWH,
+    UNKNOWN_PUE,
+    Market,
+    MarketView,
+    Offer,
+    Region,
+    Source,
+)
 
 LONGEST_FILE_BYTES = 4 * 1024 * 1024
 MOST_ENTRIES = 20_000
@@ -72,13 +78,15 @@ class Overlay(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def read_overlay(path: Path) -> Overlay:
     """Parse and check a file: ``.json`` is JSON, anything else TOML. Raises ``OverlayError``."""
     with path.open("rb") as file:
-        content = file.read(LONGEST_FILE_BYTES + 1)
-    if len(content) > LONGEST_FILE_BYTES:
+        raw = file.read(LONGEST_FILE_BYTES + 1)
+    if len(raw) > LONGEST_FILE_BYTES:
         raise OverlayError(
             f"{path}: larger than {LONGEST_FILE_BYTES:,} bytes; split off old entries"
         )
     try:
-        overlay = _convert(_parse(path, content), Overlay)
+        content = _parse(path, raw)
+        _convert_regions(content)
+        overlay = _convert(content, Overlay)
         _check(overlay)
     except _FoundError as wrong:
         raise OverlayError(f"{path}: {wrong}") from None
@@ -125,6 +133,8 @@ class _FoundError(Exception):
 
 
 def _parse(path: Path, content: bytes) -> object:
+    import tomllib  # read only when there is an overlay
+
     try:
         if path.suffix == ".json":
             return msgspec.json.decode(content)
@@ -136,21 +146,30 @@ def _parse(path: Path, content: bytes) -> object:
         raise _FoundError(f"not {kind}: {wrong}") from None
 
 
-def _convert(content: object, kind: type[_Strict]) -> _Strict:
+def _convert_regions(content: object) -> None:
+    """Each region by itself first: msgspec does not say the key of a table that is wrong."""
+    regions = content.get("regions") if isinstance(content, dict) else None
+    for name, facts in regions.items() if isinstance(regions, dict) else ():
+        _convert(facts, RegionFacts, f"regions.{name!r}")
+
+
+def _convert(content: object, kind: type[_Strict], place: str = "") -> _Strict:
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as wrong:
-        raise _FoundError(_explained(str(wrong))) from None
+        raise _FoundError(_explained(str(wrong), place)) from None
 
 
-def _explained(message: str) -> str:
+def _explained(message: str, place: str) -> str:
     """msgspec's sentence with the place first, and the nearest field for a misspelt one."""
     what, _, where = message.partition(" - at `")
-    place = where.rstrip("`").removeprefix("$").lstrip(".") or "top level"
+    place = (place + where.rstrip("`").removeprefix("$")).lstrip(".") or "top level"
     unknown = re.search(r"unknown field `([^`]*)`", what)
     if unknown:
+        import difflib  # read only when something is wrong
+
         known = sorted(_fields(place))
-        close = difflib.get_close_matches(unknown[1][:100], known, n=1, cutoff=0.6)
+        close = difflib.get_close_matches(unknown[1][:100], known, n=1, cutoff=0.5)
         advice = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
         what = f"unknown field {unknown[1]!r}; {advice}"
     return f"{place}: {what}"
@@ -253,7 +272,12 @@ def _region(name: str, facts: RegionFacts, known: Region | None, as_of: str) -> 
         given["pue_source"] = OVERLAY_KEY
     if facts.latitude is not None or facts.location is not None:
         given["location_source"] = OVERLAY_KEY
-    region = known or Region(name=name, cloud=name.partition("/")[0])
+    region = known or Region(
+        name=name,
+        cloud=name.partition("/")[0],
+        carbon_g_per_kwh=UNKNOWN_CARBON_G_PER_KWH,
+        pue=UNKNOWN_PUE,
+    )
     return msgspec.structs.replace(region, **given)
 
 
