@@ -160,7 +160,7 @@ class Agent:
                 )
                 yield r.ReplicaOrdered(lost)
                 yield from self._tell(order.allocation, now_ms)
-            elif self.lease.is_valid(now_ms):
+            elif self._may_run(now_ms):
                 yield r.ReplicaOrdered(
                     r.Replica(id=order.allocation, generation=order.generation, order=order)
                 )
@@ -168,7 +168,7 @@ class Agent:
         elif order.generation <= replica.generation or replica.order is None:
             yield from self._tell(order.allocation, now_ms)  # it answers itself
         elif replica.state in (S.PLACED, S.READY):
-            if self.lease.is_valid(now_ms):
+            if self._may_run(now_ms):
                 yield r.ReplicaOrdered(replace(replica, generation=order.generation, order=order))
                 yield _carry_out(order)
         else:
@@ -237,7 +237,7 @@ class Agent:
     def _tick(self, now_ms: int) -> _Decisions:
         if self.attached and now_ms - self.lease.heartbeat_at_ms >= self.times.heartbeat_ms:
             yield m.SendToScheduler(m.NodeHeartbeat(sequence=self.lease.beat(now_ms)))
-        if now_ms >= self.lease.until_ms - self.times.fence_before_ms:
+        if not self._may_run(now_ms):
             yield from self._fence(now_ms)
         if self.attached:
             for id in [x for x, sent_ms in self._unacknowledged.items() if self._due(x, sent_ms, now_ms)]:
@@ -261,7 +261,7 @@ class Agent:
                 yield m.KillReplica(id, min(1000, self.times.fence_before_ms // 2))
 
     def _take_up(self, now_ms: int) -> _Decisions:
-        if now_ms >= self.lease.until_ms - self.times.fence_before_ms:
+        if not self._may_run(now_ms):
             yield from self._fence(now_ms)
         for id in sorted(self._live):
             replica = self.replicas[id]
@@ -270,8 +270,11 @@ class Agent:
                     yield m.KillReplica(id, 1000)
                 else:
                     yield m.KillReplica(id, 0)
-            elif replica.state is not S.READY:
+            elif replica.state is not S.READY or isinstance(replica.order, m.Run):
                 yield _carry_out(replica.order)
+
+    def _may_run(self, now_ms: int) -> bool:
+        return self.lease.is_valid(now_ms + self.times.fence_before_ms)
 
     def _tell(self, id: AllocationId, now_ms: int) -> _Decisions:
         replica = self.replicas[id]

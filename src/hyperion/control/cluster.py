@@ -54,6 +54,8 @@ class ClusterMachine:
         self.refusals: dict[Any, Unplaceable] = {}
         """Why the jobs of a blocked shape do not fit, by shape."""
         self._unanswered: dict[AllocationId, int] = {}
+        self._heard_ms: dict[AllocationId, int] = {}
+        """When each living replica was last reported or ordered."""
         self._explained_ms = 0
         self._round_due = True
 
@@ -79,7 +81,7 @@ class ClusterMachine:
                 self.peers[id] = Peer(now_ms, now_ms + self.times.node_lease_ms)
         for a in self.state.allocations.values():
             if not a.state.is_terminal:
-                self._unanswered[a.id] = now_ms
+                self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
         self.uplink.restored()
 
     def writes(self) -> dict[str, bytes | None]:
@@ -91,6 +93,7 @@ class ClusterMachine:
             case r.AllocationMoved(a) if a.state.is_terminal:
                 self._freed()
                 self._unanswered.pop(a.id, None)
+                self._heard_ms.pop(a.id, None)
             case r.NodeAdmitted() | r.NodeMarked():
                 self._freed()
             case r.JobForgotten(job):
@@ -145,9 +148,8 @@ class ClusterMachine:
         known = self.state.jobs.get(job.id)
         if known is None:
             mark = self.state.marks.get(job.id)
-            if mark is not None and order.generation <= mark.generation:
-                return
-            if order.known:
+            overtaken = mark is not None and order.generation <= mark.generation
+            if order.known or overtaken:
                 yield m.SendToFederation(
                     m.JobReport(
                         job=job.id,
@@ -244,7 +246,7 @@ class ClusterMachine:
             a, state=S.STOPPING, generation=a.generation + 1, ordered_at_ms=now_ms
         )
         yield r.AllocationMoved(stopping)
-        self._unanswered[a.id] = now_ms
+        self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
         yield m.SendToNode(a.node, gang.stop_order(stopping, job))
 
     def _arrive(
@@ -312,6 +314,8 @@ class ClusterMachine:
                 yield m.SendToNode(node, forget)
             return  # else it answers an order since replaced, and will answer that one too
         self._unanswered.pop(a.id, None)
+        if not a.state.is_terminal:
+            self._heard_ms[a.id] = now_ms
         if report.state in TRANSITIONS[a.state]:
             yield r.AllocationMoved(gang.reported(a, report))
             if report.state.is_terminal:
@@ -336,7 +340,7 @@ class ClusterMachine:
                 for a in allocations:
                     ordered = replace(a, generation=a.generation + 1, ordered_at_ms=now_ms)
                     yield r.AllocationMoved(ordered)
-                    self._unanswered[a.id] = now_ms
+                    self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
                 job = self.state.whole(known.job)
                 peers = gang.peers(allocations)
                 for a in self.state.attempt_of(job_id):
@@ -354,7 +358,7 @@ class ClusterMachine:
 
     def _order_again(self, a: Allocation, now_ms: int) -> _Decisions:
         """The newest order about it has not been answered, or its agent did not mention it."""
-        self._unanswered[a.id] = now_ms
+        self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
         known = self.state.jobs[a.job]
         if a.state is S.STOPPING:
             yield m.SendToNode(a.node, gang.stop_order(a, known.job))
@@ -404,7 +408,11 @@ class ClusterMachine:
         for node, peer in list(self.peers.items()):
             if peer.surely_ended(now_ms, times.node_lease_ms):
                 yield from self._lose_node(node, now_ms)
-        for id in [i for i, t in self._unanswered.items() if now_ms - t >= times.resend_ms]:
+        late = [i for i, t in self._unanswered.items() if now_ms - t >= times.resend_ms]
+        if now_ms - self._explained_ms >= 1000:
+            silent = [i for i, t in self._heard_ms.items() if now_ms - t >= times.silent_ms]
+            late += [i for i in silent if i not in self._unanswered]
+        for id in late:
             a = self.state.allocations[id]
             if self.peers.get(a.node, _NOBODY).attached:
                 yield from self._order_again(a, now_ms)
@@ -486,7 +494,7 @@ class ClusterMachine:
                 ordered_at_ms=now_ms,
             )
             yield r.AllocationPlaced(a)
-            self._unanswered[a.id] = now_ms
+            self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
             yield m.SendToNode(a.node, gang.first_order(a, job, attempt))
         if known.federated:
             self.uplink.tell_later(job.id, now_ms)

@@ -43,6 +43,8 @@ class FederationTimes(Struct, frozen=True, kw_only=True):
     node_lease_ms: int = 30_000
     """What the clusters grant their nodes: a cut-off cluster may leave that much behind."""
     resend_ms: int = 2000
+    silent_ms: int = 100_000
+    """A placed job not reported for this long (clusters do so every 30 s) is asked about."""
     reconsider_ms: int = 30_000
     """A cluster that refused a job is asked again after this long."""
     retention_ms: int = 7 * 24 * 3_600_000
@@ -73,6 +75,8 @@ class Federation:
         self.peers: dict[ClusterId, Peer] = {}
         self.loads: dict[ClusterId, ClusterLoad] = {}
         self._unanswered: dict[JobId, int] = {}
+        self._heard_ms: dict[JobId, int] = {}
+        """When each placed job was last reported or ordered."""
         self._round_due = True
         self._fleet: tuple[FleetCluster, ...] | None = None
         self._tidied_ms = 0
@@ -113,6 +117,7 @@ class Federation:
                 self._fleet = None
                 if status.phase.is_terminal or status.phase is P.QUEUED:
                     self._unanswered.pop(job_id, None)
+                    self._heard_ms.pop(job_id, None)
                     self._freed()
             case r.FederatedJobAccepted():
                 self._round_due = True
@@ -207,7 +212,7 @@ class Federation:
         """Send the newest order about the job, for the first time or again."""
         known = self.state.jobs[job_id]
         status = known.status
-        self._unanswered[job_id] = now_ms
+        self._unanswered[job_id] = self._heard_ms[job_id] = now_ms
         order: m.ClusterOrder
         if status.wanted is not None:
             order = m.StopJob(
@@ -271,6 +276,7 @@ class Federation:
         if report.generation != status.generation:
             return  # it answers an order since replaced, and will answer that one too
         self._unanswered.pop(report.job, None)
+        self._heard_ms[report.job] = now_ms
         if report.lost or report.refused:
             yield from self._give_back(known, report, now_ms)
         elif report.version > status.version or status.answered != report.generation:
@@ -286,6 +292,7 @@ class Federation:
         return (
             known.status.phase is P.QUEUED
             and report.generation == known.status.generation
+            and report.version >= known.status.version  # else it is older than the giving back
             and not report.lost
             and not report.refused
             and report.phase not in (P.STOPPING, P.CANCELLED)
@@ -315,6 +322,8 @@ class Federation:
             yield m.SendToCluster(cluster, forget)
         elif not report.lost and report.phase is not P.STOPPING:
             newest = known.status.generation if known else 0
+            if known and not known.status.phase.is_terminal and report.generation >= newest:
+                return  # an old report of a placement given back: a Stop could hit the next one
             yield m.SendToCluster(
                 cluster,
                 m.StopJob(
@@ -332,10 +341,16 @@ class Federation:
             yield self._ended(known, status.wanted, status.reason, now_ms)
             return
         excluded = status.excluded
+        version = max(report.version, status.version) + 1
         if report.refused:
             excluded = (*excluded, status.cluster)
         yield self._requeued(
-            known, report.reason, now_ms, excluded=excluded, losses=status.losses + report.lost
+            known,
+            report.reason,
+            now_ms,
+            version=version,
+            excluded=excluded,
+            losses=status.losses + report.lost,
         )
 
     def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
@@ -382,18 +397,21 @@ class Federation:
             # The cluster's nodes may run on for their own lease after its own has ended.
             if peer.surely_ended(now_ms - int(1.2 * times.node_lease_ms), self._lease_ms):
                 yield from self._lose_cluster(cluster, now_ms)
-        for job_id in [j for j, t in self._unanswered.items() if now_ms - t >= times.resend_ms]:
+        late = [j for j, t in self._unanswered.items() if now_ms - t >= times.resend_ms]
+        if now_ms - self._tidied_ms >= 1000:
+            self._tidied_ms = now_ms
+            old_ms = now_ms - times.retention_ms
+            for job_id in self.state.prunable(old_ms, times.ended_kept, limit=2000):
+                yield r.FederatedJobPruned(job_id)
+            silent = [j for j, t in self._heard_ms.items() if now_ms - t >= times.silent_ms]
+            late += [j for j in silent if j not in self._unanswered]
+        for job_id in late:
             peer_or_none = self.peers.get(self.state.jobs[job_id].status.cluster)
             if peer_or_none is not None and peer_or_none.attached:
                 yield from self._order(job_id, now_ms)
         while self.state.dues and self.state.dues[0][0] <= now_ms:
             _, job_id = heapq.heappop(self.state.dues)
             yield from self._run_out(job_id, now_ms)
-        if now_ms - self._tidied_ms >= 1000:
-            self._tidied_ms = now_ms
-            old_ms = now_ms - times.retention_ms
-            for job_id in self.state.prunable(old_ms, times.ended_kept, limit=2000):
-                yield r.FederatedJobPruned(job_id)
         if now_ms - self._reconsidered_ms >= times.reconsider_ms:
             self._reconsidered_ms = now_ms
             self._freed()

@@ -197,7 +197,7 @@ class FederationState:
             left = job.budget.max_usd - status.spent_usd
             per_hour = status.price.usd_per_hour
             if per_hour > 0:
-                due_ms = status.started_at_ms + int(3_600_000 * max(left, 0.0) / per_hour)
+                due_ms = status.started_at_ms + 1 + int(3_600_000 * max(left, 0.0) / per_hour)
                 heapq.heappush(self.dues, (due_ms, job.id))
 
     def prunable(self, old_ms: int, keep: int, limit: int) -> list[JobId]:

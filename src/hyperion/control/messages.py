@@ -18,7 +18,7 @@ from hyperion.model.resources import ResourceRequest
 # -- link: federation to cluster ----------------------------------------------------------------
 
 
-class PlaceJob(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class PlaceJob(Struct, frozen=True, tag=True, omit_defaults=True):
     """Run this job in your cluster. Doubling it changes nothing."""
 
     job: Job
@@ -28,7 +28,7 @@ class PlaceJob(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
     """The cluster has answered this order before: if it no longer knows the job, the job is lost."""
 
 
-class StopJob(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class StopJob(Struct, frozen=True, tag=True, omit_defaults=True):
     """End this job; it was cancelled, timed out, or belongs elsewhere now."""
 
     job: JobId
@@ -38,14 +38,14 @@ class StopJob(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
     reason: str = ""
 
 
-class ForgetJob(Struct, frozen=True, tag=True, kw_only=True):
+class ForgetJob(Struct, frozen=True, tag=True):
     """Your final report has been kept; it need not be sent again."""
 
     job: JobId
     generation: int
 
 
-class Lease(Struct, frozen=True, tag=True, kw_only=True):
+class Lease(Struct, frozen=True, tag=True):
     """Go on running what you run for this long, counted from when you *sent* the heartbeat."""
 
     sequence: int
@@ -55,7 +55,7 @@ class Lease(Struct, frozen=True, tag=True, kw_only=True):
 # -- link: cluster to federation ----------------------------------------------------------------
 
 
-class JobReport(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class JobReport(Struct, frozen=True, tag=True, omit_defaults=True):
     """Where a job stands in the cluster. A higher version overrides a lower one."""
 
     job: JobId
@@ -74,7 +74,7 @@ class JobReport(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True)
     replicas: tuple[ReplicaStatus, ...] = ()
 
 
-class ClusterHello(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class ClusterHello(Struct, frozen=True, tag=True, omit_defaults=True):
     """The first message of a cluster's session: what it is, and every job it holds."""
 
     cluster: Cluster
@@ -82,7 +82,7 @@ class ClusterHello(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=Tr
     jobs: tuple[JobReport, ...] = ()
 
 
-class ClusterHeartbeat(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class ClusterHeartbeat(Struct, frozen=True, tag=True, omit_defaults=True):
     sequence: int
     load: ClusterLoad | None = None
     """None when nothing changed since the last one."""
@@ -91,7 +91,7 @@ class ClusterHeartbeat(Struct, frozen=True, tag=True, omit_defaults=True, kw_onl
 # -- link: cluster to agent ---------------------------------------------------------------------
 
 
-class Peer(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Peer(Struct, frozen=True, omit_defaults=True):
     """One member of a gang, as the others see it."""
 
     rank: int
@@ -101,7 +101,7 @@ class Peer(Struct, frozen=True, omit_defaults=True, kw_only=True):
     gpus: int = 0
 
 
-class Prepare(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class Prepare(Struct, frozen=True, tag=True, omit_defaults=True):
     """Get ready to run this replica and say under which address and port its gang finds it."""
 
     allocation: AllocationId
@@ -114,7 +114,7 @@ class Prepare(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
     known: bool = False
 
 
-class Run(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class Run(Struct, frozen=True, tag=True, omit_defaults=True):
     """Run this replica. Complete in itself, so a Prepare that never came is no harm."""
 
     allocation: AllocationId
@@ -130,7 +130,7 @@ class Run(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
     """The agent has answered this before: if it no longer knows the replica, it is lost."""
 
 
-class Stop(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class Stop(Struct, frozen=True, tag=True, omit_defaults=True):
     """End this replica with its whole tree of processes: SIGTERM, grace, SIGKILL."""
 
     allocation: AllocationId
@@ -138,7 +138,7 @@ class Stop(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
     grace_ms: int = 10_000
 
 
-class Forget(Struct, frozen=True, tag=True, kw_only=True):
+class Forget(Struct, frozen=True, tag=True):
     """The final report has been kept."""
 
     allocation: AllocationId
@@ -148,7 +148,7 @@ class Forget(Struct, frozen=True, tag=True, kw_only=True):
 # -- link: agent to cluster ---------------------------------------------------------------------
 
 
-class AllocationReport(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class AllocationReport(Struct, frozen=True, tag=True, omit_defaults=True):
     """Where a replica stands on its node, answering the newest order the agent has seen."""
 
     allocation: AllocationId
@@ -162,14 +162,14 @@ class AllocationReport(Struct, frozen=True, tag=True, omit_defaults=True, kw_onl
     ended_at_ms: int = 0
 
 
-class NodeHello(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=True):
+class NodeHello(Struct, frozen=True, tag=True, omit_defaults=True):
     """The first message of an agent's session: the machine, and every replica it holds."""
 
     node: Node
     allocations: tuple[AllocationReport, ...] = ()
 
 
-class NodeHeartbeat(Struct, frozen=True, tag=True, kw_only=True):
+class NodeHeartbeat(Struct, frozen=True, tag=True):
     """I live. The Hello counts as number 0 of its session."""
 
     sequence: int
@@ -178,66 +178,66 @@ class NodeHeartbeat(Struct, frozen=True, tag=True, kw_only=True):
 # -- events -------------------------------------------------------------------------------------
 
 
-class JobSubmitted(Struct, frozen=True, tag=True, kw_only=True):
+class JobSubmitted(Struct, frozen=True, tag=True):
     """A checked job came in at the API. ``token`` names the caller that waits for the answer."""
 
     job: Job
     token: int = 0
 
 
-class JobCancelRequested(Struct, frozen=True, tag=True, kw_only=True):
+class JobCancelRequested(Struct, frozen=True, tag=True):
     job: JobId
     by: str = ""
     token: int = 0
 
 
-class ClusterAttached(Struct, frozen=True, tag=True, kw_only=True):
+class ClusterAttached(Struct, frozen=True, tag=True):
     hello: ClusterHello
 
 
-class ClusterReported(Struct, frozen=True, tag=True, kw_only=True):
+class ClusterReported(Struct, frozen=True, tag=True):
     cluster: ClusterId
     report: JobReport
 
 
-class ClusterHeard(Struct, frozen=True, tag=True, kw_only=True):
+class ClusterHeard(Struct, frozen=True, tag=True):
     cluster: ClusterId
     heartbeat: ClusterHeartbeat
 
 
-class ClusterDetached(Struct, frozen=True, tag=True, kw_only=True):
+class ClusterDetached(Struct, frozen=True, tag=True):
     """Its stream ended. It may be back at once, and it may be running all the while."""
 
     cluster: ClusterId
 
 
-class MarketQuoted(Struct, frozen=True, tag=True, kw_only=True):
+class MarketQuoted(Struct, frozen=True, tag=True):
     view: MarketView
 
 
-class FederationAttached(Struct, frozen=True, tag=True, kw_only=True):
+class FederationAttached(Struct, frozen=True, tag=True):
     """The cluster's stream to its federation is open."""
 
 
-class NodeAttached(Struct, frozen=True, tag=True, kw_only=True):
+class NodeAttached(Struct, frozen=True, tag=True):
     hello: NodeHello
 
 
-class NodeReported(Struct, frozen=True, tag=True, kw_only=True):
+class NodeReported(Struct, frozen=True, tag=True):
     node: NodeId
     report: AllocationReport
 
 
-class NodeHeard(Struct, frozen=True, tag=True, kw_only=True):
+class NodeHeard(Struct, frozen=True, tag=True):
     node: NodeId
     heartbeat: NodeHeartbeat
 
 
-class NodeDetached(Struct, frozen=True, tag=True, kw_only=True):
+class NodeDetached(Struct, frozen=True, tag=True):
     node: NodeId
 
 
-class CordonRequested(Struct, frozen=True, tag=True, kw_only=True):
+class CordonRequested(Struct, frozen=True, tag=True):
     """No new replicas on the node (``cordon``), and, with ``drain``, move away those there."""
 
     node: NodeId
@@ -246,17 +246,17 @@ class CordonRequested(Struct, frozen=True, tag=True, kw_only=True):
     token: int = 0
 
 
-class SchedulerAttached(Struct, frozen=True, tag=True, kw_only=True):
+class SchedulerAttached(Struct, frozen=True, tag=True):
     """The agent's stream to its scheduler is open."""
 
 
-class ReplicaPrepared(Struct, frozen=True, tag=True, kw_only=True):
+class ReplicaPrepared(Struct, frozen=True, tag=True):
     allocation: AllocationId
     address: str
     port: int
 
 
-class ReplicaStarted(Struct, frozen=True, tag=True, kw_only=True):
+class ReplicaStarted(Struct, frozen=True, tag=True):
     """It runs, whether launched now or found running after a restart of the agent."""
 
     allocation: AllocationId
@@ -264,7 +264,7 @@ class ReplicaStarted(Struct, frozen=True, tag=True, kw_only=True):
     started_at_ms: int
 
 
-class ReplicaExited(Struct, frozen=True, tag=True, kw_only=True):
+class ReplicaExited(Struct, frozen=True, tag=True):
     """It is gone, with all its processes. No exit code: it was killed, or nobody saw it end."""
 
     allocation: AllocationId
@@ -276,7 +276,7 @@ class ReplicaExited(Struct, frozen=True, tag=True, kw_only=True):
     """It had ended before anybody told it to: its exit code is its own."""
 
 
-class LeaseRecovered(Struct, frozen=True, tag=True, kw_only=True):
+class LeaseRecovered(Struct, frozen=True, tag=True):
     """After a restart: the lease that was last kept has this long to go (negative: has ended)."""
 
     remaining_ms: int

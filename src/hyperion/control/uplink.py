@@ -21,6 +21,8 @@ class ClusterTimes(Struct, frozen=True, kw_only=True):
     """A changed load is told to the federation at most this often."""
     resend_ms: int = 2000
     refresh_ms: int = 30_000
+    silent_ms: int = 100_000
+    """A living replica not reported for this long (agents do so every 30 s) is asked about."""
     report_ms: int = 100
     """States that pass quickly (queued, starting) are reported only once they have lasted."""
     mark_ms: int = 600_000

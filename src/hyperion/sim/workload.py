@@ -34,7 +34,7 @@ def arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
                 priority=dice.choice((Priority.BATCH, Priority.BATCH, Priority.LATENCY_CRITICAL)),
                 alternatives=(
                     ResourceRequest(
-                        gpus_milli=dice.choice((0, 500, 1000, 2000, 8000)),
+                        gpus_milli=dice.choice((0, 500, 1000, 2000)),
                         cpus_milli=dice.choice((500, 1000, 4000)),
                         memory_mib=dice.choice((0, 1024)),
                     ),

@@ -37,10 +37,15 @@ GIVE_UP_MS = 600_000
 
 _AGENT_TIMES = AgentTimes(resend_ms=1000, refresh_ms=5000, fence_before_ms=1000)
 _CLUSTER_TIMES = ClusterTimes(
-    node_lease_ms=6000, resend_ms=1000, refresh_ms=5000, fence_before_ms=1500
+    node_lease_ms=6000,
+    resend_ms=1000,
+    refresh_ms=5000,
+    silent_ms=15_000,
+    fence_before_ms=1500,
+
 )
 _FEDERATION_TIMES = FederationTimes(
-    cluster_lease_ms=10_000, node_lease_ms=6000, resend_ms=1000, reconsider_ms=2000
+    cluster_lease_ms=10_000, node_lease_ms=6000, resend_ms=1000, silent_ms=15_000, reconsider_ms=2000
 )
 _REGIONS = ("aws/us-east-1", "gcp/europe-west1", "edge/home")
 MARKET = MarketView(
@@ -135,13 +140,13 @@ class World:
             self._add(cluster.id, _scheduler(cluster))
             self.network.connect(cluster.id, "federation")
             for n in range(size.nodes):
-                gpus = self.random.choice((0, 4, 8))
+                gpus = self.random.choice((0, 4, 8)) if n else 8  # n0 can take any of the jobs
                 node = Node(
                     id=NodeId(f"n{n}"),
                     capacity=Capacity(
                         gpus=gpus,
                         gpu_type="A100" if gpus else "",
-                        cpus_milli=self.random.choice((4000, 16_000)),
+                        cpus_milli=self.random.choice((4000, 16_000)) if n else 16_000,
                         memory_mib=16_384,
                     ),
                     usd_per_hour=self.random.uniform(0.5, 30.0),
