@@ -313,8 +313,9 @@ class BorrowedVariables(Variables):
     def read(self, node: Node, place: Place, to: Reading) -> dict[str, Any] | None:
         if isinstance(node, Table):
             return super().read(node, place, to)
-        # What was found is not told: it may be a secret.
-        to.refuse(place, "expected a mapping of names to values, such as NAME: value")
+        # Only the kind of what was found is told: the value may be a secret.
+        found = "a list" if isinstance(node, Listing) else f"a {node.kind.value}"
+        to.refuse(place, f"found {found}, expected a mapping of names to values (NAME: value)")
         return None
 
     def absent(self, name: str, place: Place, to: Reading) -> str | None:

@@ -56,6 +56,8 @@ class Accelerators:
         if node.kind in (Kind.WHOLE, Kind.NUMBER):
             return self._counted("", node, place, to)
         match = _named(node.text) if node.kind is Kind.TEXT else None
+        if match and match[1].lower() in ("nan", "inf", "none", "any", "all"):
+            match = None
         if match is None:
             swapped = _swapped(node.text)
             hint = f"; write {swapped[2]}:{swapped[1]}" if swapped else ""

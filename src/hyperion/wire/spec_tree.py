@@ -35,9 +35,9 @@ class Kind(Enum):
     """What a scalar is, as written."""
 
     NULL = "null"
-    FLAG = "true or false"
-    WHOLE = "whole number"
-    NUMBER = "number"
+    FLAG = "flag"
+    WHOLE = "number"
+    NUMBER = "fraction"
     TEXT = "text"
 
 
