@@ -4,6 +4,7 @@ The lease is kept on the clock that counts since boot, sleep included, together 
 so that neither a change of the wall clock nor a restart of the agent moves it.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from hyperion.adapters.runtime import tree
 
 _SCRIPT = Path(__file__).with_name("deadman.sh")
+_OWN_S = 1.0
 
 
 def keep_lease(directory: Path, boot: str, remaining_ms: int) -> None:
@@ -65,20 +67,30 @@ def ensure(directory: Path, runtime: str, boot: str) -> int | None:
         os.close(lock)
 
 
-def own(directory: Path) -> int:
+async def own(directory: Path) -> int:
     """Take the directory for this process alone; the descriptor holds it.
 
-    ``OSError`` when another agent has it.
+    ``OSError`` when another agent has it. Waits a second, since a process just started by an
+    agent that has ended holds the lock until its ``exec`` is through.
     """
+    until = time.monotonic() + _OWN_S
+    while (lock := _try_to_own(directory)) is None:
+        if time.monotonic() > until:
+            raise OSError(
+                f"{directory} belongs to another agent that is running: stop it, or give this "
+                "one a state directory of its own"
+            )
+        await asyncio.sleep(0.02)
+    return lock
+
+
+def _try_to_own(directory: Path) -> int | None:
     lock = os.open(directory / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise OSError(
-            f"{directory} belongs to another agent that is running: stop it, or give this one "
-            "a state directory of its own"
-        ) from None
+        return None
     return lock
 
 

@@ -79,7 +79,7 @@ class ProcessRuntime:
 
     async def start(self, emit: Emit) -> None:
         """Take the directory, find out what the host lets us do, start the dead-man's switch."""
-        self._lock = deadman.own(self.directory)
+        self._lock = await deadman.own(self.directory)
         for path in (self._live, self._ended):
             os.makedirs(path, mode=0o700, exist_ok=True)
         self._loop = asyncio.get_running_loop()
