@@ -24,6 +24,7 @@ from hyperion.placement.objective import (
     region_terms,
 )
 from hyperion.placement.ranking import Candidates, Policy, guarded
+from hyperion.placement.snapshot import fullness
 
 MAX_BACKLOG = 256
 """A cluster without room is given a job only while fewer than this wait there. Enough to keep a
@@ -416,8 +417,6 @@ def _over(job: Job, price: Price) -> str:
 
 
 def _fullness(shape: Shape) -> float:
-    from hyperion.placement.snapshot import fullness
-
     if not shape.nodes:
         return 1.0
     n = shape.nodes

@@ -62,7 +62,7 @@ _NOWHERE = MarketView(as_of="", regions={})
 """Inside a cluster, prices differ by node and power only; carbon is taken as the world's mean."""
 SMALL_ROUND = 64
 """Rows that a round may use before it copies the columns."""
-_FORM_BYTES = 64 * 1024 * 1024
+_FORM_BYTES = 96 * 1024 * 1024
 """About how much a round, and the snapshot's memo, may keep for demands seen before."""
 
 
@@ -74,24 +74,43 @@ class Demand(Struct, frozen=True):
     open: NDArray[np.bool_]
     """By row: an empty node would do, and it may be used."""
     usd_per_hour: Column
+    """By group, as the next one."""
     gco2e_per_hour: Column
     score: Column
+    """By row, as the rest."""
     waste: Column
     nothing: Column
     """Zeros: within a cluster, data and users are equally far from every node."""
+    group: NDArray[np.int32]
 
     def view(self, at: slice | list[int], fullness: Column, waste: Column | None) -> Candidates:
         """Some rows as a policy sees them; ``waste`` where it changes with what is free."""
-        nothing = self.nothing[: len(fullness)]
-        return Candidates(
-            usd_per_hour=self.usd_per_hour[at],
-            egress_usd=nothing,
-            gco2e_per_hour=self.gco2e_per_hour[at],
-            latency_ms=nothing,
-            score=self.score[at],
-            fullness=fullness,
-            waste=self.waste[at] if waste is None else waste,
-        )
+        return _Rows(self, at, fullness, self.waste[at] if waste is None else waste)
+
+
+class _Rows(Candidates):
+    """Candidates whose lesser columns are spread from groups to rows only if a policy reads them:
+    at 100,000 nodes most of the time and memory of a decision would go there."""
+
+    __slots__ = ("_at", "_demand")
+
+    def __init__(
+        self, demand: Demand, at: slice | list[int], fullness: Column, waste: Column
+    ) -> None:
+        self._demand = demand
+        self._at = at
+        self.egress_usd = self.latency_ms = demand.nothing[: len(fullness)]
+        self.score = demand.score[at]
+        self.fullness = fullness
+        self.waste = waste
+
+    @property
+    def usd_per_hour(self) -> Column:  # type: ignore[override]  # policies only read
+        return self._demand.usd_per_hour[self._demand.group[self._at]]
+
+    @property
+    def gco2e_per_hour(self) -> Column:  # type: ignore[override]  # policies only read
+        return self._demand.gco2e_per_hour[self._demand.group[self._at]]
 
 
 class _Form:
@@ -290,13 +309,13 @@ def _demands(snapshot: Snapshot, key: object, job: Job) -> list[Demand]:
 
 
 def _most_kept(rows: int, alternatives: int) -> int:
-    return max(4, min(1024, _FORM_BYTES // (48 * max(1, rows * alternatives))))
+    return max(4, min(1024, _FORM_BYTES // (16 * max(1, rows * alternatives))))
 
 
 def _demand(snapshot: Snapshot, job: Job, request: ResourceRequest) -> Demand:
     groups = snapshot.groups
     codes = np.zeros(len(groups), np.int8)
-    usd, gco2e, score, gpus = (np.zeros(len(groups)) for _ in range(4))
+    usd, gco2e, score = (np.zeros(len(groups)) for _ in range(3))
     for i, group in enumerate(groups):
         if not group.nodes:
             continue
@@ -305,7 +324,6 @@ def _demand(snapshot: Snapshot, job: Job, request: ResourceRequest) -> Demand:
         cost = share * kind.usd_per_hour
         p = price(job, request, snapshot.region, cost, _NOWHERE, kind.capacity.gpu_type)
         usd[i], gco2e[i], score[i] = p.usd_per_hour, p.gco2e_per_hour, p.score
-        gpus[i] = kind.capacity.gpus > 0
         reason = feasibility.refusal(job, request, kind)
         if reason is None and over_budget(job, p.usd_per_hour, p.egress_usd):
             reason = Reason.BUDGET
@@ -314,16 +332,27 @@ def _demand(snapshot: Snapshot, job: Job, request: ResourceRequest) -> Demand:
         codes[:] = CODE[Reason.INFRA]
     n = snapshot.rows
     group_of_row = snapshot.group[:n]
-    nothing = np.zeros(n)
+    nothing, with_gpus = _shared(snapshot)
     return Demand(
         codes=codes,
         open=(codes[group_of_row] == 0) & (snapshot.shut[:n] == 0),
-        usd_per_hour=usd[group_of_row],
-        gco2e_per_hour=gco2e[group_of_row],
+        usd_per_hour=usd,
+        gco2e_per_hour=gco2e,
         score=score[group_of_row],
-        waste=nothing if request.gpus_milli else gpus[group_of_row],
+        waste=nothing if request.gpus_milli else with_gpus,
         nothing=nothing,
+        group=group_of_row,
     )
+
+
+def _shared(snapshot: Snapshot) -> tuple[Column, Column]:
+    """(zeros, 1 where a node has GPUs) by row; the same for every demand."""
+    found: tuple[Column, Column] | None = snapshot.memo.get("shared")
+    if found is None:
+        gpus = np.array([float(g.kind.capacity.gpus > 0) for g in snapshot.groups])
+        spread = gpus[snapshot.group[: snapshot.rows]] if len(gpus) else np.zeros(0)
+        found = snapshot.memo["shared"] = np.zeros(snapshot.rows), spread
+    return found
 
 
 def _in_place(snapshot: Snapshot, request: ResourceRequest) -> bool:

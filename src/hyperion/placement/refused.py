@@ -12,7 +12,7 @@ from hyperion.model.job import Job
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import feasibility
 from hyperion.placement.feasibility import Reason
-from hyperion.placement.snapshot import SILENT, Snapshot
+from hyperion.placement.snapshot import ABSENT, SILENT, Snapshot
 from hyperion.placement.trial import Amounts, TrialRow
 
 Codes = NDArray[np.int8]
@@ -42,7 +42,7 @@ def rejections(
     demands: Sequence[tuple[ResourceRequest, Codes]],
 ) -> Unplaceable:
     """Count the nodes by reason; ``demands`` are the alternatives with their codes by group."""
-    present = [row for row, node in enumerate(snapshot.nodes) if node is not None]
+    present = snapshot.shut[: snapshot.rows] != ABSENT
     columns.part_from(trial)
     each = [_codes(snapshot, columns, request, codes) for request, codes in demands]
     nearest = np.maximum.reduce(each) if snapshot.rows else np.zeros(0, np.int8)
@@ -59,7 +59,7 @@ def rejections(
                 if text:
                     details[reason] = text
                 break
-    return Unplaceable(job.id, rejected, len(present), _ever(snapshot, job, demands), details)
+    return Unplaceable(job.id, rejected, int(present.sum()), _ever(snapshot, job, demands), details)
 
 
 def _codes(

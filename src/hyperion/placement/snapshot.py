@@ -19,7 +19,7 @@ from hyperion.placement.feasibility import Kind, kind_of_node
 
 CORDONED, SILENT = 1, 2
 """Bits of the column ``shut``; 0 is a node that may be used."""
-_ABSENT = 255
+ABSENT = 255
 """``shut`` of a row without a node."""
 
 
@@ -177,7 +177,7 @@ class Snapshot:
         self.devices[row] = 0
         self.fullness[row] = 0.0
         self.group[row] = 0
-        self.shut[row] = _ABSENT
+        self.shut[row] = ABSENT
         del self._held[id]
         self._free_rows.append(row)
         self._restructured()
