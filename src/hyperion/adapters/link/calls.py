@@ -28,7 +28,9 @@ from hyperion.wire.relay import Call, CallCancel, Chunk
 
 WINDOW = 4
 MAX_OPEN = 64
-"""Calls in one direction at a time."""
+"""Calls that one side asks at a time."""
+MAX_ANSWERING = 2 * MAX_OPEN
+"""A cancelled call counts until its producer has stopped, while the asker may ask again."""
 MAX_BODY_BYTES = 1 << 20
 """Of a question, and of each chunk of an answer."""
 ANSWER_S = 30.0
@@ -148,8 +150,10 @@ class Calls:
         produce = self._methods.get(call.method)
         if produce is None:
             self._refuse(call, NotFound(f"there is no method {call.method[:80]!r} here"))
-        elif len(self._answering) >= MAX_OPEN:
-            self._refuse(call, Exhausted(f"{MAX_OPEN} calls are being answered; try again later"))
+        elif len(self._answering) >= MAX_ANSWERING:
+            self._refuse(
+                call, Exhausted(f"{MAX_ANSWERING} calls are being answered; try again later")
+            )
         else:
             room = asyncio.Semaphore(WINDOW)
             task = asyncio.get_running_loop().create_task(self._answer(call, produce, room))

@@ -68,6 +68,8 @@ def translated(error: Exception, translation: Translation) -> LinkError | None:
     """The refusal an exception stands for; None when it is a fault of our own."""
     if isinstance(error, LinkError):
         return error
+    if getattr(error, "problems", None):  # a spec's faults, which wire.spec_* collect
+        return Invalid(str(error))
     for parent in type(error).__mro__:
         if kind := translation.get(parent):
             # The text of a KeyError is the repr of its key.

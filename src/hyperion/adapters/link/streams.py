@@ -94,6 +94,7 @@ _KEEPALIVE = (
     # A peer that answers no ping for 4 s is gone: noticed within 8 s, though TCP still holds.
     ("grpc.keepalive_time_ms", 4_000),
     ("grpc.keepalive_timeout_ms", 4_000),
+    ("grpc.http2.ping_timeout_ms", 4_000),  # else 60 s, whatever the line above says (1.85)
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
