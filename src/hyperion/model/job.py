@@ -133,11 +133,15 @@ class JobPhase(Enum):
     STARTING = "starting"
     """Its replicas have nodes and are being started."""
     RUNNING = "running"
+    """All its replicas have been started."""
     STOPPING = "stopping"
     """It is to end or to be started anew, and its replicas are being stopped."""
     SUCCEEDED = "succeeded"
+    """Every replica ended with exit code 0."""
     FAILED = "failed"
+    """It failed by itself, or ran out of retries, time or budget."""
     CANCELLED = "cancelled"
+    """Somebody asked for its end; in a cluster also: it was ordered away."""
 
     @property
     def is_terminal(self) -> bool:
