@@ -188,10 +188,28 @@ def test_a_fault_in_what_alternatives_inherit_is_told_once_where_it_stands():
     assert refused(text) == "t.yaml:3:3: resources.cpus: found 9999, expected 0 to 4096"
 
 
+def test_a_relative_workdir_is_for_the_caller_unless_that_is_a_server():
+    assert read("run: a\nworkdir: ./src").workdir == "./src"
+    with pytest.raises(SpecError, match=r'workdir: found "\./src", expected an absolute'):
+        job_from_yaml(
+            "run: a\nworkdir: ./src", source="s", job_id="j", environ={}, now_ms=0, local=False
+        )
+
+
 def test_merge_keys_and_anchors_work():
     text = "resources: &r {cpus: 2}\nrun: a\nenvs: &e {A: 1, B: 2}\nmetadata:\n  <<: *e\n  A: 3\n"
     job = read(text)
     assert job.metadata == {"A": "3", "B": "2"}
+
+
+@pytest.mark.parametrize("text", ["0E0", "1e5", "1.5e5", "1e+5", "08", "1.5", "~", "yes", "0x1f"])
+def test_texts_that_look_like_numbers_survive_the_usual_writers(text):
+    assert read(yaml.safe_dump({"run": text})).run == text
+
+
+def test_numbers_may_have_an_exponent():
+    assert read("run: a\nbudget: {max_usd: 1e3}").budget.max_usd == 1000
+    assert read("run: a\nexpected: 1e3").expected_s == 1000
 
 
 def test_a_script_or_a_vector():

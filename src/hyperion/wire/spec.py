@@ -33,16 +33,18 @@ def job_from_yaml(
     environ: Mapping[str, str],
     now_ms: int,
     user: str = "",
+    local: bool = True,
 ) -> Job:
     """The job that one YAML document asks for; ``source`` is its name in messages.
 
-    Null ``envs`` and ``secrets`` are taken from ``environ``. ``workdir`` may be relative here; the
-    caller resolves or uploads it. Raises SpecError with every problem of the spec at once.
+    Null ``envs`` and ``secrets`` are taken from ``environ``. With ``local``, ``workdir`` may be
+    relative, and the caller resolves or uploads it; a server, which cannot, says ``local=False``.
+    Raises SpecError with every problem of the spec at once.
     """
     from hyperion.wire.spec_yaml import parse  # PyYAML: 20 ms that only a YAML spec pays for
 
     tree = parse(text, source)
-    return _job(tree, source, job_id, user, Reading(environ, now_ms), local=True)
+    return _job(tree, source, job_id, user, Reading(environ, now_ms), local=local)
 
 
 def job_from_mapping(

@@ -127,8 +127,8 @@ class Whole:
         if isinstance(node, Scalar):
             if node.kind is Kind.WHOLE and len(node.text) <= units.MAX_DIGITS:
                 return int(float(node.text)) if "." in node.text else int(node.text)
-            if node.kind is Kind.TEXT and units.number(node.text) is not None:
-                to.expect(place, node, f"{expected}; {_how_to_write(node)}")
+            if node.kind is Kind.TEXT and not node.plain and units.number(node.text) is not None:
+                to.expect(place, node, f"{expected}; remove the quotes")
                 return None
             if odd := odd_number(node):
                 to.expect(place, node, f"{expected}; {odd}")
@@ -148,16 +148,14 @@ class Number:
 
     def read(self, node: Node, place: Place, to: Reading) -> float | None:
         if isinstance(node, Scalar):
-            if node.kind in (Kind.WHOLE, Kind.NUMBER):
-                value = units.number(node.text)
-                if value is not None:
-                    return value
-                to.expect(place, node, f"a finite number from 0 to {self.most:.12g}")
+            value = units.number(node.text)
+            written = node.plain or node.kind is not Kind.TEXT
+            if value is not None and written and not odd_number(node):
+                return value
+            if value is not None:
+                to.expect(place, node, f"a number; {odd_number(node) or 'remove the quotes'}")
                 return None
-            if node.kind is Kind.TEXT and units.number(node.text) is not None:
-                to.expect(place, node, f"a number; {_how_to_write(node)}")
-                return None
-        to.expect(place, node, f"a number from 0 to {self.most:.12g}")
+        to.expect(place, node, f"a finite number from 0 to {self.most:.12g}")
         return None
 
     def schema(self) -> Schema:
@@ -452,7 +450,8 @@ def _shown(key: str) -> str:
     return key if len(key) <= 64 and key.isprintable() and key.strip() else quoted(key)
 
 
-_odd = re.compile(r"[-+]?(0[xob]?[0-9a-fA-F_]+|\d[\d_]*_[\d_]*|\d+(:\d+)+)", re.ASCII).fullmatch
+_ODD = r"[-+]?(0[xob][0-9a-fA-F_]+|0[0-9_]+|\d[\d_]*_[\d_]*|\d+(:\d+)+)"
+_odd = re.compile(_ODD, re.ASCII).fullmatch
 
 
 def odd_number(node: Scalar) -> str:
@@ -460,10 +459,6 @@ def odd_number(node: Scalar) -> str:
     if node.plain and len(node.text) < 40 and _odd(node.text):
         return "write it in plain decimal digits, without leading zeros, underscores or colons"
     return ""
-
-
-def _how_to_write(node: Scalar) -> str:
-    return odd_number(node) or "remove the quotes"
 
 
 def _example(text: str) -> object:

@@ -30,8 +30,10 @@ _forbidden = re.compile(
 _null = re.compile(r"~|null|Null|NULL|").fullmatch
 _flag = re.compile(r"true|True|TRUE|false|False|FALSE").fullmatch
 _whole = re.compile(r"[-+]?(0|[1-9]\d*)", re.ASCII).fullmatch
+# As in YAML 1.1, an exponent needs a point before it and a sign in it, or else it is a text: so
+# the usual writers decide about quotes. Fields that want a number take 1e5 all the same.
 _real = re.compile(
-    r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII
+    r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII
 ).fullmatch
 _leading_zero = re.compile(r"[-+]?0\d+", re.ASCII).fullmatch
 

@@ -45,6 +45,9 @@ def size_mib(text: str) -> int | None:
     All suffixes count in powers of two, as SkyPilot's and Slurm's do. Rounded up to a whole MiB.
     """
     text = text.strip()
+    plain = number(text)
+    if plain is not None:
+        return math.ceil(plain * 1024 - 1e-9) if 0 <= plain < 1e15 else None
     if len(text) > 2 * MAX_DIGITS or not text.isascii():
         return None
     match = _size(text)
