@@ -119,6 +119,40 @@ def test_an_expired_certificate_is_refused(authority, server, tmp_path):
     assert "UNAVAILABLE" in refused_because(server, own)
 
 
+def test_a_session_ends_with_its_certificate(authority, server, tmp_path):
+    async def run():
+        above = Seen()
+        own = credentials(authority, tmp_path, Role.AGENT, "home/n1", ttl_s=2)
+        async with serving(downlinks(above), server) as address:
+            link = uplink(Seen(), address, own)
+            async with running(link):
+                await above.has("attached", "n1")
+                await above.has("detached", "n1", within_s=4)
+                await until(lambda: "has expired; renew it" in link.last_error)
+                await until(lambda: "UNAVAILABLE" in link.last_error)
+        assert above.events == [("attached", "n1"), ("detached", "n1")]
+
+    asyncio.run(run())
+
+
+def test_noise_in_the_stream_is_refused_in_words(authority, server, tmp_path):
+    async def run():
+        above = Seen()
+        own = credentials(authority, tmp_path, Role.AGENT, "home/n1")
+        options = channel_options(Role.SCHEDULER)
+        async with (
+            serving(downlinks(above), server) as address,
+            grpc.aio.secure_channel(address, own.channel(), options) as channel,
+        ):
+            call = channel.stream_stream(AGENTS.path)()
+            await call.write(b"\xff" * 100)
+            assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert await call.details() == "100 bytes that are no AgentMessage"
+        assert not above.events
+
+    asyncio.run(run())
+
+
 def test_no_certificate_is_refused(authority, server):
     async def run():
         above = Seen()

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from hyperion.adapters.link.authority import Authority, fingerprint_of, new_request
-from hyperion.adapters.link.certificate import read_certificate, renew_due
-from hyperion.adapters.link.credentials import Credentials, CredentialsError, save
+from hyperion.adapters.link.authority import Authority, new_request
+from hyperion.adapters.link.certificate import fingerprint_of, read_certificate, renew_due
+from hyperion.adapters.link.credentials import Credentials, CredentialsError, pinned, save
 from hyperion.adapters.link.errors import Conflict, Denied, Exhausted, Invalid
 from hyperion.adapters.link.identity import Identity, Role
 from hyperion.adapters.link.tokens import TokenStore, parse_token
@@ -218,6 +218,17 @@ def test_a_token_is_good_once(tmp_path, authority):
     save(tmp_path / "me", key, cert, ca)
     loaded = Credentials.load(tmp_path / "me", int(datetime.now(UTC).timestamp()))
     assert loaded.identity.name == "home/n1"
+
+
+def test_a_joiner_trusts_the_authority_of_its_token_and_no_other(tmp_path, authority):
+    token = authority.new_token("client", "ann", 60)
+    assert pinned(token, authority.ca_pem).get_ca_certs()
+    impostor = Authority.open(tmp_path / "impostor", DOMAIN)
+    with pytest.raises(Denied, match="is not the authority of the join token") as refusal:
+        pinned(token, impostor.ca_pem)
+    assert parse_token(token).secret not in str(refusal.value)
+    with pytest.raises(Invalid, match="no certificate in PEM"):
+        pinned(token, b"")
 
 
 def test_of_many_at_once_one_redeems(authority):

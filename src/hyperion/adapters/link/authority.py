@@ -4,7 +4,6 @@ Loads ``cryptography`` (about 20 MiB), so import it only where certificates are 
 merely use theirs need ``credentials`` alone.
 """
 
-import hashlib
 import ipaddress
 import re
 import secrets
@@ -151,11 +150,6 @@ class Authority:
             )
         )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
-
-
-def fingerprint_of(ca_pem: bytes) -> str:
-    """SHA-256 of a certificate (DER), hex: what a join token pins."""
-    return hashlib.sha256(_parse_certificate(ca_pem).public_bytes(Encoding.DER)).hexdigest()
 
 
 def new_request() -> tuple[bytes, bytes]:

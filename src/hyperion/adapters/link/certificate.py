@@ -5,9 +5,11 @@ Only for certificates from this machine's own files: whom to trust is decided by
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -40,13 +42,15 @@ class Certificate(Struct, frozen=True):
 
 def read_certificate(pem: bytes) -> Certificate:
     """The first certificate of a PEM text; Invalid when there is none or it cannot be read."""
-    match = _PEM.search(pem)
-    if match is None:
-        raise Invalid("this is no certificate in PEM")
     try:
-        return _read_der(base64.b64decode(match.group(1)))
-    except (IndexError, ValueError, StopIteration, RuntimeError, binascii.Error) as error:
+        return _read_der(_der(pem))
+    except (IndexError, ValueError, StopIteration, RuntimeError) as error:
         raise Invalid("this is no X.509 certificate, or one of an unknown form") from error
+
+
+def fingerprint_of(pem: bytes) -> str:
+    """SHA-256 of the first certificate (DER) of a PEM text, hex: what a join token pins."""
+    return hashlib.sha256(_der(pem)).hexdigest()
 
 
 def renew_due(cert_pem: bytes, now_s: int) -> bool:
@@ -54,6 +58,18 @@ def renew_due(cert_pem: bytes, now_s: int) -> bool:
     certificate = read_certificate(cert_pem)
     life_s = certificate.ends_s - certificate.begins_s
     return now_s >= certificate.begins_s + life_s * 2 // 3
+
+
+def _der(pem: bytes) -> bytes:
+    match = _PEM.search(pem)
+    try:
+        return base64.b64decode(match.group(1) if match else b"", validate=False) or _no_pem()
+    except binascii.Error:
+        return _no_pem()
+
+
+def _no_pem() -> NoReturn:
+    raise Invalid("this is no certificate in PEM")
 
 
 def _read_der(der: bytes) -> Certificate:

@@ -12,10 +12,11 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from msgspec import Struct
 
-from hyperion.adapters.link.certificate import Certificate, read_certificate
+from hyperion.adapters.link.certificate import Certificate, fingerprint_of, read_certificate
 from hyperion.adapters.link.errors import Denied, Invalid
 from hyperion.adapters.link.files import write_whole
 from hyperion.adapters.link.identity import Identity, Role, parse_identity, role_host
+from hyperion.adapters.link.tokens import parse_token
 
 KEY, CERTIFICATE, AUTHORITY = "key.pem", "cert.pem", "ca.pem"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -94,6 +95,27 @@ def trusting(ca_pem: bytes) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(cadata=ca_pem.decode())
     return context
+
+
+def pinned(token: str, ca_pem: bytes) -> ssl.SSLContext:
+    """For a joiner: ``trusting`` the authority that its token names, whoever handed out ``ca_pem``.
+
+    Denied when it is another one: then the token must not be shown to that server.
+    """
+    expected, found = parse_token(token).fingerprint, fingerprint_of(ca_pem)
+    if found != expected:
+        raise Denied(
+            f"the server's authority {found[:16]}… is not the authority of the join token"
+            f" ({expected[:16]}…); check the address, or ask for a token of that federation"
+        )
+    return trusting(ca_pem)
+
+
+def certificate_ends_s(context: "Context") -> int | None:
+    """When the caller's certificate expires, seconds since the epoch."""
+    for pem in context.auth_context().get("x509_pem_cert", ()):
+        return read_certificate(pem).ends_s
+    return None
 
 
 def save(directory: Path, key_pem: bytes, cert_pem: bytes, ca_pem: bytes) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 from msgspec import Struct
 
 from hyperion.adapters.link.calls import ANSWER_S, Produce
-from hyperion.adapters.link.credentials import admit
+from hyperion.adapters.link.credentials import admit, certificate_ends_s
 from hyperion.adapters.link.errors import (
     STANDARD,
     Conflict,
@@ -28,6 +29,8 @@ from hyperion.adapters.link.streams import Stream
 
 HELLO_S = 10.0
 MAX_SESSIONS = 10_000
+LONGEST_SESSION_S = 30 * 24 * 3600.0
+"""Then the peer attaches anew, and shows its certificate again."""
 
 PeerProduce = Callable[[str, bytes], AsyncIterator[bytes]]
 """Answers one question of the named peer."""
@@ -152,12 +155,17 @@ class Downlinks:
         }
         stream = self._stream
         session = Session(stream.down, stream.up, methods, self._translation, self._queue_limit)
+        loop = asyncio.get_running_loop()
         late = TimedOut(f"no Hello within {self._hello_s:g} s")
-        patience = asyncio.get_running_loop().call_later(self._hello_s, session.end, late)
+        patience = loop.call_later(self._hello_s, session.end, late)
+        # TLS looks at the certificate once; the session must not outlive it.
+        over = Denied(f"the certificate of {identity} has expired; renew it and attach again")
+        expiry = loop.call_later(_left_s(context), session.end, over)
         try:
             await session.run(read, context.write, deliver)
         finally:
             patience.cancel()
+            expiry.cancel()
             if self._sessions.get(peer) is session:
                 self._leave(peer)
 
@@ -182,3 +190,11 @@ class Downlinks:
         del self._sessions[peer]
         _log.info("%s: detached", peer)
         self._on_detached(peer)
+
+
+def _left_s(context: "grpc.aio.ServicerContext[Any, Any]") -> float:
+    """How long the caller's certificate is still good, or the longest session."""
+    ends_s = certificate_ends_s(context)
+    if ends_s is None:
+        return LONGEST_SESSION_S
+    return min(max(0.0, ends_s - datetime.now(UTC).timestamp()), LONGEST_SESSION_S)

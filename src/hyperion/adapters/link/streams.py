@@ -4,9 +4,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from msgspec import Struct
 
-from hyperion.adapters.link.errors import Exhausted
+from hyperion.adapters.link.errors import Exhausted, Invalid
 from hyperion.adapters.link.identity import Role, role_host
 from hyperion.control.messages import ClusterHello, NodeHello
 from hyperion.wire import codec
@@ -43,8 +44,15 @@ class Direction(Struct, frozen=True):
             yield envelope.SerializeToString()
 
     def unpacked(self, envelope: bytes) -> Iterator[Any]:
-        """Its items; those the contract does not admit are dropped and logged."""
-        for item in self.envelope.FromString(envelope).items:
+        """Its items; those the contract does not admit are dropped and logged.
+
+        Invalid when it is no envelope at all.
+        """
+        try:
+            items = self.envelope.FromString(envelope).items
+        except DecodeError:
+            raise Invalid(f"{len(envelope)} bytes that are no {self.envelope.__name__}") from None
+        for item in items:
             try:
                 message = codec.decode(item)
             except ValueError as error:
@@ -118,4 +126,7 @@ def server_options() -> list[tuple[str, str | int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
+        # Whoever connects and then says nothing is sent away.
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_idle_ms", 300_000),
     ]
