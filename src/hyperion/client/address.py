@@ -23,7 +23,11 @@ class Address(NamedTuple):
     tls: bool = False
     token: str = ""
     ca_path: str = ""
-    """Authorities to trust instead of the system's, PEM."""
+    """A file of authorities to trust instead of the system's, PEM."""
+    ca_pem: str = ""
+    """The same as text."""
+    blind: bool = False
+    """Believe any certificate: only to fetch an authority that is then compared with a pin."""
 
     @property
     def is_local(self) -> bool:

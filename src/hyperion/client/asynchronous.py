@@ -19,6 +19,7 @@ from hyperion.client.reach import (
     SILENCE_S,
     broken,
     caller,
+    check_name,
     not_up,
     tls_context,
 )
@@ -58,6 +59,17 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._idle: list[_Connection] = []
         self._reached = False
+
+    @classmethod
+    def at(cls, address: Address) -> Self:
+        """A client of an address that is known in full."""
+        client = cls(str(address))
+        client.address = address
+        return client
+
+    async def ask(self, call: calls.Call[T]) -> T:
+        """The answer to a call that has no method here."""
+        return await self._call(call)
 
     async def submit(self, spec: calls.Spec) -> str:
         """Keep one job; its id. Raises SpecRefused with every fault of the spec."""
@@ -273,6 +285,11 @@ class _Connection:
                     )
         except OSError as error:
             raise not_up(address, error) from None
+        try:
+            check_name(address, self._writer.get_extra_info("peercert"))
+        except HyperionError:
+            self._writer.close()
+            raise
 
     async def ask(self, request: Request, patience: Patience) -> Whole:
         """One request with its whole answer."""

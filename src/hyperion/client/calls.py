@@ -37,6 +37,7 @@ from hyperion.wire.rest import (
     API_PREFIX,
     JOBS_TYPE,
     PROBLEM_TYPE,
+    AuthorityAnswer,
     BundleAnswer,
     JoinAnswer,
     JoinRequest,
@@ -144,6 +145,10 @@ def join(token: str, request_pem: bytes) -> Call[JoinAnswer]:
 def new_join_token(role: str, name: str, ttl_s: int) -> Call[TokenAnswer]:
     body = TokenRequest(role=role, name=name, ttl_s=ttl_s)
     return Call(_post("/join-tokens", body), TokenAnswer, again=False)
+
+
+def authority() -> Call[AuthorityAnswer]:
+    return Call(_get("/ca"), AuthorityAnswer)
 
 
 def upload(archive: bytes) -> Call[BundleAnswer]:

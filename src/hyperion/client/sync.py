@@ -20,6 +20,7 @@ from hyperion.client.reach import (
     SILENCE_S,
     broken,
     caller,
+    check_name,
     not_up,
     tls_context,
 )
@@ -63,6 +64,17 @@ class Client:
         self._timeout_s = timeout_s
         self._idle: list[_Connection] = []
         self._reached = False
+
+    @classmethod
+    def at(cls, address: Address) -> Self:
+        """A client of an address that is known in full."""
+        client = cls(str(address))
+        client.address = address
+        return client
+
+    def ask(self, call: calls.Call[T]) -> T:
+        """The answer to a call that has no method here."""
+        return self._call(call)
 
     def submit(self, spec: calls.Spec) -> str:
         """Keep one job; its id. Raises SpecRefused with every fault of the spec."""
@@ -319,10 +331,13 @@ def _open(address: Address, timeout_s: float) -> socket.socket:
             raise
         return local
     remote = socket.create_connection((address.host, address.port), timeout_s)
+    remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not address.tls:
         return remote
     try:
-        return tls_context(address).wrap_socket(remote, server_hostname=address.host)
+        secured = tls_context(address).wrap_socket(remote, server_hostname=address.host)
+        check_name(address, secured.getpeercert())
+        return secured
     except BaseException:
         remote.close()
         raise

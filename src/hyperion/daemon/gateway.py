@@ -23,6 +23,7 @@ from hyperion import __version__
 from hyperion.daemon.application import Application
 from hyperion.daemon.clock import WallClock
 from hyperion.daemon.gateway_guard import BODY_PAUSE_S, AsgiApp, Guard
+from hyperion.daemon.gateway_openapi import ViewSchemas
 from hyperion.daemon.gateway_problems import answer
 from hyperion.daemon.gateway_routes import ROUTES
 from hyperion.daemon.gateway_streams import Streams
@@ -46,9 +47,12 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     port: int | None = None
     """0 takes a free one; None is no TCP listener."""
     token: str = ""
-    """Bearer token of the TCP listener. Needed, with TLS, unless ``host`` is loopback."""
+    """Bearer tokens of the TCP listener, one a line. Needed, with TLS, unless ``host`` is
+    loopback."""
     certificate_path: str = ""
     key_path: str = ""
+    ca_path: str = ""
+    """The authority that joiners compare with their pin; by default beside the certificate."""
     max_body_bytes: int = 8 << 20
     max_streams: int = 256
     max_connections: int = 1024
@@ -79,8 +83,16 @@ def build(
         route_handlers=[Router(API_PREFIX, route_handlers=ROUTES)],
         exception_handlers={Exception: answer},
         request_max_body_size=settings.max_body_bytes,
-        state=State({"application": application, "streams": streams, "clock": clock}),
+        state=State(
+            {
+                "application": application,
+                "streams": streams,
+                "clock": clock,
+                "ca_pem": _authority(settings),
+            }
+        ),
         openapi_config=_openapi(),
+        plugins=[ViewSchemas()],
         logging_config=None,
     )
 
@@ -119,7 +131,7 @@ class Gateway:
         guard = Guard(
             self._app,
             settings.token,
-            browsers_shut_out=not settings.token,
+            browsers_shut_out=not settings.token.strip(),
             body_pause_s=settings.body_pause_s,
         )
         await self._listen(listener, guard, settings.certificate_path, settings.key_path)
@@ -242,7 +254,7 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Hyperion-X federation",
         version=__version__,
-        path=API_PREFIX,
+        path="/openapi",  # its 404 page must not answer for /v1
         description="Errors are application/problem+json (RFC 9457) with a remedy.",
         render_plugins=[JsonRenderPlugin()],
         components=Components(
@@ -253,13 +265,24 @@ def _openapi() -> OpenAPIConfig:
     )
 
 
+def _authority(settings: GatewaySettings) -> str:
+    path = settings.ca_path
+    if not path and settings.certificate_path:
+        beside = Path(settings.certificate_path).with_name("ca.pem")
+        path = str(beside) if beside.exists() else ""
+    try:
+        return Path(path).read_text(encoding="ascii") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise GatewayError(f"ca_path: {path} cannot be read: {error}") from None
+
+
 def _check(settings: GatewaySettings) -> None:
     if settings.port is None or is_loopback(settings.host):
         return
     lacking = [
         name
         for name, value in (
-            ("a token", settings.token),
+            ("a token", settings.token.strip()),
             ("a certificate", settings.certificate_path),
             ("its key", settings.key_path),
         )
@@ -274,7 +297,8 @@ def _check(settings: GatewaySettings) -> None:
 
 def _tcp_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named, for only then asyncio sets TCP_NODELAY on what it accepts.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setblocking(False)
     try:

@@ -17,7 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-OPEN_PATHS = frozenset({f"{API_PREFIX}/healthz", f"{API_PREFIX}/join"})
+OPEN_PATHS = frozenset(f"{API_PREFIX}/{name}" for name in ("healthz", "ca", "join"))
 """Open without the bearer token: a probe, and ``join``, whose one-time token is its proof."""
 BODY_PAUSE_S = 30.0
 """The longest silence while a body is being sent."""
@@ -30,7 +30,7 @@ class TooSlow(Exception):
 class Guard:
     """An ASGI app that lets through what may pass.
 
-    With ``token``, each request must bear it. Without one, ``browsers_shut_out`` refuses what only
+    With ``token`` (several, one a line), each request must bear one of them. Without one, ``browsers_shut_out`` refuses what only
     a web page could send: a foreign ``Host`` (DNS rebinding) or ``Origin`` (cross-site requests).
     """
 
@@ -42,7 +42,7 @@ class Guard:
         body_pause_s: float = BODY_PAUSE_S,
     ) -> None:
         self._app = app
-        self._digest = hashlib.sha256(token.encode()).digest() if token else None
+        self._digests = [hashlib.sha256(t.encode()).digest() for t in token.split()]
         self._browsers_shut_out = browsers_shut_out
         self._body_pause_s = body_pause_s
 
@@ -71,10 +71,12 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> ProblemDetails | None:
         headers = {k: v for k, v in scope["headers"] if k in _JUDGED}
-        if self._digest is not None and scope["path"] not in OPEN_PATHS:
+        if self._digests and scope["path"] not in OPEN_PATHS:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             found = hashlib.sha256(given.strip()).digest()
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(found, self._digest):
+            # Every one is compared, so that the time taken does not tell which came near.
+            known = [hmac.compare_digest(found, digest) for digest in self._digests]
+            if scheme.lower() != b"bearer" or not any(known):
                 return problem(
                     401,
                     "the bearer token is wrong" if given else "no bearer token came with this",

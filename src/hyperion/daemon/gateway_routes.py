@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any, Literal
 
-from litestar import Request, delete, get, post, put
+import msgspec
+from litestar import Request, Response, delete, get, post, put
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.response import Stream
 
 from hyperion.daemon.application import Application
-from hyperion.daemon.gateway_openapi import BundleUpload, SpecQuestion, SpecsSubmission
+from hyperion.daemon.gateway_openapi import BundleUpload, SpecQuestion, SpecsSubmission, document
 from hyperion.daemon.gateway_problems import Refusal, declared
 from hyperion.daemon.gateway_specs import jobs_of, one_job_of, refuse_if_all_failed
 from hyperion.daemon.gateway_streams import (
@@ -33,6 +34,7 @@ from hyperion.wire.api import (
 )
 from hyperion.wire.rest import (
     USER_HEADER,
+    AuthorityAnswer,
     BundleAnswer,
     Health,
     JoinAnswer,
@@ -241,6 +243,14 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
+@get("/ca", responses=declared(404), summary="The authority, to compare with a join token's pin")
+async def authority(request: Req) -> AuthorityAnswer:
+    pem: str = request.app.state["ca_pem"]
+    if not pem:
+        raise Refusal(404, "this federation has no authority", "join where it listens with TLS")
+    return AuthorityAnswer(ca_pem=pem)
+
+
 @post(
     "/join",
     status_code=200,
@@ -284,9 +294,15 @@ async def upload(request: Req) -> BundleAnswer:
     return BundleAnswer(workdir=await application_of(request).upload_bundle(request.stream()))
 
 
+@get("/openapi.json", include_in_schema=False)
+async def openapi(request: Req) -> Response[bytes]:
+    return Response(msgspec.json.encode(document(request.app)), media_type="application/json")
+
+
 ROUTES = [
+    openapi,
     submit, plan, list_jobs, show, spec, why, cancel, logs, watch, nodes, cordon,
-    clusters, offers, version, healthz, join, new_join_token, upload,
+    clusters, offers, version, healthz, authority, join, new_join_token, upload,
 ]  # fmt: skip
 
 

@@ -41,6 +41,12 @@ class JoinAnswer(Struct, frozen=True, kw_only=True):
     ca_pem: str
 
 
+class AuthorityAnswer(Struct, frozen=True, kw_only=True):
+    """The federation's authority, PEM; whoever joins compares it with the pin in the token."""
+
+    ca_pem: str
+
+
 class TokenRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Asks for a one-time token that lets ``name`` join as ``role``."""
 

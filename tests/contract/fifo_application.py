@@ -1,0 +1,358 @@
+"""A small real Application for tests of the API: one machine, jobs one after the other.
+
+As a program it serves itself: ``fifo_application.py '{"socket_path": …}' [--dry]`` prints the URL
+once it listens. With ``--dry`` nothing that is submitted is ever run.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hyperion.daemon.application import Conflict, NotFound
+from hyperion.daemon.clock import WallClock
+from hyperion.daemon.gateway import Gateway, GatewaySettings
+from hyperion.model.ids import JobId
+from hyperion.model.job import Job, JobPhase, Secret
+from hyperion.wire.api import (
+    ClusterView,
+    JobChange,
+    JobView,
+    NodeView,
+    OfferView,
+    PlanRow,
+    PlanView,
+    Submitted,
+    VersionView,
+    WhyView,
+)
+
+MAX_LOG_BYTES = 1 << 20
+
+
+class Fifo:
+    """Runs one job at a time, in the order of submission, and tells of it."""
+
+    def __init__(self, dry: bool = False) -> None:
+        self._dry = dry
+        self._clock = WallClock()
+        self._jobs: dict[str, Job] = {}
+        self._views: dict[str, JobView] = {}
+        self._outputs: dict[str, bytes] = {}
+        self._changes: list[JobChange] = []
+        self._news = asyncio.Condition()
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._process: asyncio.subprocess.Process | None = None
+        self._current = ""
+        self._tokens: set[str] = set()
+        self._states = {"n1": "ready", "n2": "ready"}
+
+    async def work(self) -> None:
+        while True:
+            await self._run(await self._queue.get())
+
+    # -- jobs -----------------------------------------------------------------------------------
+
+    async def submit(self, jobs: Sequence[Job]) -> list[Submitted]:
+        answers = []
+        for job in jobs:
+            if job.metadata.get("refuse"):
+                answers.append(
+                    Submitted(id=job.id, error="the queue is full", code="RESOURCE_EXHAUSTED")
+                )
+                continue
+            if job.id not in self._jobs:
+                self._jobs[job.id] = job
+                self._outputs[job.id] = b""
+                await self._tell(_view(job, self._clock.now_ms()))
+                self._queue.put_nowait(job.id)
+            answers.append(Submitted(id=job.id))
+        return answers
+
+    async def plan(self, job: Job) -> PlanView:
+        def row(rank: int, cluster: str, **kw: Any) -> PlanRow:
+            fixed = {
+                "accelerators": "", "instance_type": "", "market": "owned", "usd_per_hour": 0.1,
+                "egress_usd": 0.0, "gco2e_per_hour": 12.5, "latency_ms": 1.0, "score": 0.1 * rank,
+                "chosen": rank == 1, "declared": False, "reason": "cheapest", "joined": True,
+            }  # fmt: skip
+            return PlanRow(rank=rank, cluster=cluster, **{**fixed, **kw})
+
+        return PlanView(
+            job=job.name,
+            policy=job.policy or "balanced",
+            feasible=True,
+            chosen="home",
+            sentence="home wins: it costs least.",
+            rows=(
+                row(1, "home", region="edge/home"),
+                row(2, "", region="aws/us-east-1", instance_type="m6i.large", joined=False,
+                    market="spot", reason="not joined"),
+                row(3, "away", region="gcp/europe-west1", score=None, usd_per_hour=None,
+                    reason="no A100"),
+            ),
+            market_as_of="2025-08-01",
+        )  # fmt: skip
+
+    async def job(self, job_id: str) -> JobView:
+        return self._views[self._found(job_id)]
+
+    async def spec(self, job_id: str) -> Job:
+        job = self._jobs[self._found(job_id)]
+        return msgspec.structs.replace(job, secrets=dict.fromkeys(job.secrets, Secret("***")))
+
+    async def jobs(
+        self,
+        phases: Sequence[str] = (),
+        user: str = "",
+        name: str = "",
+        cluster: str = "",
+        ended: bool = False,
+        limit: int = 1000,
+    ) -> list[JobView]:
+        def wanted(view: JobView) -> bool:
+            over = JobPhase(view.phase).is_terminal
+            return (
+                (view.phase in phases if phases else ended or not over)
+                and user in {"", view.user}
+                and name in {"", view.name}
+                and cluster in {"", view.cluster}
+            )
+
+        return [v for v in reversed(self._views.values()) if wanted(v)][:limit]
+
+    async def why(self, job_id: str) -> WhyView:
+        view = await self.job(job_id)
+        return WhyView(
+            id=view.id,
+            phase=view.phase,
+            sentences=("home was the cheapest of 2 places.",),
+            plan=await self.plan(self._jobs[view.id]),
+            refusals={"no A100": 1},
+            queue_position=None,
+        )
+
+    async def cancel(self, job_id: str, by: str) -> JobView:
+        view = await self.job(job_id)
+        if JobPhase(view.phase).is_terminal:
+            return view
+        if self._current == view.id and self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        return await self._change(view.id, phase="cancelled", reason=f"cancelled by {by or '?'}")
+
+    async def logs(
+        self, job_id: str, rank: int | None, follow: bool, tail_lines: int | None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        name = self._found(job_id)
+        ranks = range(self._views[name].replicas) if rank is None else [rank]
+        output = self._outputs[name]
+        if tail_lines is not None:
+            output = b"".join(output.splitlines(keepends=True)[-tail_lines:] if tail_lines else [])
+        sent = len(self._outputs[name])
+        for each in ranks:
+            yield each, output
+        while follow and not JobPhase(self._views[name].phase).is_terminal:
+            async with self._news:
+                await self._news.wait()
+            output, sent = self._outputs[name][sent:], len(self._outputs[name])
+            for each in ranks if output else ():
+                yield each, output
+
+    async def watch(self, job_id: str | None = None, after: int = 0) -> AsyncIterator[JobChange]:
+        only = self._found(job_id) if job_id else None
+        if not after:
+            for view in list(self._views.values()):
+                if only in {None, view.id}:
+                    yield JobChange(sequence=len(self._changes), at_ms=0, job=view)
+            after = len(self._changes)
+        while True:
+            async with self._news:
+                while len(self._changes) <= after:
+                    await self._news.wait()
+            for change in self._changes[after:]:
+                after = change.sequence
+                if only in {None, change.job.id}:
+                    yield change
+
+    # -- the rest -------------------------------------------------------------------------------
+
+    async def nodes(self, cluster: str = "") -> list[NodeView]:
+        return [self._node(name) for name in self._states] if cluster in {"", "home"} else []
+
+    async def clusters(self) -> list[ClusterView]:
+        return [
+            ClusterView(
+                id="home", region="edge/home", state="ready", nodes=2, gpus="", gpus_free="",
+                cpus=4, cpus_free=3, waiting=self._queue.qsize(), running=bool(self._current),
+                usd_per_hour=0.1, gco2e_per_kwh=300, declared=False, version="0", heard_ms_ago=10,
+            )
+        ]  # fmt: skip
+
+    async def offers(
+        self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
+    ) -> list[OfferView]:
+        all_of_them = [
+            OfferView(
+                region=place, instance_type="p4d.24xlarge", accelerators="A100:8", cpus=96,
+                memory_gib=1152, market=kind, usd_per_hour=price, usd_per_gpu_hour=price / 8,
+                gco2e_per_kwh=380, as_of="2025-08-01", source="test",
+            )
+            for place, kind, price in (
+                ("aws/us-east-1", "spot", 9.8), ("aws/us-east-1", "on-demand", 32.77),
+                ("aws/eu-west-1", "on-demand", 35.4),
+            )
+        ]  # fmt: skip
+        return [
+            offer
+            for offer in all_of_them
+            if offer.region.startswith(region)
+            and market in {"", offer.market}
+            and offer.accelerators.startswith(accelerators)
+        ][:limit]
+
+    async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
+        name = node.removeprefix("home/")
+        if name not in self._states:
+            raise NotFound(f"no node {node}")
+        self._states[name] = "draining" if drain else "cordoned" if cordon else "ready"
+        return self._node(name)
+
+    async def version(self) -> VersionView:
+        return VersionView(
+            version="0.1.0", api="v1", python="3", started_at_ms=1, trust_domain="test"
+        )
+
+    async def join(self, token: str, request_pem: bytes) -> tuple[bytes, bytes]:
+        if token not in self._tokens:
+            raise Conflict("this token is unknown or was used")
+        self._tokens.remove(token)
+        return b"CERTIFICATE " + hashlib.sha256(request_pem).hexdigest().encode(), b"CA"
+
+    async def new_join_token(self, role: str, name: str, ttl_s: int) -> str:
+        token = hashlib.sha256(f"{role}/{name}/{len(self._tokens)}".encode()).hexdigest()
+        self._tokens.add(token)
+        return token
+
+    async def upload_bundle(self, chunks: AsyncIterator[bytes]) -> str:
+        digest = hashlib.sha256()
+        async for chunk in chunks:
+            digest.update(chunk)
+        return f"bundle:sha256:{digest.hexdigest()}"
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    async def _run(self, name: str) -> None:
+        if self._views[name].phase != "queued":
+            return
+        job = self._jobs[name]
+        self._current = name
+        await self._change(
+            name, phase="running", cluster="home", region="edge/home", nodes=("n1",),
+            started_at_ms=self._clock.now_ms(),
+        )  # fmt: skip
+        code = 0 if self._dry else await self._execute(job)
+        self._current = ""
+        if self._views[name].phase == "running":
+            await self._change(
+                name,
+                phase="failed" if code else "succeeded",
+                reason=f"exit code {code}" if code else "",
+                exit_code=code,
+            )
+
+    async def _execute(self, job: Job) -> int:
+        self._process = await asyncio.create_subprocess_exec(
+            *(job.command or ("sh", "-c", job.run)),
+            cwd=job.workdir if job.workdir.startswith("/") else None,
+            env={**os.environ, **job.envs, **{k: s.value for k, s in job.secrets.items()}},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        while chunk := await self._process.stdout.read(4096):
+            async with self._news:
+                self._outputs[job.id] = (self._outputs[job.id] + chunk)[-MAX_LOG_BYTES:]
+                self._news.notify_all()
+        return await self._process.wait()
+
+    async def _change(self, name: str, **changes: Any) -> JobView:
+        view = msgspec.structs.replace(self._views[name], **changes)
+        if JobPhase(view.phase).is_terminal:
+            view = msgspec.structs.replace(view, ended_at_ms=self._clock.now_ms())
+        await self._tell(view)
+        return view
+
+    async def _tell(self, view: JobView) -> None:
+        async with self._news:
+            self._views[view.id] = view
+            now_ms = self._clock.now_ms()
+            self._changes.append(JobChange(sequence=len(self._changes) + 1, at_ms=now_ms, job=view))
+            self._news.notify_all()
+
+    def _found(self, wanted: str) -> JobId:
+        if wanted in self._jobs:
+            return JobId(wanted)
+        named = [n for n, job in self._jobs.items() if job.name == wanted]
+        if named:
+            return JobId(named[-1])
+        prefixed = [n for n in self._jobs if wanted and n.startswith(wanted)]
+        if len(prefixed) == 1:
+            return JobId(prefixed[0])
+        raise NotFound(f"no job {wanted}")
+
+    def _node(self, name: str) -> NodeView:
+        return NodeView(
+            id=name, cluster="home", region="edge/home", state=self._states[name], gpu_type="",
+            gpus=0, gpus_free=0, cpus=2, cpus_free=1.5, memory_mib=4096, memory_free_mib=2048,
+            replicas=1, declared=("accelerators",) if name == "n2" else (), instance_type="",
+            market="owned", usd_per_hour=0.05, labels={"zone": "attic"}, taints=(),
+            abilities={"cgroup": "v2"}, version="0.1.0", address="127.0.0.1", heard_ms_ago=900,
+            metrics={"cpu_percent": 12.5, "memory_used_mb": 2048.0, "memory_total_mb": 4096.0},
+        )  # fmt: skip
+
+
+def _view(job: Job, now_ms: int) -> JobView:
+    return JobView(
+        id=job.id, name=job.name, user=job.user, phase="queued", reason="waits for its turn",
+        priority=job.priority.name, framework=job.framework.value, replicas=job.replicas,
+        resources="cpus:1", cluster="", region="", nodes=(), exit_code=None, restarts=0,
+        generation=1, submitted_at_ms=now_ms, started_at_ms=0, ended_at_ms=0, usd_per_hour=0.1,
+        usd=0.01, gco2e=1.5,
+    )  # fmt: skip
+
+
+def _memory() -> list[str]:
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return [line for line in rollup.splitlines() if line.startswith(("Pss:", "Rss:"))]
+
+
+async def main(settings: GatewaySettings, dry: bool) -> None:
+    application = Fifo(dry)
+    gateway = Gateway(application, settings)
+    await gateway.start()
+    worker = asyncio.create_task(application.work())
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    if os.environ.get("FIFO_PSS"):
+        print(_memory(), file=sys.stderr)
+    print(gateway.url or settings.socket_path, flush=True)
+    await stopped.wait()
+    worker.cancel()
+    await gateway.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(
+        main(msgspec.json.decode(sys.argv[1], type=GatewaySettings), "--dry" in sys.argv[2:])
+    )
