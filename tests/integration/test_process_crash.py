@@ -169,6 +169,7 @@ async def take_up(directory):
     await held.launch(order(0, f"touch {directory}/ran"))
     async with asyncio.timeout(20):
         await over.wait()
+    assert await held.sweep([AllocationId("job.1-1.0")]) == []
     await held.close()
     return heard
 
