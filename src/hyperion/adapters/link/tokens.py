@@ -15,7 +15,9 @@ from hyperion.adapters.link.files import locked, sync_directory, write_whole
 from hyperion.adapters.link.identity import Identity
 
 _TOKEN = re.compile(r"hx1\.([0-9a-f]{64})\.([0-9a-f]{16})\.([A-Za-z0-9_-]{43})", re.ASCII)
-_REFUSED = "the join token is unknown, used or expired; ask for a new one with: hyperion join --new"
+_REFUSED = (
+    "the join token is unknown, used or expired; an admin makes one with: hyperion token create"
+)
 MAX_TTL_S = 7 * 24 * 3600
 
 
