@@ -128,6 +128,7 @@ def test_every_replica_runs_once_however_often_the_agent_is_killed(tmp_path, use
     wanted = {f"job.1-1.{n}": [[wanted_code(n), True]] for n in range(REPLICAS)}
     assert ends == wanted, f"seed {SEED}"
     assert left == {}
+    assert list(Path("/sys/fs/cgroup").glob(f"*/hyperion-{runtime(tmp_path).id}")) == []
 
 
 def wait_until(condition, what):

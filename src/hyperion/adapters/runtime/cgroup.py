@@ -132,7 +132,9 @@ class Cgroups:
         if self._track is None:
             return []
         with contextlib.suppress(OSError):
-            return [x.name for x in os.scandir(self._track.path) if x.is_dir()]
+            return [
+                x.name for x in os.scandir(self._track.path) if x.is_dir() and x.name != ".probe"
+            ]
         return []
 
     def abilities(self) -> dict[str, str]:
@@ -310,7 +312,7 @@ def _hand_down(parent: str, base: str) -> frozenset[str]:
 
 def _usable(base: str) -> str | None:
     """Make ``base`` and see with a real process whether it can be moved below it."""
-    probe = f"{base}/probe.{os.getpid()}"
+    probe = f"{base}/.probe"  # no replica can have this name
     try:
         os.makedirs(probe, exist_ok=True)
     except OSError:
