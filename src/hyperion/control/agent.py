@@ -85,9 +85,7 @@ class Agent:
         for path in self._dirty:
             kind, name = split(path)
             entity: Struct | None = (
-                self.replicas.get(AllocationId(name))
-                if kind == "replica"
-                else self.marks.get(name)
+                self.replicas.get(AllocationId(name)) if kind == "replica" else self.marks.get(name)
             )
             out[path] = None if entity is None else msgspec.json.encode(entity)
         self._dirty.clear()
@@ -116,7 +114,7 @@ class Agent:
 
     # -- decisions ------------------------------------------------------------------------------
 
-    def _decide(self, event: m.AgentEvent, now_ms: int) -> _Decisions:  # noqa: PLR0912
+    def _decide(self, event: m.AgentEvent, now_ms: int) -> _Decisions:
         match event:
             case m.Run() | m.Prepare():
                 yield from self._take_order(event, now_ms)
@@ -240,7 +238,9 @@ class Agent:
         if not self._may_run(now_ms):
             yield from self._fence(now_ms)
         if self.attached:
-            for id in [x for x, sent_ms in self._unacknowledged.items() if self._due(x, sent_ms, now_ms)]:
+            for id in [
+                x for x, sent_ms in self._unacknowledged.items() if self._due(x, sent_ms, now_ms)
+            ]:
                 yield from self._tell(id, now_ms)
         for name in [n for n, k in self.marks.items() if now_ms - k.at_ms > self.times.mark_ms]:
             yield r.MarkDropped(name)
@@ -305,13 +305,13 @@ def _carry_out(order: m.Run | m.Prepare) -> m.AgentCommand:
 
 def _end(replica: r.Replica, event: m.ReplicaExited) -> tuple[S, str]:
     """What an exit means depends on whether anybody had asked for it."""
-    if replica.state is S.STOPPING and not event.by_itself:
+    if event.by_itself and event.exit_code is not None:
+        return (S.SUCCEEDED, "") if event.exit_code == 0 else (S.FAILED, event.reason)
+    if replica.state is S.STOPPING:
         if replica.fenced:
             return S.LOST, replica.reason
         return S.STOPPED, event.reason or replica.reason
-    if event.exit_code == 0:
-        return S.SUCCEEDED, ""
-    if event.exit_code is not None or event.never_ran:
+    if event.never_ran:
         return S.FAILED, event.reason
     return S.LOST, event.reason or "its processes vanished"
 

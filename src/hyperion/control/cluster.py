@@ -242,9 +242,7 @@ class ClusterMachine:
             yield from self._arrive(known, after, reason, now_ms, **more)
 
     def _order_stop(self, a: Allocation, job: Job, now_ms: int) -> _Decisions:
-        stopping = replace(
-            a, state=S.STOPPING, generation=a.generation + 1, ordered_at_ms=now_ms
-        )
+        stopping = replace(a, state=S.STOPPING, generation=a.generation + 1, ordered_at_ms=now_ms)
         yield r.AllocationMoved(stopping)
         self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
         yield m.SendToNode(a.node, gang.stop_order(stopping, job))

@@ -40,7 +40,7 @@ class ClusterState:
 
     # -- the fold -------------------------------------------------------------------------------
 
-    def apply(self, record: Struct) -> None:  # noqa: PLR0912 - one case per record
+    def apply(self, record: Struct) -> None:
         match record:
             case r.AllocationPlaced(a) | r.AllocationMoved(a):
                 self._put_allocation(a)
@@ -67,7 +67,9 @@ class ClusterState:
                 self._dirty.add(key("mark", name))
             case r.NodeAdmitted(node):
                 old = self.nodes.get(node.id)
-                entry = r.NodeEntry(node=node) if old is None else replace(old, node=node, lost=False)
+                entry = (
+                    r.NodeEntry(node=node) if old is None else replace(old, node=node, lost=False)
+                )
                 self._put_node(entry)
                 self._dirty.add(key("node", node.id))
             case r.NodeMarked(node_id, cordoned, draining, lost, at_ms):
@@ -152,9 +154,7 @@ class ClusterState:
     def federated_active(self) -> list[JobId]:
         if not self.active_jobs:
             return []
-        return [
-            j for j, x in self.jobs.items() if x.federated and not x.status.phase.is_terminal
-        ]
+        return [j for j, x in self.jobs.items() if x.federated and not x.status.phase.is_terminal]
 
     def has_ready_nodes(self) -> bool:
         return any(not e.lost and n not in self._silent for n, e in self.nodes.items())
@@ -293,5 +293,3 @@ def _accepted(record: r.JobAccepted) -> r.ClusterJob:
         order=record.order,
         status=r.JobStatus(generation=record.generation, version=record.version),
     )
-
-

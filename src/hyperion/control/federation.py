@@ -102,10 +102,12 @@ class Federation:
         for id, entry in self.state.clusters.items():
             if not entry.lost:  # it may hold a lease granted just before the restart
                 self.peers[id] = Peer(now_ms, now_ms + self._lease_ms)
-        for id, known in self.state.jobs.items():
+        for job, known in self.state.jobs.items():
             status = known.status
-            if not status.phase.is_terminal and status.answered < status.generation:
-                self._unanswered[id] = now_ms
+            if status.cluster and not status.phase.is_terminal:
+                self._heard_ms[job] = now_ms
+                if status.answered < status.generation:
+                    self._unanswered[job] = now_ms
 
     def writes(self) -> dict[str, bytes | None]:
         return self.state.writes()

@@ -60,9 +60,7 @@ class WaitingQueue:
         """Whether anybody waits in a shape that is not blocked and whose time has come."""
         return any(
             shape not in self.blocked
-            and any(
-                self._waiting[j].not_before_ms <= now_ms for _, j in heap if j in self._waiting
-            )
+            and any(self._waiting[j].not_before_ms <= now_ms for _, j in heap if j in self._waiting)
             for shape, heap in self._by_shape.items()
         )
 

@@ -26,9 +26,7 @@ def never_twice(executions: Iterable[Execution]) -> None:
             )
 
 
-def every_job_ended(
-    jobs: Mapping[JobId, FederatedJob], asked: Mapping[JobId, Arrival]
-) -> None:
+def every_job_ended(jobs: Mapping[JobId, FederatedJob], asked: Mapping[JobId, Arrival]) -> None:
     """Each submitted job is known, and has ended in a way that its fate allows."""
     for id, arrival in asked.items():
         assert id in jobs, f"{id} was lost"
@@ -40,9 +38,7 @@ def every_job_ended(
             assert 1 in arrival.exit_codes, f"{id} failed without cause: {status.reason}"
 
 
-def success_ran_whole(
-    jobs: Mapping[JobId, FederatedJob], executions: Iterable[Execution]
-) -> None:
+def success_ran_whole(jobs: Mapping[JobId, FederatedJob], executions: Iterable[Execution]) -> None:
     """A job that succeeded had, on every rank, one run to its own end with exit code 0; at most."""
     good: dict[tuple[JobId, int], int] = {}
     for x in executions:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from hyperion.model.ids import JobId
+from hyperion.model.ids import JobId, UserId
 from hyperion.model.job import Job, Priority, Restart
 from hyperion.model.resources import ResourceRequest
 
@@ -28,7 +28,7 @@ def arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
             at_ms=at_ms,
             job=Job(
                 id=JobId(f"j{n:04}"),
-                user="sim",
+                user=UserId("sim"),
                 command=("true",),
                 replicas=dice.choice((1, 1, 1, 2, 4)),
                 priority=dice.choice((Priority.BATCH, Priority.BATCH, Priority.LATENCY_CRITICAL)),

@@ -42,10 +42,13 @@ _CLUSTER_TIMES = ClusterTimes(
     refresh_ms=5000,
     silent_ms=15_000,
     fence_before_ms=1500,
-
 )
 _FEDERATION_TIMES = FederationTimes(
-    cluster_lease_ms=10_000, node_lease_ms=6000, resend_ms=1000, silent_ms=15_000, reconsider_ms=2000
+    cluster_lease_ms=10_000,
+    node_lease_ms=6000,
+    resend_ms=1000,
+    silent_ms=15_000,
+    reconsider_ms=2000,
 )
 _REGIONS = ("aws/us-east-1", "gcp/europe-west1", "edge/home")
 MARKET = MarketView(
@@ -332,9 +335,7 @@ class World:
         def ask() -> None:
             self.asked[job.id] = arrival
             if ("submit", job.id) not in self.answered:
-                self.deliver(
-                    self.processes["federation"], m.JobSubmitted(job=job, token=1)
-                )
+                self.deliver(self.processes["federation"], m.JobSubmitted(job=job, token=1))
                 self.after(1500, ask)
 
         def cancel() -> None:

@@ -3,8 +3,8 @@
 # Descriptor 9 carries the lock that keeps it single; children must not inherit it.
 # Ends when the directory is gone, or when the agent is gone and no replica is left.
 directory=$1 runtime=$2 boot=$3
-tick_s=2
-late_ms=1000
+tick_s=1
+late_ms=0
 reason='the lease ended while the agent was away'
 trap '' HUP INT TERM
 cd / || exit 1

@@ -1,0 +1,162 @@
+"""hyperiond: the agent of one node. Wires the machine to its runtime, store and scheduler."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hyperion import __version__
+from hyperion.adapters.link.credentials import Credentials
+from hyperion.adapters.link.streams import AGENTS
+from hyperion.adapters.link.uplink import Uplink
+from hyperion.adapters.runtime.process import ProcessRuntime
+from hyperion.adapters.telemetry.host import HostTelemetry
+from hyperion.control import messages as m
+from hyperion.control.agent import Agent, AgentTimes
+from hyperion.daemon import questions as q
+from hyperion.daemon.bundles import Bundles
+from hyperion.daemon.clock import WallClock
+from hyperion.daemon.driver import Driver
+from hyperion.daemon.node import describe
+from hyperion.daemon.observe import start_logging
+from hyperion.daemon.running import Tasks, run, together
+from hyperion.daemon.settings import AgentSettings
+from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace, ready
+from hyperion.model.ids import AllocationId
+from hyperion.ports import Surroundings
+from hyperion.wire.environment import surroundings
+from hyperion.wire.relay import Measured
+
+_log = logging.getLogger("hyperion.agent")
+
+
+def main(settings: AgentSettings) -> int:
+    """Run the agent until SIGTERM; replicas run on after it."""
+    start_logging(settings.log_level, settings.log_format, daemon="agent")
+    return run(lambda stop: AgentDaemon(settings).serve(stop))
+
+
+class AgentDaemon:
+    def __init__(self, settings: AgentSettings) -> None:
+        self.settings = settings
+        self.clock = WallClock()
+        self.directory = Path(settings.state_dir)
+        self.credentials: Credentials = load_credentials(Path(settings.credentials), "agent")
+        self.telemetry = HostTelemetry(self.directory)
+        self.node = describe(settings, self.telemetry.capacity(), __version__)
+        self.bundles = Bundles(self.directory / "bundles", self._fetch)
+        self.runtime = ProcessRuntime(
+            self.directory / "runtime",
+            self._surround,
+            self.node.address,
+            node=self.node.id,
+            fetch=self.bundles.get,
+            log_limit_bytes=settings.log_limit_mib << 20,
+            log_files=settings.log_files,
+            use_cgroups=settings.cgroups,
+        )
+        self.tasks = Tasks()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        settings = self.settings
+        store = open_store(self.directory / "agent.db", settings)
+        await self.runtime.start(self._heard)
+        node = msgspec.structs.replace(self.node, abilities=dict(self.runtime.abilities()))
+        self.machine = Agent(
+            node,
+            AgentTimes(
+                heartbeat_ms=settings.heartbeat_ms,
+                resend_ms=settings.resend_ms,
+                refresh_ms=settings.refresh_ms,
+            ),
+        )
+        remaining_ms = self.runtime.recover_lease()
+        if remaining_ms is not None:
+            lease = m.LeaseRecovered(remaining_ms=remaining_ms)
+            self.machine.handle(lease, self.clock.now_ms())
+        self.driver = Driver(self.machine, store, self.clock, self._perform, pace(settings))
+        self.uplink = Uplink(
+            AGENTS,
+            settings.scheduler,
+            lambda: self.credentials,
+            on_attached=lambda: self.driver.note(m.SchedulerAttached()),
+            on_message=self.driver.note,
+            on_detached=lambda: None,
+            translation=TRANSLATION,
+        )
+        self.uplink.serve(q.LOGS, self._logs)
+        self.driver.recover()
+        unknown = await self.runtime.sweep(list(self.machine.replicas))
+        if unknown:
+            _log.warning("killed %d replicas that no order accounts for", len(unknown))
+        ready(settings)
+        try:
+            await together(stop, self.driver.run(), self.uplink.run(), self._measure())
+        finally:
+            if settings.stop_replicas:
+                await self._stop_replicas()
+            await self.tasks.end()
+            await self.runtime.close()
+            self.telemetry.close()
+            store.close()
+
+    def _heard(self, event: Any) -> None:
+        self.driver.note(event)
+
+    def _perform(self, command: m.AgentCommand) -> None:
+        match command:
+            case m.SendToScheduler(message):
+                self.uplink.send(message)
+            case m.LaunchReplica(order):
+                self.tasks.begin(self.runtime.launch(order), f"launching {order.allocation}")
+            case m.PrepareReplica(order):
+                self.tasks.begin(self.runtime.prepare(order), f"preparing {order.allocation}")
+            case m.KillReplica(allocation, grace_ms):
+                self.tasks.begin(self.runtime.kill(allocation, grace_ms), f"stopping {allocation}")
+            case m.DropReplica(allocation):
+                self.tasks.begin(self.runtime.drop(allocation), f"dropping {allocation}")
+            case m.KeepLease(remaining_ms):
+                self.runtime.keep_lease(remaining_ms)
+
+    def _surround(self, order: m.Run, directory: str, port: int) -> Surroundings:
+        settings = self.settings
+        return surroundings(
+            order,
+            directory,
+            port,
+            cluster=settings.cluster,
+            region=settings.region,
+            node=self.node.id,
+            address=self.node.address,
+            real_gpus=bool(self.node.capacity.gpus) and "accelerators" not in self.node.declared,
+            interface=settings.interface,
+        )
+
+    async def _stop_replicas(self) -> None:
+        """The machine is not told: to the cluster they are lost, and so run again elsewhere."""
+        grace_ms = self.settings.stop_grace_ms
+        live = [id for id, x in self.machine.replicas.items() if not x.state.is_terminal]
+        kills = (self.runtime.kill(id, grace_ms) for id in live)
+        async with asyncio.timeout(2 * grace_ms / 1000 + 5):
+            await asyncio.gather(*kills, return_exceptions=True)
+
+    async def _logs(self, body: bytes) -> AsyncIterator[bytes]:
+        asked = msgspec.json.decode(body, type=q.ReadLogs)
+        pieces = self.runtime.logs(AllocationId(asked.allocation), asked.follow, asked.tail_lines)
+        async for piece in pieces:
+            yield piece
+
+    async def _fetch(self, digest: str) -> AsyncIterator[bytes]:
+        async for piece in self.uplink.call(q.BUNDLE, msgspec.json.encode(q.GetBundle(digest))):
+            yield piece
+
+    async def _measure(self) -> None:
+        """Once a second, what this machine is doing."""
+        while True:
+            await asyncio.sleep(self.settings.telemetry_ms / 1000)
+            if self.uplink.attached:
+                reading = self.telemetry.read(self.clock.now_ms())
+                self.uplink.send(Measured(self.node.id, reading))

@@ -1,0 +1,373 @@
+"""The federation's API over its machine: asks the driver, reads the state, relays to clusters."""
+
+import asyncio
+import platform
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from hyperion import __version__
+from hyperion.control.federation import Federation
+from hyperion.control.messages import Answer, JobCancelRequested, JobSubmitted
+from hyperion.control.records import FederatedJob, FederatedJobAccepted, FederatedJobMoved
+from hyperion.daemon import questions as q
+from hyperion.daemon import views
+from hyperion.daemon.application import Conflict, Exhausted, NotFound, Unavailable
+from hyperion.daemon.bundles import Bundles
+from hyperion.daemon.driver import Driver
+from hyperion.daemon.history import History
+from hyperion.model.checks import check
+from hyperion.model.cluster import ClusterLoad
+from hyperion.model.ids import ClusterId, JobId
+from hyperion.model.job import Job, Secret
+from hyperion.model.market import Offer
+from hyperion.placement import choice, explain, ranking
+from hyperion.ports import Clock
+from hyperion.wire import spec
+from hyperion.wire.api import (
+    ClusterView,
+    JobChange,
+    JobView,
+    NodeView,
+    OfferView,
+    PlanView,
+    Submitted,
+    VersionView,
+    WhyView,
+)
+
+CATALOGUE_ROWS = 12
+ASK_S = 3.0
+"""How long a cluster may take to answer a question; the others' answers are shown all the same."""
+WATCHERS_MAX = 512
+_ERRORS = {"not_found": NotFound, "conflict": Conflict, "exhausted": Exhausted}
+
+
+class Clusters(Protocol):
+    """The open streams to the schedulers."""
+
+    @property
+    def peers(self) -> list[str]: ...
+
+    def call(self, peer: str, method: str, body: bytes = b"") -> AsyncIterator[bytes]: ...
+
+
+class Enrolment(Protocol):
+    """Who signs certificates."""
+
+    def new_token(self, role: str, name: str, ttl_s: int) -> str: ...
+
+    def redeem(self, token: str, csr_pem: bytes) -> tuple[bytes, bytes]: ...
+
+
+class FederationApplication:
+    """See ``application.Application``, whose shape this has."""
+
+    def __init__(
+        self,
+        machine: Federation,
+        driver: Driver,
+        clusters: Clusters,
+        bundles: Bundles,
+        enrolment: Callable[[], Enrolment],
+        clock: Clock,
+        trust_domain: str,
+    ) -> None:
+        self._machine = machine
+        self._driver = driver
+        self._clusters = clusters
+        self._bundles = bundles
+        self._enrolment = enrolment
+        self._clock = clock
+        self._trust_domain = trust_domain
+        self._started_at_ms = clock.now_ms()
+        self._history = History()
+        driver.subscribe(self._note)
+
+    # -- jobs -----------------------------------------------------------------------------------
+
+    async def submit(self, jobs: Sequence[Job]) -> list[Submitted]:
+        for job in jobs:
+            faults = check(job)
+            if faults:
+                raise spec.SpecError(spec.problems(faults), job.id)
+        makes = [lambda token, job=job: JobSubmitted(job, token) for job in jobs]
+        answers = await self._driver.ask_all(makes)
+        return [Submitted(id=a.job, error=a.error, code=a.code) for a in answers]
+
+    async def plan(self, job: Job) -> PlanView:
+        faults = check(job)
+        if faults:
+            raise spec.SpecError(spec.problems(faults), job.id)
+        machine = self._machine
+        planned = machine.plan(job)
+        policy = ranking.policy(planned.policy)
+        regions = {c.cluster.region for c in machine.fleet if c.reachable}
+        offers = choice.catalogue(job, machine.market, policy, CATALOGUE_ROWS, regions)
+        chosen = planned.chosen
+        _, rows = explain.decision(job, (*planned.places, *offers), chosen, planned.policy)
+        joined = len(planned.places)
+        shown = replace(planned, rows=rows[:joined])
+        return views.plan_view(job.id, shown, rows[joined:], machine.market.as_of)
+
+    async def job(self, job_id: str) -> JobView:
+        return views.job_view(self._machine, self._find(job_id), self._clock.now_ms())
+
+    async def spec(self, job_id: str) -> Job:
+        job = self._find(job_id).job
+        names = self._machine.state.secrets.get(job.id, {})
+        return replace(job, secrets={name: Secret("***") for name in names})
+
+    async def jobs(
+        self,
+        phases: Sequence[str] = (),
+        user: str = "",
+        name: str = "",
+        cluster: str = "",
+        ended: bool = False,
+        limit: int = 1000,
+    ) -> list[JobView]:
+        found: list[FederatedJob] = []
+        for known in reversed(self._machine.state.jobs.values()):
+            status = known.status
+            phase = status.phase.value
+            if phase not in phases if phases else status.phase.is_terminal and not ended:
+                continue
+            if (user and known.job.user != user) or (name and known.job.name != name):
+                continue
+            if cluster and status.cluster != cluster:
+                continue
+            found.append(known)
+            if len(found) >= limit:
+                break
+        now_ms = self._clock.now_ms()
+        found.sort(key=lambda k: -k.order)
+        return [views.job_view(self._machine, known, now_ms) for known in found]
+
+    async def why(self, job_id: str) -> WhyView:
+        known = self._find(job_id)
+        view = views.why_view(self._machine, known, self._machine.state.decisions.get(known.job.id))
+        status = known.status
+        if status.cluster and not status.phase.is_terminal:
+            with suppress(NotFound, Unavailable, TimeoutError):
+                body = await self._ask(status.cluster, q.EXPLAIN, q.Explain(known.job.id))
+                more = msgspec.json.decode(body, type=q.Explanation)
+                view = replace(
+                    view,
+                    sentences=(*view.sentences, *more.sentences),
+                    refusals=more.refusals,
+                    queue_position=more.queue_position,
+                )
+        return view
+
+    async def cancel(self, job_id: str, by: str) -> JobView:
+        id = self._find(job_id).job.id
+        _raise(await self._driver.ask(lambda token: JobCancelRequested(id, by, token)))
+        return await self.job(id)
+
+    async def logs(
+        self, job_id: str, rank: int | None, follow: bool, tail_lines: int | None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        known = self._find(job_id)
+        if rank is not None and not 0 <= rank < known.job.replicas:
+            last = known.job.replicas - 1
+            raise NotFound(f"job {known.job.id} has ranks 0 to {last}, not {rank}")
+        ranks = range(known.job.replicas) if rank is None else (rank,)
+        known = await self._once_placed(known, follow)
+        if not known.status.cluster:
+            return
+        pieces = self._merge(known, ranks, follow, tail_lines)
+        async with aclosing(pieces):  # type: ignore[type-var]
+            async for piece in pieces:
+                yield piece
+
+    async def watch(self, job_id: str | None = None, after: int = 0) -> AsyncIterator[JobChange]:
+        if self._history.watchers >= WATCHERS_MAX:
+            raise Exhausted(f"{WATCHERS_MAX} watchers are connected; try again later")
+        only = self._find(job_id).job.id if job_id else None
+        if after == 0:
+            after = self._history.newest
+            now_ms = self._clock.now_ms()
+            for known in list(self._machine.state.jobs.values()):
+                if only in (None, known.job.id) and (only or not known.status.phase.is_terminal):
+                    view = views.job_view(self._machine, known, now_ms)
+                    yield JobChange(sequence=after, at_ms=now_ms, job=view)
+        async for change in self._history.follow(after, lambda job: only in (None, job.id)):
+            yield change
+
+    # -- places ---------------------------------------------------------------------------------
+
+    async def nodes(self, cluster: str = "") -> list[NodeView]:
+        if cluster and ClusterId(cluster) not in self._machine.state.clusters:
+            raise NotFound(f"no cluster {cluster}; hyperion clusters lists them")
+        asked = [c for c in self._clusters.peers if cluster in ("", c)]
+        bodies = await asyncio.gather(
+            *(self._ask(c, q.NODES, None) for c in asked), return_exceptions=True
+        )
+        found: list[NodeView] = []
+        for body in bodies:
+            if isinstance(body, bytes):
+                found += msgspec.json.decode(body, type=list[NodeView])
+        return sorted(found, key=lambda n: (n.cluster, n.id))
+
+    async def clusters(self) -> list[ClusterView]:
+        machine, now_ms = self._machine, self._clock.now_ms()
+        return [
+            views.cluster_view(
+                entry.cluster,
+                machine.loads.get(id, _NO_LOAD),
+                machine.peers.get(id),
+                entry.lost,
+                machine.market,
+                now_ms,
+            )
+            for id, entry in sorted(machine.state.clusters.items())
+        ]
+
+    async def offers(
+        self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
+    ) -> list[OfferView]:
+        kind, _, count = accelerators.partition(":")
+
+        def wanted(o: Offer) -> bool:
+            return (
+                (not kind or o.gpu_type.lower() == kind.lower())
+                and (not count or str(o.gpus) == count)
+                and o.region.startswith(region)
+                and market in ("", o.market.value)
+            )
+
+        view = self._machine.market
+        found = sorted((o for o in view.offers if wanted(o)), key=_per_gpu)
+        return [views.offer_view(o, view) for o in found[:limit]]
+
+    async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
+        cluster, _, name = node.rpartition("/")
+        if not cluster:
+            homes = [n.cluster for n in await self.nodes() if n.id == name]
+            if len(homes) > 1:
+                raise Conflict(f"{name} is in {', '.join(homes)}: say {homes[0]}/{name}")
+            if not homes:
+                raise NotFound(f"no node {name}; hyperion nodes lists them")
+            cluster = homes[0]
+        body = await self._ask(cluster, q.CORDON, q.Cordon(name, cordon, drain))
+        return msgspec.json.decode(body, type=NodeView)
+
+    # -- the rest -------------------------------------------------------------------------------
+
+    async def version(self) -> VersionView:
+        return VersionView(
+            version=__version__,
+            api="v1",
+            python=platform.python_version(),
+            started_at_ms=self._started_at_ms,
+            trust_domain=self._trust_domain,
+        )
+
+    async def join(self, token: str, request_pem: bytes) -> tuple[bytes, bytes]:
+        return await asyncio.to_thread(lambda: self._enrolment().redeem(token, request_pem))
+
+    async def new_join_token(self, role: str, name: str, ttl_s: int) -> str:
+        return await asyncio.to_thread(lambda: self._enrolment().new_token(role, name, ttl_s))
+
+    async def upload_bundle(self, chunks: AsyncIterator[bytes]) -> str:
+        return f"bundle:sha256:{await self._bundles.keep(chunks)}"
+
+    # -- within ---------------------------------------------------------------------------------
+
+    def _find(self, job_id: str) -> FederatedJob:
+        """By id, by name (the newest), or by the beginning of an id if only one has it."""
+        jobs = self._machine.state.jobs
+        known = jobs.get(JobId(job_id))
+        if known is not None:
+            return known
+        named = [k for k in jobs.values() if k.job.name == job_id]
+        if named:
+            return max(named, key=lambda k: k.order)
+        begun = [k for id, k in jobs.items() if id.startswith(job_id)] if job_id else []
+        if len(begun) > 1:
+            raise Conflict(f"{len(begun)} jobs begin with {job_id!r}; give more of the id")
+        if not begun:
+            raise NotFound(f"no job {job_id}; hyperion ps -a lists them")
+        return begun[0]
+
+    def _note(self, sequence: int, at_ms: int, records: Sequence[Any]) -> None:
+        for n, record in enumerate(records):
+            match record:
+                case FederatedJobMoved(job) | FederatedJobAccepted(Job(id=job)):
+                    known = self._machine.state.jobs.get(job)
+                    if known is not None:
+                        view = views.job_view(self._machine, known, at_ms)
+                        self._history.add(JobChange(sequence=sequence + n, at_ms=at_ms, job=view))
+
+    async def _ask(self, cluster: str, method: str, body: Any) -> bytes:
+        async with asyncio.timeout(ASK_S):
+            raw = msgspec.json.encode(body) if body is not None else b""
+            return b"".join([x async for x in self._clusters.call(cluster, method, raw)])
+
+    async def _once_placed(self, known: FederatedJob, follow: bool) -> FederatedJob:
+        """The job as soon as a replica of it has been started, or it has ended."""
+        id = known.job.id
+        while follow and not known.status.phase.is_terminal and not known.status.started_at_ms:
+            mark = self._history.newest
+            known = self._machine.state.jobs.get(id, known)
+            if known.status.started_at_ms or known.status.phase.is_terminal:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    async for _ in self._history.follow(mark, lambda job: job.id == id):
+                        break
+            known = self._machine.state.jobs.get(id, known)
+        return known
+
+    async def _merge(
+        self, known: FederatedJob, ranks: Iterable[int], follow: bool, tail_lines: int | None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """The output of several ranks as it comes; bounded, so a slow reader slows the source."""
+        queue: asyncio.Queue[tuple[int, bytes] | Exception | None] = asyncio.Queue(64)
+        heard = {x.rank: x for x in known.status.replicas}
+
+        async def pump(rank: int) -> None:
+            last = heard.get(rank)
+            where = (last.allocation, last.node) if last else ("", "")
+            question = q.ReadJobLogs(known.job.id, rank, follow, tail_lines, *where)
+            body = msgspec.json.encode(question)
+            try:
+                async for chunk in self._clusters.call(known.status.cluster, q.LOGS, body):
+                    await queue.put((rank, chunk))
+                await queue.put(None)
+            except Exception as error:
+                await queue.put(error)
+
+        pumps = [asyncio.create_task(pump(rank)) for rank in ranks]
+        errors: list[Exception] = []
+        try:
+            left = len(pumps)
+            while left:
+                piece = await queue.get()
+                if isinstance(piece, tuple):
+                    yield piece
+                    continue
+                left -= 1
+                if piece is not None:
+                    errors.append(piece)
+        finally:
+            for task in pumps:
+                task.cancel()
+        if errors and len(errors) == len(pumps):
+            raise errors[0]
+
+
+_NO_LOAD = ClusterLoad()
+
+
+def _per_gpu(offer: Offer) -> tuple[bool, float]:
+    return (not offer.gpus, offer.usd_per_hour / (offer.gpus or 1))
+
+
+def _raise(answer: Answer) -> None:
+    if answer.error:
+        raise _ERRORS.get(answer.code, Conflict)(answer.error)

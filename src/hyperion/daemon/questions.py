@@ -1,0 +1,55 @@
+"""What one daemon asks another over their open stream: names of the calls, and their bodies."""
+
+from msgspec import Struct
+
+LOGS = "logs"
+NODES = "nodes"
+CORDON = "cordon"
+EXPLAIN = "explain"
+BUNDLE = "bundle"
+
+
+class ReadLogs(Struct, frozen=True, omit_defaults=True):
+    """Of an agent: output of one replica. The answer is its bytes."""
+
+    allocation: str
+    follow: bool = False
+    tail_lines: int | None = None
+
+
+class ReadJobLogs(Struct, frozen=True, omit_defaults=True):
+    """Of a scheduler: output of one rank of a job's newest attempt. The answer is its bytes."""
+
+    job: str
+    rank: int
+    follow: bool = False
+    tail_lines: int | None = None
+    allocation: str = ""
+    """What the federation last heard of the rank, for jobs that the cluster has forgotten."""
+    node: str = ""
+
+
+class Cordon(Struct, frozen=True):
+    """Of a scheduler; answered by the NodeView."""
+
+    node: str
+    cordon: bool
+    drain: bool
+
+
+class Explain(Struct, frozen=True):
+    """Of a scheduler: why a job waits there; answered by an Explanation."""
+
+    job: str
+
+
+class Explanation(Struct, frozen=True, omit_defaults=True):
+    sentences: tuple[str, ...] = ()
+    refusals: dict[str, int] = {}
+    queue_position: int | None = None
+
+
+class GetBundle(Struct, frozen=True):
+    """Of whoever is nearer to the federation; the answer is the archive's bytes."""
+
+    digest: str

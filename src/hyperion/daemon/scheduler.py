@@ -1,0 +1,288 @@
+"""h-scheduler: the scheduler of one cluster. Serves its agents, and attaches to its federation."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hyperion import __version__
+from hyperion.adapters.link import services
+from hyperion.adapters.link.downlinks import Downlinks
+from hyperion.adapters.link.gate import Gate
+from hyperion.adapters.link.server import LinkServer
+from hyperion.adapters.link.streams import AGENTS, CLUSTERS
+from hyperion.adapters.link.uplink import Uplink
+from hyperion.control import gang
+from hyperion.control import messages as m
+from hyperion.control.cluster import ClusterMachine
+from hyperion.control.uplink import ClusterTimes
+from hyperion.daemon import questions as q
+from hyperion.daemon import views
+from hyperion.daemon.application import NotFound, Unavailable
+from hyperion.daemon.bundles import Bundles
+from hyperion.daemon.clock import WallClock
+from hyperion.daemon.driver import Driver
+from hyperion.daemon.lease_file import LeaseFile
+from hyperion.daemon.observe import start_logging
+from hyperion.daemon.running import CannotStart, run, together
+from hyperion.daemon.settings import SchedulerSettings
+from hyperion.daemon.starting import (
+    TRANSLATION,
+    listen,
+    load_credentials,
+    open_store,
+    pace,
+    ready,
+)
+from hyperion.model.checks import check
+from hyperion.model.cluster import Cluster
+from hyperion.model.ids import ClusterId, JobId, NodeId
+from hyperion.model.job import Job, JobPhase
+from hyperion.placement import ranking
+from hyperion.ports import Reading
+from hyperion.wire import spec
+from hyperion.wire.api import NodeView, Submitted
+from hyperion.wire.relay import Measured
+
+_log = logging.getLogger("hyperion.scheduler")
+
+
+def main(settings: SchedulerSettings) -> int:
+    """Run the scheduler until SIGTERM; its agents run on, and attach again to the next one."""
+    start_logging(settings.log_level, settings.log_format, daemon="scheduler")
+    return run(lambda stop: SchedulerDaemon(settings).serve(stop))
+
+
+class SchedulerDaemon:
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self.settings = settings
+        self.clock = WallClock()
+        self.directory = Path(settings.state_dir)
+        self.credentials = load_credentials(Path(settings.credentials), "scheduler")
+        self.cluster = Cluster(
+            id=ClusterId(settings.cluster),
+            region=settings.region,
+            version=__version__,
+            labels=dict(settings.labels),
+        )
+        times = ClusterTimes(
+            node_lease_ms=settings.node_lease_ms,
+            heartbeat_ms=settings.heartbeat_ms,
+            resend_ms=settings.resend_ms,
+            load_ms=settings.load_ms,
+            report_ms=settings.report_ms,
+            retention_ms=settings.retention_ms,
+        )
+        try:
+            policy = ranking.policy(settings.policy)
+        except ValueError as error:
+            raise CannotStart(f"policy: {error}") from None
+        self.machine = ClusterMachine(self.cluster, policy, times)
+        self.lease = LeaseFile(self.directory / "lease")
+        self.readings: dict[NodeId, Reading] = {}
+        self.bundles = Bundles(self.directory / "bundles", self._fetch)
+        self.uplink: Uplink | None = None
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        settings = self.settings
+        store = open_store(self.directory / "scheduler.db", settings)
+        remaining_ms = self.lease.remaining_ms()
+        if remaining_ms is not None:
+            recovered = m.LeaseRecovered(remaining_ms=remaining_ms)
+            self.machine.handle(recovered, self.clock.now_ms())
+        self.driver = Driver(
+            self.machine, store, self.clock, self._perform, pace(settings, settings.round_ms)
+        )
+        self.driver.recover()
+        trust_domain = settings.trust_domain
+        self.agents = Downlinks(
+            AGENTS,
+            trust_domain,
+            settings.cluster,
+            on_attached=self._agent_attached,
+            on_message=self._agent_said,
+            on_detached=self._agent_detached,
+            translation=TRANSLATION,
+        )
+        self.agents.serve(q.BUNDLE, lambda _, body: self._bundle(body))
+        gate = Gate(trust_domain, TRANSLATION)
+        server = LinkServer(
+            self.credentials,
+            [
+                self.agents.handler(),
+                services.federation_scheduler(gate, self.submit),
+                services.node_observer(gate, settings.cluster, self._measured),
+                services.scheduler(gate, self),
+            ],
+        )
+        port = await listen(server, settings.listen)
+        works = [self.driver.run()]
+        if settings.federation:
+            self.uplink = self._uplink(settings.federation)
+            works.append(self.uplink.run())
+        ready(settings, port)
+        try:
+            await together(stop, *works)
+        finally:
+            await server.stop()
+            store.close()
+
+    def _uplink(self, federation: str) -> Uplink:
+        uplink = Uplink(
+            CLUSTERS,
+            federation,
+            lambda: self.credentials,
+            on_attached=lambda: self.driver.note(m.FederationAttached()),
+            on_message=self.driver.note,
+            on_detached=lambda: None,
+            translation=TRANSLATION,
+        )
+        uplink.serve(q.NODES, self._answer_nodes)
+        uplink.serve(q.CORDON, self._answer_cordon)
+        uplink.serve(q.EXPLAIN, self._answer_explain)
+        uplink.serve(q.LOGS, self._answer_logs)
+        return uplink
+
+    # -- commands and events --------------------------------------------------------------------
+
+    def _perform(self, command: m.ClusterCommand) -> None:
+        match command:
+            case m.SendToNode(node, message):
+                self.agents.send(node, message)
+            case m.SendToFederation(message):
+                if self.uplink is not None:
+                    self.uplink.send(message)
+            case m.DisconnectNode(node):
+                self.agents.disconnect(node, "your lease has ended; attach anew")
+            case m.KeepLease(remaining_ms):
+                self.lease.keep(remaining_ms)
+
+    def _agent_attached(self, node: str, hello: m.NodeHello) -> None:
+        if hello.node.declared and not self.settings.allow_declared:
+            declared = ", ".join(hello.node.declared)
+            _log.error(
+                "node %s declares %s; this cluster takes real resources only", node, declared
+            )
+            self.agents.disconnect(
+                node,
+                f"declared resources ({declared}) are refused here; start the agent without"
+                " --declare, or the scheduler with --allow-declared",
+            )
+            return
+        self.driver.note(m.NodeAttached(hello=hello))
+
+    def _agent_said(self, node: str, message: Any) -> None:
+        match message:
+            case m.AllocationReport():
+                self.driver.note(m.NodeReported(node=NodeId(node), report=message))
+            case m.NodeHeartbeat():
+                self.driver.note(m.NodeHeard(node=NodeId(node), heartbeat=message))
+            case Measured():
+                self._measured(node, message.reading)
+
+    def _agent_detached(self, node: str) -> None:
+        self.driver.note(m.NodeDetached(node=NodeId(node)))
+
+    def _measured(self, node: str, reading: Reading) -> None:
+        if NodeId(node) in self.machine.state.nodes:
+            self.readings[NodeId(node)] = reading
+
+    # -- what the scheduler offers --------------------------------------------------------------
+
+    async def submit(self, jobs: Sequence[Job]) -> list[Submitted]:
+        for job in jobs:
+            faults = check(job)
+            if faults:
+                raise spec.SpecError(spec.problems(faults), job.id)
+        makes = [lambda token, job=job: m.JobSubmitted(job, token) for job in jobs]
+        answers = await self.driver.ask_all(makes)
+        return [Submitted(id=a.job, error=a.error, code=a.code) for a in answers]
+
+    async def nodes(self, cluster: str = "") -> list[NodeView]:
+        if cluster not in ("", self.cluster.id):
+            raise NotFound(f"this is cluster {self.cluster.id}, not {cluster}")
+        return [self._node_view(node) for node in self.machine.state.nodes]
+
+    async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
+        name = NodeId(node.rpartition("/")[2])
+        answer = await self.driver.ask(
+            lambda token: m.CordonRequested(node=name, cordon=cordon, drain=drain, token=token)
+        )
+        if answer.error:
+            raise NotFound(
+                f"{answer.error} in cluster {self.cluster.id}; hyperion nodes lists them"
+            )
+        return self._node_view(name)
+
+    def _node_view(self, node: NodeId) -> NodeView:
+        state = self.machine.state
+        entry = state.nodes[node]
+        free = None if entry.lost else state.snapshot.free(node)
+        return views.node_view(
+            self.cluster,
+            entry,
+            free,
+            len(state.live_on(node)),
+            self.machine.peers.get(node),
+            None if entry.lost else self.readings.get(node),
+            self.clock.now_ms(),
+        )
+
+    # -- what the federation asks ---------------------------------------------------------------
+
+    async def _answer_nodes(self, body: bytes) -> AsyncIterator[bytes]:
+        yield msgspec.json.encode(await self.nodes())
+
+    async def _answer_cordon(self, body: bytes) -> AsyncIterator[bytes]:
+        asked = msgspec.json.decode(body, type=q.Cordon)
+        yield msgspec.json.encode(await self.cordon(asked.node, asked.cordon, asked.drain))
+
+    async def _answer_explain(self, body: bytes) -> AsyncIterator[bytes]:
+        asked = msgspec.json.decode(body, type=q.Explain)
+        yield msgspec.json.encode(self.explain(JobId(asked.job)))
+
+    def explain(self, job_id: JobId) -> q.Explanation:
+        """Why the job waits in this cluster, or what it does here."""
+        state = self.machine.state
+        known = state.jobs.get(job_id)
+        if known is None:
+            return q.Explanation()
+        if known.status.phase is not JobPhase.QUEUED:
+            live = state.live_of(job_id)
+            where = ", ".join(dict.fromkeys(str(a.node) for a in live)) or "no node"
+            return q.Explanation((f"{len(live)} of {known.job.replicas} replicas are on {where}.",))
+        refusal = self.machine.refusals.get(state.shape(known.job))
+        position = state.queue.position(job_id)
+        sentences = [f"In cluster {self.cluster.id} {position} jobs are before it."]
+        if refusal is None:
+            return q.Explanation(tuple(sentences), {}, position)
+        sentences.append(f"There {gang.refusal_text(refusal)}.")
+        counts = {reason.value: n for reason, n in refusal.rejected.items()}
+        return q.Explanation(tuple(sentences), counts, position)
+
+    async def _answer_logs(self, body: bytes) -> AsyncIterator[bytes]:
+        asked = msgspec.json.decode(body, type=q.ReadJobLogs)
+        found = [a for a in self.machine.state.attempt_of(JobId(asked.job)) if a.rank == asked.rank]
+        allocation, node = asked.allocation, asked.node
+        if found:
+            allocation, node = found[0].id, found[0].node
+        if not allocation:
+            raise NotFound(f"job {asked.job} has no replica of rank {asked.rank} here yet")
+        question = q.ReadLogs(allocation, asked.follow, asked.tail_lines)
+        pieces = self.agents.call(node, q.LOGS, msgspec.json.encode(question))
+        async for piece in pieces:
+            yield piece
+
+    async def _bundle(self, body: bytes) -> AsyncIterator[bytes]:
+        asked = msgspec.json.decode(body, type=q.GetBundle)
+        async for piece in self.bundles.read(asked.digest):
+            yield piece
+
+    async def _fetch(self, digest: str) -> AsyncIterator[bytes]:
+        if self.uplink is None:
+            raise Unavailable("this cluster has no federation to fetch bundles from")
+        async for piece in self.uplink.call(q.BUNDLE, msgspec.json.encode(q.GetBundle(digest))):
+            yield piece
