@@ -201,3 +201,11 @@ def test_drawn_life_cycles_are_current():
     spec.loader.exec_module(lifecycle)
     drawn = lifecycle.PAGE.read_text(encoding="utf-8")
     assert drawn == lifecycle.page(drawn), "stale; run: python scripts/lifecycle.py"
+
+
+def test_checks_and_planner_know_the_same_policies():
+    """``model`` may not import ``placement``, so the names are written down in both."""
+    from hyperion.model.checks import POLICIES
+    from hyperion.placement.ranking import BUILT_IN
+
+    assert sorted(POLICIES) == sorted(BUILT_IN)
