@@ -39,9 +39,9 @@ class AgentTimes(Struct, frozen=True, kw_only=True):
 
 
 class Agent:
-    def __init__(self, node: Node, times: AgentTimes = AgentTimes()) -> None:
+    def __init__(self, node: Node, times: AgentTimes | None = None) -> None:
         self.node = node
-        self.times = times
+        self.times = times or AgentTimes()
         self.replicas: dict[AllocationId, r.Replica] = {}
         self.marks: dict[str, r.Mark] = {}
         self.lease = Holder()

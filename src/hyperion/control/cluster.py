@@ -16,14 +16,14 @@ from hyperion.control import records as r
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
+from hyperion.control.orders import Orders
+from hyperion.control.rounds import Rounds
 from hyperion.control.uplink import ClusterTimes, Uplink
 from hyperion.model.allocation import TRANSITIONS, Allocation
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.cluster import Cluster
-from hyperion.model.ids import AllocationId, JobId, NodeId, allocation_id
+from hyperion.model.ids import AllocationId, JobId, NodeId
 from hyperion.model.job import Job, JobPhase
-from hyperion.placement import planner
-from hyperion.placement.planner import Plan, Unplaceable
 from hyperion.placement.ranking import Policy
 
 _RECORDS = (
@@ -42,34 +42,29 @@ _Decisions = Iterator[Any]
 
 
 class ClusterMachine:
-    def __init__(
-        self, cluster: Cluster, policy: Policy, times: ClusterTimes = ClusterTimes()
-    ) -> None:
+    def __init__(self, cluster: Cluster, policy: Policy, times: ClusterTimes | None = None) -> None:
+        times = times or ClusterTimes()
         self.cluster = cluster
         self.policy = policy
         self.times = times
         self.state = ClusterState()
         self.peers: dict[NodeId, Peer] = {}
         self.uplink = Uplink(cluster, times, self.state)
-        self.refusals: dict[Any, Unplaceable] = {}
-        """Why the jobs of a blocked shape do not fit, by shape."""
-        self._unanswered: dict[AllocationId, int] = {}
-        self._heard_ms: dict[AllocationId, int] = {}
-        """When each living replica was last reported or ordered."""
-        self._explained_ms = 0
-        self._round_due = True
+        self.orders: Orders[AllocationId] = Orders(times.resend_ms, times.silent_ms)
+        self.rounds = Rounds(policy, times, self.state, self.uplink, self.orders)
+        self._tidied_ms = 0
 
     # -- the machine's outside ------------------------------------------------------------------
 
     @property
     def wants_round(self) -> bool:
-        return self._round_due
+        return self.rounds.due
 
     def handle(self, event: m.ClusterEvent, now_ms: int) -> Outcome:
         return sort_out(self._decide(event, now_ms), _RECORDS, self.apply)
 
     def round(self, now_ms: int) -> Outcome:
-        return sort_out(self._place_waiting(now_ms), _RECORDS, self.apply)
+        return sort_out(self.rounds.place(now_ms), _RECORDS, self.apply)
 
     def resume(self, now_ms: int) -> Outcome:  # noqa: ARG002 - agents attach and are told then
         return Outcome([], [])
@@ -81,7 +76,7 @@ class ClusterMachine:
                 self.peers[id] = Peer(now_ms, now_ms + self.times.node_lease_ms)
         for a in self.state.allocations.values():
             if not a.state.is_terminal:
-                self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
+                self.orders.sent(a.id, now_ms)
         self.uplink.restored()
 
     def writes(self) -> dict[str, bytes | None]:
@@ -91,15 +86,14 @@ class ClusterMachine:
         self.state.apply(record)
         match record:
             case r.AllocationMoved(a) if a.state.is_terminal:
-                self._freed()
-                self._unanswered.pop(a.id, None)
-                self._heard_ms.pop(a.id, None)
+                self.rounds.freed()
+                self.orders.over(a.id)
             case r.NodeAdmitted() | r.NodeMarked():
-                self._freed()
+                self.rounds.freed()
             case r.JobForgotten(job):
                 self.uplink.forget(job)
             case r.JobAccepted() | r.JobMoved():
-                self._round_due = True
+                self.rounds.due = True
 
     # -- decisions ------------------------------------------------------------------------------
 
@@ -115,12 +109,12 @@ class ClusterMachine:
                 yield from self._stop_ordered(event, now_ms)
             case m.ForgetJob(job_id, generation):
                 known = self.state.jobs.get(job_id)
-                if known and known.status.phase.is_terminal:
-                    if generation >= known.status.generation:
-                        yield r.JobForgotten(job_id, generation, now_ms)
+                ended = known is not None and known.status.phase.is_terminal
+                if known and ended and generation >= known.status.generation:
+                    yield r.JobForgotten(job_id, generation, now_ms)
             case m.Lease(sequence, duration_ms):
                 if self.uplink.lease.granted(sequence, duration_ms):
-                    self._round_due = True
+                    self.rounds.due = True
                     yield m.KeepLease(self.uplink.lease.until_ms - now_ms)
             case m.LeaseRecovered(remaining_ms):
                 self.uplink.lease.until_ms = now_ms + remaining_ms
@@ -171,7 +165,7 @@ class ClusterMachine:
                     job, order.generation, version, order.submitted_at_ms, now_ms
                 )
         else:  # it never left: the new order finds it as it is
-            yield self._moved(known, now_ms, generation=order.generation)
+            yield self.state.moved(known, now_ms, generation=order.generation)
             yield from self.uplink.tell(job.id, now_ms)
 
     def _accept(
@@ -219,14 +213,19 @@ class ClusterMachine:
             )
             return
         if order.generation > known.status.generation:
-            yield self._moved(known, now_ms, generation=order.generation)
+            yield self.state.moved(known, now_ms, generation=order.generation)
             known = self.state.jobs[order.job]
             if not known.status.phase.is_terminal and known.status.after_stop != order.phase:
                 yield from self._stop(known, order.phase, order.reason, now_ms)
         yield from self.uplink.tell(order.job, now_ms)
 
     def _stop(
-        self, known: r.ClusterJob, after: JobPhase, reason: str, now_ms: int, **more: Any
+        self,
+        known: r.ClusterJob,
+        after: JobPhase,
+        reason: str,
+        now_ms: int,
+        **more: Any,  # noqa: ANN401
     ) -> _Decisions:
         """End all replicas; ``after`` is where the job goes once the last of them is gone."""
         live = self.state.live_of(known.job.id)
@@ -234,7 +233,7 @@ class ClusterMachine:
             if a.state is not S.STOPPING:
                 yield from self._order_stop(a, known.job, now_ms)
         if live:
-            yield self._moved(
+            yield self.state.moved(
                 known, now_ms, phase=JobPhase.STOPPING, after_stop=after, reason=reason, **more
             )
             yield from self.uplink.tell(known.job.id, now_ms)
@@ -242,17 +241,22 @@ class ClusterMachine:
             yield from self._arrive(known, after, reason, now_ms, **more)
 
     def _order_stop(self, a: Allocation, job: Job, now_ms: int) -> _Decisions:
-        stopping = replace(a, state=S.STOPPING, generation=a.generation + 1, ordered_at_ms=now_ms)
+        stopping = replace(a, state=S.STOPPING, generation=a.generation + 1)
         yield r.AllocationMoved(stopping)
-        self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
+        self.orders.sent(a.id, now_ms)
         yield m.SendToNode(a.node, gang.stop_order(stopping, job))
 
     def _arrive(
-        self, known: r.ClusterJob, phase: JobPhase, reason: str, now_ms: int, **more: Any
+        self,
+        known: r.ClusterJob,
+        phase: JobPhase,
+        reason: str,
+        now_ms: int,
+        **more: Any,  # noqa: ANN401
     ) -> _Decisions:
         """No replica is left: the job ends, or waits for its next attempt."""
         ended_at_ms = now_ms if phase.is_terminal else 0
-        yield self._moved(
+        yield self.state.moved(
             known,
             now_ms,
             phase=phase,
@@ -273,7 +277,7 @@ class ClusterMachine:
         peer = self.peers.setdefault(node.id, Peer(now_ms, now_ms))
         peer.attached = True
         self.state.set_silent(node.id, False)
-        self._freed()
+        self.rounds.freed()
         yield from self._renew(node.id, 0, now_ms)  # the lease leads, orders follow
         for report in hello.allocations:
             yield from self._hear_replica(node.id, report, now_ms)
@@ -311,9 +315,8 @@ class ClusterMachine:
                 forget = m.Forget(allocation=a.id, generation=report.generation)
                 yield m.SendToNode(node, forget)
             return  # else it answers an order since replaced, and will answer that one too
-        self._unanswered.pop(a.id, None)
         if not a.state.is_terminal:
-            self._heard_ms[a.id] = now_ms
+            self.orders.heard(a.id, now_ms)
         if report.state in TRANSITIONS[a.state]:
             yield r.AllocationMoved(gang.reported(a, report))
             if report.state.is_terminal:
@@ -336,16 +339,16 @@ class ClusterMachine:
                 pass
             case gang.GoAhead():
                 for a in allocations:
-                    ordered = replace(a, generation=a.generation + 1, ordered_at_ms=now_ms)
+                    ordered = replace(a, generation=a.generation + 1)
                     yield r.AllocationMoved(ordered)
-                    self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
+                    self.orders.sent(a.id, now_ms)
                 job = self.state.whole(known.job)
                 peers = gang.peers(allocations)
                 for a in self.state.attempt_of(job_id):
                     order = gang.run_order(a, job, known.status.attempt, peers)
                     yield m.SendToNode(a.node, order)
             case gang.Started(started_at_ms):
-                yield self._moved(
+                yield self.state.moved(
                     known, now_ms, phase=JobPhase.RUNNING, reason="", started_at_ms=started_at_ms
                 )
                 yield from self.uplink.tell(job_id, now_ms)
@@ -356,7 +359,7 @@ class ClusterMachine:
 
     def _order_again(self, a: Allocation, now_ms: int) -> _Decisions:
         """The newest order about it has not been answered, or its agent did not mention it."""
-        self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
+        self.orders.sent(a.id, now_ms)
         known = self.state.jobs[a.job]
         if a.state is S.STOPPING:
             yield m.SendToNode(a.node, gang.stop_order(a, known.job))
@@ -406,20 +409,20 @@ class ClusterMachine:
         for node, peer in list(self.peers.items()):
             if peer.surely_ended(now_ms, times.node_lease_ms):
                 yield from self._lose_node(node, now_ms)
-        late = [i for i, t in self._unanswered.items() if now_ms - t >= times.resend_ms]
-        if now_ms - self._explained_ms >= 1000:
-            silent = [i for i, t in self._heard_ms.items() if now_ms - t >= times.silent_ms]
-            late += [i for i in silent if i not in self._unanswered]
+        late = self.orders.late(now_ms)
+        each_second = now_ms - self._tidied_ms >= 1000
+        if each_second:
+            late += self.orders.silent(now_ms)
         for id in late:
             a = self.state.allocations[id]
             if self.peers.get(a.node, _NOBODY).attached:
                 yield from self._order_again(a, now_ms)
-        if now_ms - self._explained_ms >= 1000:
-            self._explained_ms = now_ms
-            yield from self._explain_waiting(now_ms)
+        if each_second:
+            self._tidied_ms = now_ms
+            yield from self.rounds.explain(now_ms)
             yield from self._tidy(now_ms)
-        if not self._round_due and self.state.queue.next_due_ms(now_ms):
-            self._round_due = True
+        if not self.rounds.due and self.state.queue.next_due_ms(now_ms):
+            self.rounds.due = True
 
     def _fence(self, now_ms: int) -> _Decisions:
         """Cut off for a whole lease: the federation may place these jobs elsewhere any moment."""
@@ -439,97 +442,6 @@ class ClusterMachine:
                 yield r.NodeForgotten(node)
         for name in self.state.marks_before(now_ms - self.times.mark_ms, limit=5000):
             yield r.MarkDropped(name)
-
-    # -- rounds ---------------------------------------------------------------------------------
-
-    def _place_waiting(self, now_ms: int) -> _Decisions:
-        self._round_due = False
-        allowed = self.uplink.may_run(now_ms)
-        wishes = self._wishes(now_ms, allowed)
-        placed = 0
-        for result in planner.plan_round(self.state.snapshot, wishes, self.policy):
-            known = self.state.jobs[result.job]
-            if isinstance(result, Unplaceable):
-                shape = self.state.shape(known.job)
-                self.state.queue.blocked.add(shape)
-                self.refusals[shape] = result
-                if known.federated and not result.ever and self.state.has_ready_nodes():
-                    yield from self._refuse(known, result, now_ms)
-                continue
-            yield from self._start(known, result, now_ms)
-            placed += 1
-            if placed >= self.times.placements_per_round:
-                self._round_due = True
-                break
-
-    def _wishes(self, now_ms: int, federated_too: bool) -> Iterator[Job]:
-        for job_id in self.state.queue.candidates(now_ms):
-            known = self.state.jobs[job_id]
-            if federated_too or not known.federated:
-                yield known.job
-
-    def _start(self, known: r.ClusterJob, plan: Plan, now_ms: int) -> _Decisions:
-        status = known.status
-        attempt = status.attempt + 1
-        yield self._moved(
-            known,
-            now_ms,
-            phase=JobPhase.STARTING,
-            attempt=attempt,
-            alternative=plan.alternative,
-            reason="",
-        )
-        job = self.state.whole(known.job)
-        for rank, seat in enumerate(plan.seats):
-            a = Allocation(
-                id=allocation_id(job.id, status.generation, attempt, rank),
-                job=job.id,
-                rank=rank,
-                node=seat.node,
-                request=job.alternatives[plan.alternative],
-                devices=seat.devices,
-                placed_at_ms=now_ms,
-                ordered_at_ms=now_ms,
-            )
-            yield r.AllocationPlaced(a)
-            self._unanswered[a.id] = self._heard_ms[a.id] = now_ms
-            yield m.SendToNode(a.node, gang.first_order(a, job, attempt))
-        if known.federated:
-            self.uplink.tell_later(job.id, now_ms)
-
-    def _refuse(self, known: r.ClusterJob, refusal: Unplaceable, now_ms: int) -> _Decisions:
-        yield self._moved(
-            known,
-            now_ms,
-            phase=JobPhase.CANCELLED,
-            reason=gang.refusal_text(refusal),
-            refused=True,
-            ended_at_ms=now_ms,
-        )
-        yield from self.uplink.tell(known.job.id, now_ms)
-
-    def _explain_waiting(self, now_ms: int) -> _Decisions:
-        """Write the reason beside the first jobs of each shape that has not fitted for a while."""
-        for shape, jobs in self.state.queue.shapes_blocked():
-            refusal = self.refusals.get(shape)
-            if refusal is None:
-                continue
-            text = gang.refusal_text(refusal)
-            for job_id in jobs:
-                known = self.state.jobs[job_id]
-                if known.status.reason != text and now_ms - known.submitted_at_ms >= 1000:
-                    yield self._moved(known, now_ms, reason=text)
-                    yield from self.uplink.tell(job_id, now_ms)
-
-    def _moved(self, known: r.ClusterJob, now_ms: int, **changes: Any) -> r.JobMoved:
-        status = self.state.jobs[known.job.id].status
-        changed = replace(status, version=status.version + 1, **changes)
-        return r.JobMoved(known.job.id, changed, now_ms)
-
-    def _freed(self) -> None:
-        self._round_due = True
-        self.state.queue.unblock()
-        self.refusals.clear()
 
 
 _NOBODY = Peer(0, 0)

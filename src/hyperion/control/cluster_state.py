@@ -1,4 +1,4 @@
-"""What a cluster scheduler keeps: entities, and the indexes that are one more fold of its records."""
+"""What a cluster scheduler keeps: entities, and indexes that are one more fold of its records."""
 
 from collections.abc import Hashable, Iterable
 from itertools import islice
@@ -139,6 +139,12 @@ class ClusterState:
 
     def shape(self, job: Job) -> Hashable:
         return shape_key(job)
+
+    @staticmethod
+    def moved(known: r.ClusterJob, now_ms: int, **changes: object) -> r.JobMoved:
+        """The record of a change to a job's status: one version on."""
+        version = known.status.version + 1
+        return r.JobMoved(known.job.id, replace(known.status, version=version, **changes), now_ms)
 
     def attempt_of(self, job: JobId) -> list[Allocation]:
         """The replicas of the newest attempt, by rank."""

@@ -5,22 +5,24 @@ ended, so that it never runs in two places at once.
 """
 
 import heapq
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hyperion.control import accounts
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.federation_state import FederationState
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
+from hyperion.control.orders import Orders
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase
 from hyperion.model.market import MarketView
-from hyperion.placement import choice, explain, objective, ranking
+from hyperion.placement import choice, explain, ranking
 from hyperion.placement.choice import FleetCluster, Place
 
 _RECORDS = (
@@ -66,17 +68,16 @@ class Planned(Struct, frozen=True):
 
 class Federation:
     def __init__(
-        self, market: MarketView, policy: str, times: FederationTimes = FederationTimes()
+        self, market: MarketView, policy: str, times: FederationTimes | None = None
     ) -> None:
+        times = times or FederationTimes()
         self.market = market
         self.policy = policy
         self.times = times
         self.state = FederationState()
         self.peers: dict[ClusterId, Peer] = {}
         self.loads: dict[ClusterId, ClusterLoad] = {}
-        self._unanswered: dict[JobId, int] = {}
-        self._heard_ms: dict[JobId, int] = {}
-        """When each placed job was last reported or ordered."""
+        self.orders: Orders[JobId] = Orders(times.resend_ms, times.silent_ms)
         self._round_due = True
         self._fleet: tuple[FleetCluster, ...] | None = None
         self._tidied_ms = 0
@@ -105,9 +106,9 @@ class Federation:
         for job, known in self.state.jobs.items():
             status = known.status
             if status.cluster and not status.phase.is_terminal:
-                self._heard_ms[job] = now_ms
-                if status.answered < status.generation:
-                    self._unanswered[job] = now_ms
+                self.orders.sent(job, now_ms)
+                if status.answered >= status.generation:
+                    self.orders.heard(job, now_ms)
 
     def writes(self) -> dict[str, bytes | None]:
         return self.state.writes()
@@ -118,8 +119,7 @@ class Federation:
             case r.FederatedJobMoved(job_id, status):
                 self._fleet = None
                 if status.phase.is_terminal or status.phase is P.QUEUED:
-                    self._unanswered.pop(job_id, None)
-                    self._heard_ms.pop(job_id, None)
+                    self.orders.over(job_id)
                     self._freed()
             case r.FederatedJobAccepted():
                 self._round_due = True
@@ -214,7 +214,7 @@ class Federation:
         """Send the newest order about the job, for the first time or again."""
         known = self.state.jobs[job_id]
         status = known.status
-        self._unanswered[job_id] = self._heard_ms[job_id] = now_ms
+        self.orders.sent(job_id, now_ms)
         order: m.ClusterOrder
         if status.wanted is not None:
             order = m.StopJob(
@@ -277,8 +277,7 @@ class Federation:
         status = known.status
         if report.generation != status.generation:
             return  # it answers an order since replaced, and will answer that one too
-        self._unanswered.pop(report.job, None)
-        self._heard_ms[report.job] = now_ms
+        self.orders.heard(report.job, now_ms)
         if report.lost or report.refused:
             yield from self._give_back(known, report, now_ms)
         elif report.version > status.version or status.answered != report.generation:
@@ -346,14 +345,9 @@ class Federation:
         version = max(report.version, status.version) + 1
         if report.refused:
             excluded = (*excluded, status.cluster)
-        yield self._requeued(
-            known,
-            report.reason,
-            now_ms,
-            version=version,
-            excluded=excluded,
-            losses=status.losses + report.lost,
-        )
+        losses = status.losses + report.lost
+        changes = {"version": version, "excluded": excluded, "losses": losses}
+        yield self._requeued(known, report.reason, now_ms, changes)
 
     def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
         status = known.status
@@ -369,7 +363,7 @@ class Federation:
             phase = report.phase if natural else status.wanted
             reason = report.reason if natural else status.reason
             facts["started_at_ms"] = report.started_at_ms or status.started_at_ms
-            yield self._ended(known, phase or report.phase, reason, now_ms, **facts)
+            yield self._ended(known, phase or report.phase, reason, now_ms, facts)
             return
         if status.wanted is None:
             facts["phase"] = P.ASSIGNED if report.phase is P.QUEUED else report.phase
@@ -389,7 +383,7 @@ class Federation:
                 yield self._ended(known, known.status.wanted, known.status.reason, now_ms)
             else:
                 reason = f"cluster {cluster} was lost"
-                yield self._requeued(known, reason, now_ms, losses=known.status.losses + 1)
+                yield self._requeued(known, reason, now_ms, {"losses": known.status.losses + 1})
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -399,14 +393,13 @@ class Federation:
             # The cluster's nodes may run on for their own lease after its own has ended.
             if peer.surely_ended(now_ms - int(1.2 * times.node_lease_ms), self._lease_ms):
                 yield from self._lose_cluster(cluster, now_ms)
-        late = [j for j, t in self._unanswered.items() if now_ms - t >= times.resend_ms]
+        late = self.orders.late(now_ms)
         if now_ms - self._tidied_ms >= 1000:
             self._tidied_ms = now_ms
             old_ms = now_ms - times.retention_ms
             for job_id in self.state.prunable(old_ms, times.ended_kept, limit=2000):
                 yield r.FederatedJobPruned(job_id)
-            silent = [j for j, t in self._heard_ms.items() if now_ms - t >= times.silent_ms]
-            late += [j for j in silent if j not in self._unanswered]
+            late += self.orders.silent(now_ms)
         for job_id in late:
             peer_or_none = self.peers.get(self.state.jobs[job_id].status.cluster)
             if peer_or_none is not None and peer_or_none.attached:
@@ -427,7 +420,7 @@ class Federation:
             reason = f"deadline of {job.deadline_s:g} s after submission has passed"
             yield from self._end(known, P.FAILED, reason, now_ms)
         elif job.budget.max_usd and status.started_at_ms and status.price:
-            usd = self.spent_usd(known, now_ms)
+            usd, _ = accounts.spent(status, now_ms)
             if usd >= job.budget.max_usd - 1e-9:
                 reason = f"budget of ${job.budget.max_usd:.2f} is spent"
                 yield from self._end(known, P.FAILED, reason, now_ms)
@@ -458,28 +451,11 @@ class Federation:
         self, known: r.FederatedJob, planned: Planned, place: Place, now_ms: int
     ) -> _Decisions:
         status = known.status
-        generation = status.generation + 1
-        price = place.price
-        egress_usd = price.egress_usd if price else 0.0
-        yield self._moved(
-            known,
-            now_ms,
-            phase=P.ASSIGNED,
-            generation=generation,
-            placed=generation,
-            version=0,
-            cluster=place.cluster,
-            region=place.region,
-            place=f"{place.instance_type} {place.market.value}".strip(),
-            price=price,
-            spent_usd=status.spent_usd + egress_usd,
-            reason="",
-            started_at_ms=0,
-            placed_at_ms=now_ms,
-        )
+        placed = accounts.placed(status, place, now_ms)
+        yield r.FederatedJobMoved(known.job.id, placed, now_ms)
         yield r.Decided(
             known.job.id,
-            generation,
+            placed.generation,
             planned.policy,
             planned.sentence,
             planned.rows,
@@ -491,73 +467,29 @@ class Federation:
 
     # -- small changes --------------------------------------------------------------------------
 
-    def _moved(self, known: r.FederatedJob, now_ms: int, **changes: Any) -> r.FederatedJobMoved:
+    def _moved(self, known: r.FederatedJob, now_ms: int, **changes: object) -> r.FederatedJobMoved:
         status = self.state.jobs[known.job.id].status
         return r.FederatedJobMoved(known.job.id, replace(status, **changes), now_ms)
 
     def _ended(
-        self, known: r.FederatedJob, phase: P, reason: str, now_ms: int, **facts: Any
+        self,
+        known: r.FederatedJob,
+        phase: P,
+        reason: str,
+        now_ms: int,
+        facts: dict[str, Any] | None = None,
     ) -> r.FederatedJobMoved:
-        usd, gco2e = self._ran(known, now_ms, facts.get("started_at_ms"))
-        return self._moved(
-            known,
-            now_ms,
-            phase=phase,
-            reason=reason,
-            wanted=None,
-            ended_at_ms=now_ms,
-            spent_usd=known.status.spent_usd + usd,
-            spent_gco2e=known.status.spent_gco2e + gco2e,
-            **facts,
-        )
+        status = accounts.ended(known.status, phase, reason, now_ms, facts or {})
+        return r.FederatedJobMoved(known.job.id, status, now_ms)
 
     def _requeued(
-        self, known: r.FederatedJob, reason: str, now_ms: int, **changes: Any
+        self, known: r.FederatedJob, reason: str, now_ms: int, changes: dict[str, Any]
     ) -> r.FederatedJobMoved:
-        usd, gco2e = self._ran(known, now_ms, None)
-        return self._moved(
-            known,
-            now_ms,
-            phase=P.QUEUED,
-            cluster=ClusterId(""),
-            region="",
-            place="",
-            price=None,
-            reason=reason,
-            started_at_ms=0,
-            replicas=(),
-            spent_usd=known.status.spent_usd + usd,
-            spent_gco2e=known.status.spent_gco2e + gco2e,
-            **changes,
-        )
-
-    def _ran(
-        self, known: r.FederatedJob, now_ms: int, started_at_ms: int | None
-    ) -> tuple[float, float]:
-        """What this placement has cost in compute and carbon; egress was booked at its start."""
-        status = known.status
-        started_at_ms = started_at_ms or status.started_at_ms
-        if not started_at_ms or status.price is None:
-            return 0.0, 0.0
-        usd, gco2e = objective.spent(status.price, started_at_ms, now_ms)
-        return usd - status.price.egress_usd, gco2e
-
-    def spent_usd(self, known: r.FederatedJob, now_ms: int) -> float:
-        """All that the job has cost until now, or until its end."""
-        if known.status.phase.is_terminal:
-            return known.status.spent_usd
-        return known.status.spent_usd + self._ran(known, now_ms, None)[0]
-
-    def spent_gco2e(self, known: r.FederatedJob, now_ms: int) -> float:
-        if known.status.phase.is_terminal:
-            return known.status.spent_gco2e
-        return known.status.spent_gco2e + self._ran(known, now_ms, None)[1]
+        status = accounts.requeued(known.status, reason, now_ms, changes)
+        return r.FederatedJobMoved(known.job.id, status, now_ms)
 
     def position(self, job: JobId) -> int | None:
         return self.state.queue.position(job)
-
-    def refusal_shape(self, job: Job) -> Hashable:
-        return choice.shape_key(job)
 
     def _freed(self) -> None:
         self._round_due = True

@@ -59,12 +59,11 @@ def judge(known: r.ClusterJob, allocations: Sequence[Allocation], now_ms: int) -
     if status.phase not in (JobPhase.STARTING, JobPhase.RUNNING):
         return Wait()
     if states & {S.FAILED, S.LOST, S.STOPPED}:
-        after, reason, changes = _misfortune(known, allocations, now_ms)
-        return Ended(after, reason, changes) if over else StopRest(after, reason, changes)
-    if states <= {S.RUNNING, S.SUCCEEDED}:
-        if status.phase is JobPhase.STARTING:
-            return Started(max(a.started_at_ms for a in allocations) or now_ms)
-    elif states == {S.READY} and all(a.generation == 1 for a in allocations):
+        verdict = Ended if over else StopRest
+        return verdict(*_misfortune(known, allocations, now_ms))
+    if states <= {S.RUNNING, S.SUCCEEDED} and status.phase is JobPhase.STARTING:
+        return Started(max(a.started_at_ms for a in allocations) or now_ms)
+    if states == {S.READY} and all(a.generation == 1 for a in allocations):
         return GoAhead()
     return Wait()
 

@@ -1,6 +1,6 @@
 """What every state machine gives back, and the keys under which entities are kept."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -26,7 +26,9 @@ def split(path: str) -> tuple[str, str]:
     return kind, name
 
 
-def sort_out(decisions: Iterator[Any], records: tuple[type, ...], apply: Any) -> Outcome:
+def sort_out(
+    decisions: Iterator[Any], records: tuple[type, ...], apply: Callable[[Any], None]
+) -> Outcome:
     """Apply each record as it is decided, so that the next decision sees it; collect both kinds."""
     kept: list[Any] = []
     commands: list[Any] = []

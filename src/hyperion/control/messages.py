@@ -25,7 +25,7 @@ class PlaceJob(Struct, frozen=True, tag=True, omit_defaults=True):
     generation: int
     submitted_at_ms: int
     known: bool = False
-    """The cluster has answered this order before: if it no longer knows the job, the job is lost."""
+    """The cluster has answered this before: if it no longer knows the job, the job is lost."""
 
 
 class StopJob(Struct, frozen=True, tag=True, omit_defaults=True):

@@ -1,6 +1,7 @@
 """Uploaded working directories, by the SHA-256 of their bytes: kept by the federation, relayed
 by schedulers, fetched by agents. The same bytes are kept once."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -46,7 +47,8 @@ class Bundles:
                 raise ValueError(f"the bundle arrived damaged: sha256 {found}, not {expected}")
             os.replace(name, self.path(found))
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(name)
             raise
         self._tidy()
         return found

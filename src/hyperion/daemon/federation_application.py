@@ -114,7 +114,7 @@ class FederationApplication:
         return views.plan_view(job.id, shown, rows[joined:], machine.market.as_of)
 
     async def job(self, job_id: str) -> JobView:
-        return views.job_view(self._machine, self._find(job_id), self._clock.now_ms())
+        return views.job_view(self._find(job_id), self._clock.now_ms())
 
     async def spec(self, job_id: str) -> Job:
         job = self._find(job_id).job
@@ -145,7 +145,7 @@ class FederationApplication:
                 break
         now_ms = self._clock.now_ms()
         found.sort(key=lambda k: -k.order)
-        return [views.job_view(self._machine, known, now_ms) for known in found]
+        return [views.job_view(known, now_ms) for known in found]
 
     async def why(self, job_id: str) -> WhyView:
         known = self._find(job_id)
@@ -193,7 +193,7 @@ class FederationApplication:
             now_ms = self._clock.now_ms()
             for known in list(self._machine.state.jobs.values()):
                 if only in (None, known.job.id) and (only or not known.status.phase.is_terminal):
-                    view = views.job_view(self._machine, known, now_ms)
+                    view = views.job_view(known, now_ms)
                     yield JobChange(sequence=after, at_ms=now_ms, job=view)
         async for change in self._history.follow(after, lambda job: only in (None, job.id)):
             yield change
@@ -300,7 +300,7 @@ class FederationApplication:
                 case FederatedJobMoved(job) | FederatedJobAccepted(Job(id=job)):
                     known = self._machine.state.jobs.get(job)
                     if known is not None:
-                        view = views.job_view(self._machine, known, at_ms)
+                        view = views.job_view(known, at_ms)
                         self._history.add(JobChange(sequence=sequence + n, at_ms=at_ms, job=view))
 
     async def _ask(self, cluster: str, method: str, body: Any) -> bytes:

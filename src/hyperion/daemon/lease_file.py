@@ -1,4 +1,4 @@
-"""When a lease ends, written down so that a restart knows: on a clock that runs through restarts."""
+"""When a lease ends, written down for the next start, on a clock that runs through restarts."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""How every daemon lives and ends: its tasks stand or fall together, and SIGTERM ends it cleanly."""
+"""How every daemon lives and ends: its tasks stand or fall together; SIGTERM ends it cleanly."""
 
 import asyncio
 import gc

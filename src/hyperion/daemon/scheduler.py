@@ -233,7 +233,7 @@ class SchedulerDaemon:
 
     # -- what the federation asks ---------------------------------------------------------------
 
-    async def _answer_nodes(self, body: bytes) -> AsyncIterator[bytes]:
+    async def _answer_nodes(self, _: bytes) -> AsyncIterator[bytes]:
         yield msgspec.json.encode(await self.nodes())
 
     async def _answer_cordon(self, body: bytes) -> AsyncIterator[bytes]:
@@ -254,7 +254,7 @@ class SchedulerDaemon:
             live = state.live_of(job_id)
             where = ", ".join(dict.fromkeys(str(a.node) for a in live)) or "no node"
             return q.Explanation((f"{len(live)} of {known.job.replicas} replicas are on {where}.",))
-        refusal = self.machine.refusals.get(state.shape(known.job))
+        refusal = self.machine.rounds.refusals.get(state.shape(known.job))
         position = state.queue.position(job_id)
         sentences = [f"In cluster {self.cluster.id} {position} jobs are before it."]
         if refusal is None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from hyperion.control import accounts
 from hyperion.control.federation import Federation, Planned
 from hyperion.control.liveness import Peer
 from hyperion.control.records import Decided, FederatedJob, NodeEntry
@@ -25,8 +26,9 @@ from hyperion.wire.api import (
 )
 
 
-def job_view(machine: Federation, known: FederatedJob, now_ms: int) -> JobView:
+def job_view(known: FederatedJob, now_ms: int) -> JobView:
     job, status = known.job, known.status
+    usd, gco2e = accounts.spent(status, now_ms)
     nodes = tuple(dict.fromkeys(x.node for x in status.replicas))
     return JobView(
         id=job.id,
@@ -48,8 +50,8 @@ def job_view(machine: Federation, known: FederatedJob, now_ms: int) -> JobView:
         started_at_ms=status.started_at_ms,
         ended_at_ms=status.ended_at_ms,
         usd_per_hour=status.price.usd_per_hour if status.price else 0.0,
-        usd=machine.spent_usd(known, now_ms),
-        gco2e=machine.spent_gco2e(known, now_ms),
+        usd=usd,
+        gco2e=gco2e,
         ranks=status.replicas,
     )
 

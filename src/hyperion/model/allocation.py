@@ -70,7 +70,5 @@ class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True):
     exit_code: int | None = None
     reason: str = ""
     placed_at_ms: int = 0
-    ordered_at_ms: int = 0
-    """When the newest order was last sent, so that an unanswered one is sent again."""
     started_at_ms: int = 0
     ended_at_ms: int = 0

@@ -1,6 +1,7 @@
 """The laws, checked against what really ran. Each returns nothing or raises AssertionError."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from hyperion.control.records import FederatedJob
 from hyperion.model.ids import JobId
@@ -19,7 +20,7 @@ def never_twice(executions: Iterable[Execution]) -> None:
         runs.setdefault((x.job, x.rank), []).append(x)
     for (job, rank), found in runs.items():
         found.sort(key=lambda x: x.started_ms)
-        for before, after in zip(found, found[1:], strict=False):
+        for before, after in pairwise(found):
             assert before.ended_ms is not None, f"{job} rank {rank}: {before} never ended"
             assert before.ended_ms <= after.started_ms, (
                 f"{job} rank {rank} ran twice at once: {before} and {after}"

@@ -1,4 +1,4 @@
-"""What can go wrong, how often; named mixtures of it. Every fault is drawn from the world's seed."""
+"""What can go wrong, how often; named mixtures of it. All are drawn from the world's seed."""
 
 from msgspec import Struct
 
@@ -20,7 +20,7 @@ class Faults(Struct, frozen=True, kw_only=True):
     """A link between two processes is cut this often."""
     partition_s_max: float = 40.0
     node_death_mean_s: float = 0.0
-    """A machine loses power this often; it comes back after ``down_s_max`` × 10 at most."""
+    """A machine loses power this often; it comes back after ten times ``down_s_max`` at most."""
     wave: int = 1
     """How many machines lose power together."""
     drift: float = 0.0

@@ -8,6 +8,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -74,7 +75,7 @@ class World:
         self,
         seed: int,
         faults: Faults = CALM,
-        size: Size = Size(),
+        size: Size | None = None,
         check_every: int = 25,
     ) -> None:
         self.random = random.Random(seed)
@@ -90,6 +91,7 @@ class World:
         self.network = Network(self)
         self.processes: dict[str, Process] = {}
         self.hosts: dict[str, Host] = {}
+        size = size or Size()
         self._build(size)
         for arrival in arrivals(self.random, size.jobs, size.over_ms):
             self.at(arrival.at_ms, self._asking(arrival))
@@ -320,12 +322,12 @@ class World:
 
         def look() -> None:
             until_ms = self.processes[name].lease_until_ms
-            if until_ms is not None and self.now_ms >= until_ms - 500:
+            if until_ms is not None and self.now_ms >= until_ms:
                 for allocation in list(self.hosts[name].running):
                     self.hosts[name].kill(allocation, self.now_ms)
-            self.after(500, look)
+            self.after(200, look)  # a second, and leases five times as long, on a real machine
 
-        self.after(500, look)
+        self.after(200, look)
 
     # -- users ----------------------------------------------------------------------------------
 
@@ -356,14 +358,14 @@ class World:
         f = self.faults
         names = sorted(self.processes)
         for at_ms in self._times(f.kill_mean_s):
-            self.at(at_ms, lambda name=self.random.choice(names): self._kill(name))  # type: ignore[misc]
+            self.at(at_ms, partial(self._kill, self.random.choice(names)))
         for at_ms in self._times(f.partition_mean_s):
             child = self.random.choice([n for n in names if n != "federation"])
             until_ms = at_ms + self.random.randrange(int(1000 * f.partition_s_max))
             self.at(at_ms, self.network.partition(child, min(until_ms, FAULTS_END_MS)))
         for at_ms in self._times(f.node_death_mean_s):
             for name in self.random.sample(sorted(self.hosts), min(f.wave, len(self.hosts))):
-                self.at(at_ms, lambda name=name: self._lose_power(name))  # type: ignore[misc]
+                self.at(at_ms, partial(self._lose_power, name))
 
     def _times(self, mean_s: float) -> list[int]:
         out: list[int] = []
