@@ -80,6 +80,9 @@ def test_directories_follow_from_home():
     assert federation.state_dir == "/srv/hyperion/federation"
     assert federation.credentials == "/srv/hyperion/federation/credentials"
     assert federation.authority == "/srv/hyperion/federation/authority"
+    assert federation.rest_socket == "/srv/hyperion/federation.sock"
+    own = load(FederationSettings, environment=environment, flags={"state_dir": "/srv/other"})
+    assert own.rest_socket == "/srv/other/federation.sock"
     assert load(UpSettings, environment=environment).state_dir == "/srv/hyperion"
     assert load(AgentSettings, environment={}).state_dir == str(Path.home() / ".hyperion/agent")
     flags = {"state_dir": "~/x"}

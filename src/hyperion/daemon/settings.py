@@ -110,6 +110,14 @@ class FederationSettings(DaemonSettings, frozen=True, kw_only=True):
     rest_listen: Annotated[str, _Is("address", "HOST:PORT of REST; empty for none")] = (
         "127.0.0.1:7071"
     )
+    rest_socket: Annotated[
+        str,
+        _Is(
+            "path",
+            "unix socket of REST, for this user's commands on this machine",
+            default_text="$HYPERION_HOME/federation.sock; STATE_DIR/federation.sock if that is set",
+        ),
+    ] = ""
     rest_token_file: Annotated[
         str, _Is("path", "file with bearer tokens, one a line; needed unless REST is on loopback")
     ] = ""
@@ -182,6 +190,12 @@ class AgentSettings(DaemonSettings, frozen=True, kw_only=True):
 
     node: Annotated[str, _Is("name", "this machine's name", default_text="the host's name")] = ""
     cluster: Annotated[str, _Is("name", "the cluster it belongs to")] = "local"
+    region: Annotated[str, _Is("region", "CLOUD/REGION it is in; told to its replicas")] = (
+        "edge/home"
+    )
+    interface: Annotated[
+        str, _Is("text", "network interface between nodes, for NCCL and Gloo; empty to find out")
+    ] = ""
     scheduler: Annotated[str, _Is("address", "HOST:PORT of the scheduler")] = "127.0.0.1:7080"
     advertise: Annotated[
         str,
@@ -317,13 +331,25 @@ def load(
     if file is None and environment.get("HYPERION_CONFIG"):
         file = Path(environment["HYPERION_CONFIG"]).expanduser()
     values = gather(daemon, SETTINGS[daemon], file, environment, flags or {}, SETTINGS)
-    if not values.get("state_dir"):
-        root = home(environment)
-        values["state_dir"] = str(root if daemon == "up" else root / daemon)
-    for name in ("credentials", "authority"):
-        if name in struct.__struct_fields__ and not values.get(name):
-            values[name] = str(Path(values["state_dir"]) / name)
-    return struct(**values)
+    return struct(**_with_places(struct, daemon, values, home(environment)))
+
+
+def _with_places(
+    struct: type[Struct], daemon: str, values: dict[str, Any], root: Path
+) -> dict[str, Any]:
+    """Directories that nobody named follow from those that somebody did."""
+    near = Path(values.get("state_dir") or root)
+    state_dir = values.get("state_dir") or str(root if daemon == "up" else root / daemon)
+    places = {
+        "state_dir": state_dir,
+        "credentials": str(Path(state_dir) / "credentials"),
+        "authority": str(Path(state_dir) / "authority"),
+        "rest_socket": str(near / "federation.sock"),
+    }
+    known = {name: place for name, place in places.items() if name in struct.__struct_fields__}
+    return known | {
+        name: value for name, value in values.items() if value != "" or name not in known
+    }
 
 
 def document() -> str:
