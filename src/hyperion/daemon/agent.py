@@ -22,9 +22,10 @@ from hyperion.daemon.clock import WallClock
 from hyperion.daemon.driver import Driver
 from hyperion.daemon.node import describe
 from hyperion.daemon.observe import start_logging
+from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import Tasks, run, together
 from hyperion.daemon.settings import AgentSettings
-from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace, ready
+from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
 from hyperion.model.ids import AllocationId
 from hyperion.ports import Surroundings
 from hyperion.wire.environment import surroundings
@@ -82,9 +83,9 @@ class AgentDaemon:
             AGENTS,
             settings.scheduler,
             lambda: self.credentials,
-            on_attached=lambda: self.driver.note(m.SchedulerAttached()),
+            on_attached=self._attached,
             on_message=self.driver.note,
-            on_detached=lambda: None,
+            on_detached=lambda: self._say(attached=False),
             translation=TRANSLATION,
         )
         self.uplink.serve(q.LOGS, self._logs)
@@ -92,7 +93,7 @@ class AgentDaemon:
         unknown = await self.runtime.sweep(list(self.machine.replicas))
         if unknown:
             _log.warning("killed %d replicas that no order accounts for", len(unknown))
-        ready(settings)
+        self._say(attached=self.uplink.attached)
         try:
             await together(stop, self.driver.run(), self.uplink.run(), self._measure())
         finally:
@@ -102,6 +103,13 @@ class AgentDaemon:
             await self.runtime.close()
             self.telemetry.close()
             store.close()
+
+    def _attached(self) -> None:
+        self.driver.note(m.SchedulerAttached())
+        self._say(attached=True)
+
+    def _say(self, *, attached: bool) -> None:
+        say_ready(self.directory, attached=attached)
 
     def _heard(self, event: Any) -> None:
         self.driver.note(event)

@@ -25,9 +25,10 @@ from hyperion.daemon.enrolment import authority
 from hyperion.daemon.federation_application import FederationApplication
 from hyperion.daemon.gateway import SOCKET_NAME, Gateway, GatewayError, GatewaySettings
 from hyperion.daemon.observe import start_logging
+from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import CannotStart, run, together
 from hyperion.daemon.settings import FederationSettings
-from hyperion.daemon.starting import TRANSLATION, listen, load_credentials, open_store, pace, ready
+from hyperion.daemon.starting import TRANSLATION, listen, load_credentials, open_store, pace
 from hyperion.model.ids import ClusterId
 from hyperion.model.market import MarketView
 
@@ -108,7 +109,7 @@ class FederationDaemon:
                 await gateway.start()
             except GatewayError as error:
                 raise CannotStart(f"rest_listen: {error}") from None
-            ready(settings, port, gateway.url)
+            say_ready(self.directory, port=port, rest=gateway.url)
             await running
         finally:
             stop.set()
@@ -155,7 +156,7 @@ def _gateway_settings(settings: FederationSettings, directory: Path) -> GatewayS
     secure = bool(token)
     credentials = Path(settings.credentials)
     return GatewaySettings(
-        socket_path=str(directory / SOCKET_NAME),
+        socket_path=settings.rest_socket or str(directory / SOCKET_NAME),
         host=host.strip("[]") or "127.0.0.1",
         port=int(port) if port else None,
         token=token,

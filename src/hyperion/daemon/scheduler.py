@@ -27,6 +27,7 @@ from hyperion.daemon.clock import WallClock
 from hyperion.daemon.driver import Driver
 from hyperion.daemon.lease_file import LeaseFile
 from hyperion.daemon.observe import start_logging
+from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import CannotStart, run, together
 from hyperion.daemon.settings import SchedulerSettings
 from hyperion.daemon.starting import (
@@ -35,7 +36,6 @@ from hyperion.daemon.starting import (
     load_credentials,
     open_store,
     pace,
-    ready,
 )
 from hyperion.model.checks import check
 from hyperion.model.cluster import Cluster
@@ -85,6 +85,7 @@ class SchedulerDaemon:
         self.readings: dict[NodeId, Reading] = {}
         self.bundles = Bundles(self.directory / "bundles", self._fetch)
         self.uplink: Uplink | None = None
+        self.port = 0
 
     async def serve(self, stop: asyncio.Event) -> None:
         settings = self.settings
@@ -123,7 +124,8 @@ class SchedulerDaemon:
         if settings.federation:
             self.uplink = self._uplink(settings.federation)
             works.append(self.uplink.run())
-        ready(settings, port)
+        self.port = port
+        self._say(None if self.uplink is None else self.uplink.attached)
         try:
             await together(stop, *works)
         finally:
@@ -135,9 +137,9 @@ class SchedulerDaemon:
             CLUSTERS,
             federation,
             lambda: self.credentials,
-            on_attached=lambda: self.driver.note(m.FederationAttached()),
+            on_attached=self._attached,
             on_message=self.driver.note,
-            on_detached=lambda: None,
+            on_detached=lambda: self._say(False),
             translation=TRANSLATION,
         )
         uplink.serve(q.NODES, self._answer_nodes)
@@ -145,6 +147,13 @@ class SchedulerDaemon:
         uplink.serve(q.EXPLAIN, self._answer_explain)
         uplink.serve(q.LOGS, self._answer_logs)
         return uplink
+
+    def _attached(self) -> None:
+        self.driver.note(m.FederationAttached())
+        self._say(True)
+
+    def _say(self, attached: bool | None) -> None:
+        say_ready(self.directory, port=self.port, attached=attached)
 
     # -- commands and events --------------------------------------------------------------------
 

@@ -1,11 +1,8 @@
 """What every daemon does before it serves: its certificate, its store, its port, its ready mark."""
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-
-import msgspec
 
 from hyperion.adapters.link import errors
 from hyperion.adapters.link.credentials import Credentials, CredentialsError
@@ -16,8 +13,6 @@ from hyperion.daemon import application
 from hyperion.daemon.driver import Pace
 from hyperion.daemon.running import CannotStart
 from hyperion.daemon.settings import DaemonSettings
-
-READY = "ready.json"
 
 TRANSLATION: Mapping[type[Exception], type[errors.LinkError]] = {
     **errors.STANDARD,
@@ -66,12 +61,3 @@ def pace(settings: DaemonSettings, round_ms: float = 2.0) -> Pace:
         round_ms=round_ms,
         tick_ms=settings.tick_ms,
     )
-
-
-def ready(settings: DaemonSettings, port: int = 0, url: str = "") -> None:
-    """Say that this daemon serves: ``<state_dir>/ready.json``, with its pid and addresses."""
-    said = {"pid": os.getpid(), "port": port, "rest": url}
-    path = Path(settings.state_dir) / READY
-    scratch = path.with_suffix(".new")
-    scratch.write_bytes(msgspec.json.encode(said))
-    os.replace(scratch, path)
