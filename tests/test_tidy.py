@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import tomllib
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -44,11 +45,22 @@ def modules():
     return {name_of(p): (p, ast.parse(p.read_text(encoding="utf-8"))) for p in paths}
 
 
+@cache
 def nodes(*kinds):
-    for name, (_, tree) in modules().items():
-        for node in ast.walk(tree):
-            if isinstance(node, kinds):
-                yield name, node
+    """(module, node) of every node of these kinds."""
+    return [(name, node) for name, node in noted() if isinstance(node, kinds)]
+
+
+@cache
+def noted():
+    """The few nodes that matter here, found in one walk through everything."""
+    kept = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.Import, ast.ImportFrom)
+    return [
+        (name, node)
+        for name, (_, tree) in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, kept)
+    ]
 
 
 def listed(faults):
@@ -109,9 +121,9 @@ def test_exceptions_to_the_names_are_still_needed():
 # -- nothing dead ---------------------------------------------------------------------------------
 
 
-def imported_by(tree, package):
-    """Names of modules that a tree imports, wherever in it; a package counts with its member."""
-    for node in ast.walk(tree):
+def imported_by(found, package):
+    """Names of modules that some nodes import; a package counts with its member."""
+    for node in found:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -140,7 +152,7 @@ def outside(*folders):
     """What scripts, benchmarks, examples or tests import."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            yield from imported_by(ast.parse(path.read_text(encoding="utf-8")), "")
+            yield from imported_by(ast.walk(ast.parse(path.read_text(encoding="utf-8"))), "")
 
 
 def entries():
@@ -159,13 +171,16 @@ def entries():
 def test_every_module_is_used():
     """From the entry points each can be reached by imports; tests do not count as a use."""
     reached, to_visit = set(), set(entries())
+    imports = defaultdict(list)
+    for name, node in nodes(ast.Import, ast.ImportFrom):
+        imports[name].append(node)
     while to_visit:
         name = to_visit.pop()
         for step in with_packages(name) & set(modules()) - reached:
             reached.add(step)
-            path, tree = modules()[step]
-            package = step if path.name == "__init__.py" else step.rpartition(".")[0]
-            to_visit |= set(imported_by(tree, package))
+            is_package = modules()[step][0].name == "__init__.py"
+            package = step if is_package else step.rpartition(".")[0]
+            to_visit |= set(imported_by(imports[step], package))
     dead = set(modules()) - reached
     assert not dead, f"nothing leads to:{listed(dead)}"
 
