@@ -225,7 +225,7 @@ class ClusterMachine:
         after: JobPhase,
         reason: str,
         now_ms: int,
-        **more: Any,  # noqa: ANN401
+        **more: Any,
     ) -> _Decisions:
         """End all replicas; ``after`` is where the job goes once the last of them is gone."""
         live = self.state.live_of(known.job.id)
@@ -252,7 +252,7 @@ class ClusterMachine:
         phase: JobPhase,
         reason: str,
         now_ms: int,
-        **more: Any,  # noqa: ANN401
+        **more: Any,
     ) -> _Decisions:
         """No replica is left: the job ends, or waits for its next attempt."""
         ended_at_ms = now_ms if phase.is_terminal else 0

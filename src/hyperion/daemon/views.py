@@ -13,6 +13,7 @@ from hyperion.model.job import JobPhase
 from hyperion.model.market import MarketView, Offer
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement.explain import Row
+from hyperion.placement.offers import node_usd_per_hour
 from hyperion.placement.snapshot import Free
 from hyperion.ports import Reading
 from hyperion.wire.api import (
@@ -152,7 +153,7 @@ def cluster_view(
         cpus_free=sum(s.free_cpus_milli for s in shapes) / 1000,
         waiting=load.waiting_jobs,
         running=load.running_jobs,
-        usd_per_hour=sum(s.usd_per_hour * s.nodes for s in shapes),
+        usd_per_hour=sum(node_usd_per_hour(s, cluster.region, market) * s.nodes for s in shapes),
         gco2e_per_kwh=market.carbon_g_per_kwh(cluster.region),
         declared=any(s.declared for s in shapes),
         version=cluster.version,

@@ -20,7 +20,7 @@ _SWEEPS = 8
 """How often the members of a v1 group are listed and killed in one go."""
 
 
-class _Base(Struct, frozen=True):
+class _Parent(Struct, frozen=True):
     """A directory in which groups of replicas can be made."""
 
     path: str
@@ -40,7 +40,7 @@ class Cgroups:
         self._hybrid = v2 is not None and any(key for key in mounts if key)
         self._why_not = "not permitted" if mounts else "none found" if enabled else "switched off"
         self._track = v2 or v1.get("freezer")
-        self._limits: dict[str, _Base] = {}
+        self._limits: dict[str, _Parent] = {}
         for controller in ("cpu", "memory"):
             if v2 and controller in v2.controllers:
                 self._limits[controller] = v2
@@ -261,15 +261,15 @@ def _own_groups(text: str) -> Iterator[tuple[str, str]]:
             yield controller, path
 
 
-def _v1_base(mounts: dict[str, _Mount], controller: str, name: str) -> _Base | None:
+def _v1_base(mounts: dict[str, _Mount], controller: str, name: str) -> _Parent | None:
     mount = mounts.get(controller)
     if mount is None:
         return None
     base = _usable(f"{mount.path}{mount.own}/{name}")
-    return _Base(base, 1) if base else None
+    return _Parent(base, 1) if base else None
 
 
-def _v2_base(mounts: dict[str, _Mount], name: str) -> _Base | None:
+def _v2_base(mounts: dict[str, _Mount], name: str) -> _Parent | None:
     """Below our own group or the nearest ancestor that lets us, best with both controllers.
 
     A group with processes of its own cannot hand controllers down, so with limits the place is
@@ -278,12 +278,12 @@ def _v2_base(mounts: dict[str, _Mount], name: str) -> _Base | None:
     mount = mounts.get("")
     if mount is None:
         return None
-    best: _Base | None = None
+    best: _Parent | None = None
     place = mount.own
     while True:
         base = _usable(f"{mount.path}{place}/{name}")
         if base:
-            found = _Base(base, 2, _hand_down(f"{mount.path}{place}", base))
+            found = _Parent(base, 2, _hand_down(f"{mount.path}{place}", base))
             if best is None or len(found.controllers) > len(best.controllers):
                 worse, best = best, found
             else:
