@@ -6,7 +6,7 @@ from hyperion.model.allocation import AllocationState as S
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
 from hyperion.model.job import JobPhase as P
-from hyperion.model.job import Restart, Secret
+from hyperion.model.job import Checkpoint, Restart, Secret
 from hyperion.placement import ranking
 from stories import cluster, job, names, node, sent
 
@@ -216,6 +216,19 @@ def test_cut_off_for_a_whole_lease_it_stops_the_federations_jobs():
     [report] = sent(replies(c, stop, S.STOPPED), m.JobReport)
     assert report.lost, "its stay here has ended, not the job"
     assert sent(c.say(place(generation=1, id="new")), m.Run) == []
+
+
+def test_fencing_leaves_no_grace_that_outlasts_the_lease():
+    c = cluster()
+    c.say(m.FederationAttached(), m.Lease(sequence=0, duration_ms=20_000))
+    c.say(m.NodeAttached(hello=m.NodeHello(node=node())))
+    [run] = sent(c.say(place(checkpoint=Checkpoint(grace_s=1800))), m.Run)
+    replies(c, run, S.RUNNING)
+    [patient] = sent(c.say(m.StopJob(job="train", generation=2, phase=P.CANCELLED)), m.Stop)
+    assert patient.grace_ms == 1_800_000
+    impatient = sent(c.wait(16_000), m.Stop)[-1]
+    assert impatient.generation > patient.generation
+    assert impatient.grace_ms <= 1000
 
 
 def test_a_blueprint_job_submitted_to_the_cluster_itself_runs():

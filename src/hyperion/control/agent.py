@@ -187,6 +187,8 @@ class Agent:
         elif replica.state.is_terminal or replica.state is S.STOPPING:
             if generation > replica.generation:
                 yield r.ReplicaOrdered(replace(replica, generation=generation))
+                if not replica.state.is_terminal:
+                    yield m.KillReplica(id, grace_ms)  # perhaps with less grace than before
             yield from self._tell(id, now_ms)
         elif generation > replica.generation:
             yield r.ReplicaMoved(id=id, generation=generation, state=S.STOPPING, at_ms=now_ms)

@@ -231,7 +231,7 @@ class ClusterMachine:
         live = self.state.live_of(known.job.id)
         for a in live:
             if a.state is not S.STOPPING:
-                yield from self._order_stop(a, known.job, now_ms)
+                yield from self._order_stop(a, known, now_ms)
         if live:
             yield self.state.moved(
                 known, now_ms, phase=JobPhase.STOPPING, after_stop=after, reason=reason, **more
@@ -240,11 +240,11 @@ class ClusterMachine:
         else:
             yield from self._arrive(known, after, reason, now_ms, **more)
 
-    def _order_stop(self, a: Allocation, job: Job, now_ms: int) -> _Decisions:
+    def _order_stop(self, a: Allocation, known: r.ClusterJob, now_ms: int) -> _Decisions:
         stopping = replace(a, state=S.STOPPING, generation=a.generation + 1)
         yield r.AllocationMoved(stopping)
         self.orders.sent(a.id, now_ms)
-        yield m.SendToNode(a.node, gang.stop_order(stopping, job))
+        yield m.SendToNode(a.node, gang.stop_order(stopping, known))
 
     def _arrive(
         self,
@@ -362,7 +362,7 @@ class ClusterMachine:
         self.orders.sent(a.id, now_ms)
         known = self.state.jobs[a.job]
         if a.state is S.STOPPING:
-            yield m.SendToNode(a.node, gang.stop_order(a, known.job))
+            yield m.SendToNode(a.node, gang.stop_order(a, known))
             return
         allocations = self.state.attempt_of(a.job)
         job = self.state.whole(known.job)
@@ -425,12 +425,27 @@ class ClusterMachine:
             self.rounds.due = True
 
     def _fence(self, now_ms: int) -> _Decisions:
-        """Cut off for a whole lease: the federation may place these jobs elsewhere any moment."""
+        """Cut off for a whole lease: the federation may place these jobs elsewhere any moment.
+
+        Those that are being stopped already are told again: their grace may outlast the lease.
+        """
         for job_id in self.state.federated_active():
             known = self.state.jobs[job_id]
-            if not known.status.fenced and known.status.phase is not JobPhase.QUEUED:
-                reason = "cut off from the federation until the lease ended"
-                yield from self._stop(known, JobPhase.CANCELLED, reason, now_ms, fenced=True)
+            if known.status.fenced or known.status.phase is JobPhase.QUEUED:
+                continue
+            reason = "cut off from the federation until the lease ended"
+            yield self.state.moved(
+                known,
+                now_ms,
+                phase=JobPhase.STOPPING,
+                after_stop=JobPhase.CANCELLED,
+                reason=reason,
+                fenced=True,
+            )
+            fenced = self.state.jobs[job_id]
+            for a in self.state.live_of(job_id):
+                yield from self._order_stop(a, fenced, now_ms)
+            yield from self.uplink.tell(job_id, now_ms)
 
     def _tidy(self, now_ms: int) -> _Decisions:
         """Forget, a bounded number at a time, what nobody will ask for."""

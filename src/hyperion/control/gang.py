@@ -17,6 +17,7 @@ from hyperion.placement.planner import Unplaceable
 LOSSES_MAX = 16
 """A job whose nodes were lost this often has probably killed them."""
 BACKOFF_MAX_S = 600.0
+FENCE_GRACE_MS = 1000
 REPLICAS_REPORTED = 64
 """Larger gangs report the first so many ranks, failed ones first."""
 
@@ -136,8 +137,11 @@ def order_again(
     return first_order(a, job, attempt)
 
 
-def stop_order(a: Allocation, job: Job) -> m.Stop:
-    grace_ms = int(1000 * job.checkpoint.grace_s)
+def stop_order(a: Allocation, known: r.ClusterJob) -> m.Stop:
+    """The grace is the job's own, unless the lease is ending: then it must be gone by that."""
+    grace_ms = int(1000 * known.job.checkpoint.grace_s)
+    if known.status.fenced:
+        grace_ms = min(grace_ms, FENCE_GRACE_MS)
     return m.Stop(allocation=a.id, generation=a.generation, grace_ms=grace_ms)
 
 

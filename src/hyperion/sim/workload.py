@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from hyperion.model.ids import JobId, UserId
-from hyperion.model.job import Job, Priority, Restart
+from hyperion.model.job import Checkpoint, Job, Priority, Restart
 from hyperion.model.resources import ResourceRequest
 
 
@@ -40,6 +40,7 @@ def arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
                     ),
                 ),
                 restart=Restart(max=retries, backoff_s=1.0),
+                checkpoint=Checkpoint(grace_s=dice.choice((0.5, 2.0, 60.0))),
             ),
             runs_ms=dice.choice((10, 500, 3000, 10_000)),
             exit_codes=(1, 0) if fails else (0,),

@@ -274,7 +274,7 @@ class World:
                 self.after(soon_ms, lambda: self._claim(host, order, tell))
             case m.KillReplica(allocation, grace_ms):
                 host.claims.add(allocation)
-                took_ms = self.random.randrange(1, max(2, min(grace_ms, 900)))
+                took_ms = self.random.randrange(1, max(2, grace_ms))
                 self.after(took_ms, lambda: self._killed(host, allocation, tell))
             case m.DropReplica():
                 pass
