@@ -31,7 +31,7 @@ class Machine(Protocol):
     def wants_round(self) -> bool:
         """Something waits that a round could settle."""
 
-    def handle(self, event: Any, now_ms: int) -> Outcome: ...  # noqa: ANN401 each has its own
+    def handle(self, event: Any, now_ms: int) -> Outcome: ...
 
     def round(self, now_ms: int) -> Outcome: ...
 

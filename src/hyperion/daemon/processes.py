@@ -98,6 +98,16 @@ def _reap() -> None:
             pass
 
 
+def share_memory() -> None:
+    """Call once, before the first ``fork``, when all is loaded that children share.
+
+    The garbage collector would write into every object it looks at, and so give each process its
+    own copy of the page: it leaves alone what is here now.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def fork(
     main: Callable[[], int], *, title: Sequence[str], log: Path, close: Iterable[int]
 ) -> ProcessMark:
@@ -109,13 +119,10 @@ def fork(
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    gc.collect()
-    gc.freeze()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     begun, go = os.pipe()
     pid = os.fork()
     if pid:
-        gc.unfreeze()
         for unneeded in (descriptor, begun):
             os.close(unneeded)
         mark = mark_of(pid)

@@ -298,7 +298,7 @@ def _table(struct: type[Struct]) -> tuple[Setting, ...]:
     )
 
 
-def _default_of(field: msgspec.structs.FieldInfo) -> Any:  # noqa: ANN401
+def _default_of(field: msgspec.structs.FieldInfo) -> Any:
     factory = field.default_factory
     return factory() if callable(factory) else field.default
 

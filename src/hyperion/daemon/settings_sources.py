@@ -43,7 +43,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     def shown_default(self) -> str:
         return self.default_text or show(self.default)
 
-    def read(self, value: object) -> Any:  # noqa: ANN401 - as many types as kinds
+    def read(self, value: object) -> Any:
         """The value checked and converted; ``Wrong`` says what was expected."""
         found = KINDS[self.kind](value)
         if self.choices and found not in self.choices:
@@ -168,7 +168,7 @@ def _line_of(text: str, table: str, name: str | None) -> int:
     return opened
 
 
-def _read(setting: Setting, value: object, source: str) -> Any:  # noqa: ANN401
+def _read(setting: Setting, value: object, source: str) -> Any:
     try:
         return setting.read(value)
     except Wrong as fault:
@@ -182,7 +182,7 @@ def _quoted(value: object) -> str:
     return text if len(text) <= 120 else text[:117] + "…"
 
 
-def _nearest(wrong: str, known: Iterable[str], show_as: Any = str) -> str:  # noqa: ANN401
+def _nearest(wrong: str, known: Iterable[str], show_as: Any = str) -> str:
     from difflib import get_close_matches  # 2 ms that only a typo pays for
 
     near = get_close_matches(wrong.replace("-", "_")[:64], list(known), n=1, cutoff=0.5)
