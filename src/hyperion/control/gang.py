@@ -62,7 +62,14 @@ def judge(known: r.ClusterJob, allocations: Sequence[Allocation], now_ms: int) -
     if states & {S.FAILED, S.LOST, S.STOPPED}:
         verdict = Ended if over else StopRest
         return verdict(*_misfortune(known, allocations, now_ms))
-    if states <= {S.RUNNING, S.SUCCEEDED} and status.phase is JobPhase.STARTING:
+    return _progress(known, allocations, states, now_ms)
+
+
+def _progress(
+    known: r.ClusterJob, allocations: Sequence[Allocation], states: set[S], now_ms: int
+) -> Verdict:
+    """All is well so far: is the gang ready, or running?"""
+    if states <= {S.RUNNING, S.SUCCEEDED} and known.status.phase is JobPhase.STARTING:
         return Started(max(a.started_at_ms for a in allocations) or now_ms)
     if states == {S.READY} and all(a.generation == 1 for a in allocations):
         return GoAhead()

@@ -13,10 +13,10 @@ from hyperion.sim.workload import Arrival
 def never_twice(executions: Iterable[Execution]) -> None:
     """No replica ran in two places at once, and no allocation ran twice."""
     runs: dict[tuple[JobId, int], list[Execution]] = {}
-    seen: set[str] = set()
+    seen: set[tuple[str, int]] = set()
     for x in executions:
-        assert x.allocation not in seen, f"{x.allocation} ran twice"
-        seen.add(x.allocation)
+        assert (x.allocation, x.disk) not in seen, f"{x.allocation} ran twice"
+        seen.add((x.allocation, x.disk))
         runs.setdefault((x.job, x.rank), []).append(x)
     for (job, rank), found in runs.items():
         found.sort(key=lambda x: x.started_ms)

@@ -18,6 +18,8 @@ class Execution(Struct):
     exit_code: int
     ended_ms: int | None = None
     killed: bool = False
+    disk: int = 0
+    """Which disk of the host it ran on: an empty one knows of no earlier claims."""
 
 
 class Host:
@@ -26,6 +28,7 @@ class Host:
     def __init__(self, name: str) -> None:
         self.name = name
         self.powered = True
+        self.disk = 0
         self.claims: set[AllocationId] = set()
         self.running: dict[AllocationId, Execution] = {}
         self.exits: dict[AllocationId, int] = {}
@@ -44,6 +47,7 @@ class Host:
             now_ms,
             now_ms + runs_ms,
             exit_code,
+            disk=self.disk,
         )
         self.running[order.allocation] = execution
         return execution
@@ -72,5 +76,6 @@ class Host:
         for allocation in list(self.running):
             self.kill(allocation, now_ms)
         if disk_too:
+            self.disk += 1
             self.claims.clear()
             self.exits.clear()

@@ -42,7 +42,7 @@ def arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
                 restart=Restart(max=retries, backoff_s=1.0),
                 checkpoint=Checkpoint(grace_s=dice.choice((0.5, 2.0, 60.0))),
             ),
-            runs_ms=dice.choice((10, 500, 3000, 10_000)),
+            runs_ms=dice.choice((10, 500, 3000, 10_000, 40_000)),
             exit_codes=(1, 0) if fails else (0,),
             cancel_at_ms=at_ms + dice.randrange(8000) if dice.random() < 0.1 else None,
         )
