@@ -58,6 +58,11 @@ class Fifo:
         while True:
             await self._run(await self._queue.get())
 
+    async def close(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+
     # -- jobs -----------------------------------------------------------------------------------
 
     async def submit(self, jobs: Sequence[Job]) -> list[Submitted]:
@@ -159,11 +164,15 @@ class Fifo:
         sent = len(self._outputs[name])
         for each in ranks:
             yield each, output
-        while follow and not JobPhase(self._views[name].phase).is_terminal:
+        while follow:
             async with self._news:
-                await self._news.wait()
-            output, sent = self._outputs[name][sent:], len(self._outputs[name])
-            for each in ranks if output else ():
+                await self._news.wait_for(
+                    lambda: len(self._outputs[name]) > sent or self._is_over(name)
+                )
+                output, sent = self._outputs[name][sent:], len(self._outputs[name])
+            if not output:
+                return
+            for each in ranks:
                 yield each, output
 
     async def watch(self, job_id: str | None = None, after: int = 0) -> AsyncIterator[JobChange]:
@@ -191,7 +200,7 @@ class Fifo:
         return [
             ClusterView(
                 id="home", region="edge/home", state="ready", nodes=2, gpus="", gpus_free="",
-                cpus=4, cpus_free=3, waiting=self._queue.qsize(), running=bool(self._current),
+                cpus=4, cpus_free=3, waiting=self._queue.qsize(), running=1 if self._current else 0,
                 usd_per_hour=0.1, gco2e_per_kwh=300, declared=False, version="0", heard_ms_ago=10,
             )
         ]  # fmt: skip
@@ -299,6 +308,9 @@ class Fifo:
             self._changes.append(JobChange(sequence=len(self._changes) + 1, at_ms=now_ms, job=view))
             self._news.notify_all()
 
+    def _is_over(self, name: str) -> bool:
+        return JobPhase(self._views[name].phase).is_terminal
+
     def _found(self, wanted: str) -> JobId:
         if wanted in self._jobs:
             return JobId(wanted)
@@ -350,6 +362,7 @@ async def main(settings: GatewaySettings, dry: bool) -> None:
     await stopped.wait()
     worker.cancel()
     await gateway.close()
+    await application.close()
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from hyperion.cli.asking import examples
-from hyperion.cli.settings_options import PRECEDENCE, loaded, settings_options
+from hyperion.cli.settings_options import explained, loaded, settings_options
 
 
 @click.command(
-    help=f"""Run the federation: it takes jobs over REST and gRPC and chooses clusters for them.
-
-    {PRECEDENCE.format("FEDERATION")}""",
+    help=explained(
+        "Run the federation: it takes jobs over REST and gRPC and chooses clusters for them.",
+        "FEDERATION",
+    ),
     epilog=examples("hyperion federation --listen 0.0.0.0:7070 --trust-domain example.org"),
 )
 @settings_options("federation")
@@ -25,9 +26,10 @@ def federation(config: Path | None, **flags: object) -> int:
 
 
 @click.command(
-    help=f"""Run a cluster's scheduler: it places jobs on the nodes whose agents attach to it.
-
-    {PRECEDENCE.format("SCHEDULER")}""",
+    help=explained(
+        "Run a cluster's scheduler: it places jobs on the nodes whose agents attach to it.",
+        "SCHEDULER",
+    ),
     epilog=examples("hyperion scheduler --cluster lab --region edge/home --federation fed:7070"),
 )
 @settings_options("scheduler")
@@ -41,9 +43,7 @@ def scheduler(config: Path | None, **flags: object) -> int:
 
 
 @click.command(
-    help=f"""Run a node's agent: it measures the machine and runs replicas on it.
-
-    {PRECEDENCE.format("AGENT")}""",
+    help=explained("Run a node's agent: it measures the machine and runs replicas on it.", "AGENT"),
     epilog=examples(
         "hyperion agent --cluster lab --scheduler head:7080", "hyperiond --labels disk=ssd"
     ),

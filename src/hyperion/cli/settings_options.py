@@ -13,8 +13,13 @@ from hyperion.daemon.settings import SETTINGS, Setting, SettingError, load
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S")
 
-PRECEDENCE = """Each setting comes from, a later one winning: its default, the TOML file given with
---config or HYPERION_CONFIG, the environment (HYPERION_{0}_NAME), a flag."""
+
+def explained(what: str, daemon: str) -> str:
+    """A daemon's help: what it does, and where its settings come from."""
+    return (
+        f"{what}\n\nEach setting comes from, a later one winning: its default, the TOML file of"
+        f" --config or HYPERION_CONFIG, the environment (HYPERION_{daemon}_NAME), a flag."
+    )
 
 
 def settings_options(daemon: str, *, leave_out: frozenset[str] = frozenset()) -> Callable[[F], F]:

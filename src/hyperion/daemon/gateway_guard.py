@@ -30,8 +30,9 @@ class TooSlow(Exception):
 class Guard:
     """An ASGI app that lets through what may pass.
 
-    With ``token`` (several, one a line), each request must bear one of them. Without one, ``browsers_shut_out`` refuses what only
-    a web page could send: a foreign ``Host`` (DNS rebinding) or ``Origin`` (cross-site requests).
+    With ``token`` (several, one a line), each request must bear one of them. Without,
+    ``browsers_shut_out`` refuses what only a web page could send: a foreign ``Host`` (DNS
+    rebinding) or ``Origin`` (cross-site requests).
     """
 
     def __init__(
