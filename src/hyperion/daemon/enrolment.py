@@ -27,9 +27,15 @@ def authority(directory: Path, trust_domain: str) -> "Authority":
     return Authority.open(directory, trust_domain)
 
 
-def enrol(directory: Path, trust_domain: str, wanted: Sequence[tuple[str, str, Path]]) -> None:
+def enrol(
+    directory: Path,
+    trust_domain: str,
+    wanted: Sequence[tuple[str, str, Path]],
+    hosts: Sequence[str] = (),
+) -> None:
     """Certificates for (role, name, credentials directory), where there is none that still holds.
 
+    ``hosts`` are further names under which those that serve can be reached.
     Made in a process of its own, whose memory goes with it. Raises CannotStart.
     """
     missing = [w for w in wanted if not (w[2] / "cert.pem").exists() or _is_due(w[2] / "cert.pem")]
@@ -37,7 +43,7 @@ def enrol(directory: Path, trust_domain: str, wanted: Sequence[tuple[str, str, P
         return
     arguments = [part for role, name, where in missing for part in (role, name, str(where))]
     made = subprocess.run(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", __name__, str(directory), trust_domain, *arguments],
+        [sys.executable, "-m", __name__, str(directory), trust_domain, ",".join(hosts), *arguments],
         capture_output=True,
         text=True,
         timeout=MAKE_S,
@@ -60,11 +66,12 @@ def _main(arguments: Sequence[str]) -> None:
     from hyperion.adapters.link.credentials import save
     from hyperion.adapters.link.identity import SERVING, Identity, parse_role
 
-    directory, trust_domain, *rest = arguments
+    directory, trust_domain, more_hosts, *rest = arguments
+    serving = (*LOCAL_HOSTS, *filter(None, more_hosts.split(",")))
     ours = authority(Path(directory), trust_domain)
     for role, name, where in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
         identity = Identity(trust_domain, parse_role(role), name)
-        hosts = LOCAL_HOSTS if identity.role in SERVING else ()
+        hosts = serving if identity.role in SERVING else ()
         key_pem, cert_pem = ours.issue(identity, hosts)
         save(Path(where), key_pem, cert_pem, ours.ca_pem)
 

@@ -21,7 +21,7 @@ from hyperion.daemon import questions as q
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.clock import WallClock
 from hyperion.daemon.driver import Driver
-from hyperion.daemon.enrolment import authority
+from hyperion.daemon.enrolment import authority, enrol
 from hyperion.daemon.federation_application import FederationApplication
 from hyperion.daemon.gateway import SOCKET_NAME, Gateway, GatewayError, GatewaySettings
 from hyperion.daemon.observe import start_logging
@@ -46,6 +46,7 @@ class FederationDaemon:
         self.settings = settings
         self.clock = WallClock()
         self.directory = Path(settings.state_dir)
+        _enrol_itself(settings)
         self.credentials = load_credentials(Path(settings.credentials), "federation")
         self.machine = Federation(
             _market(settings),
@@ -136,6 +137,20 @@ class FederationDaemon:
         asked = msgspec.json.decode(body, type=q.GetBundle)
         async for piece in self.bundles.read(asked.digest):
             yield piece
+
+
+def _enrol_itself(settings: FederationSettings) -> None:
+    """At its first start alone, a federation makes its authority and its own certificate."""
+    credentials = Path(settings.credentials)
+    if (credentials / "cert.pem").exists() and not (Path(settings.authority)).exists():
+        return  # it was enrolled by somebody else's authority
+    host = settings.advertise.rpartition(":")[0].strip("[]")
+    enrol(
+        Path(settings.authority),
+        settings.trust_domain,
+        [("federation", "local", credentials)],
+        (host,) if host else (),
+    )
 
 
 def _market(settings: FederationSettings) -> MarketView:

@@ -29,7 +29,7 @@ def load_credentials(directory: Path, role: str) -> Credentials:
         return Credentials.load(directory, int(time.time()))  # noqa: TID251 - certificates are dated
     except CredentialsError as error:
         raise CannotStart(
-            f"{error}; get a certificate for this {role} with: hyperion join --help"
+            f"this {role} needs a certificate: {error}"
         ) from None
 
 
