@@ -16,7 +16,7 @@ from hyperion.control.machine import Outcome
 from hyperion.control.messages import Answer, Tick
 from hyperion.control.records import UNJOURNALED
 from hyperion.daemon.application import Exhausted, Unavailable
-from hyperion.ports import Clock, Store
+from hyperion.ports import Clock, JournalEntry, Store
 
 _BURST = 16
 """How many times ``inbox_limit`` our own notes may fill: beyond that something is wrong."""
@@ -193,6 +193,10 @@ class Driver:
     def last_sequence(self) -> int:
         """The number of the newest record that is durable."""
         return self._store.last_sequence
+
+    def recent(self, limit: int) -> list[JournalEntry]:
+        """The newest records kept, oldest first. To be asked before ``run`` only."""
+        return list(self._store.journal(max(0, self._store.last_sequence - limit), limit))
 
     # -- running ------------------------------------------------------------------------------
 

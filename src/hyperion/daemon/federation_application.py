@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from hyperion import __version__
+from hyperion.adapters.link.errors import LinkError
 from hyperion.control.federation import Federation
 from hyperion.control.messages import Answer, JobCancelRequested, JobSubmitted
 from hyperion.control.records import FederatedJob, FederatedJobAccepted, FederatedJobMoved
@@ -43,6 +44,8 @@ CATALOGUE_ROWS = 12
 ASK_S = 3.0
 """How long a cluster may take to answer a question; the others' answers are shown all the same."""
 WATCHERS_MAX = 512
+RECALLED = 1000
+"""Records of the last process that are read again, for watchers who come back after a restart."""
 _ERRORS = {"not_found": NotFound, "conflict": Conflict, "exhausted": Exhausted}
 
 
@@ -85,6 +88,7 @@ class FederationApplication:
         self._trust_domain = trust_domain
         self._started_at_ms = clock.now_ms()
         self._history = History()
+        self._recall(driver)
         driver.subscribe(self._note)
 
     # -- jobs -----------------------------------------------------------------------------------
@@ -188,11 +192,15 @@ class FederationApplication:
         if self._history.watchers >= WATCHERS_MAX:
             raise Exhausted(f"{WATCHERS_MAX} watchers are connected; try again later")
         only = self._find(job_id).job.id if job_id else None
-        if after == 0:
+        missed = after < self._history.begins
+        if after == 0 or missed:
+            with_ended = only or (after and missed)
             after = self._history.newest
             now_ms = self._clock.now_ms()
             for known in list(self._machine.state.jobs.values()):
-                if only in (None, known.job.id) and (only or not known.status.phase.is_terminal):
+                if only in (None, known.job.id) and (
+                    with_ended or not known.status.phase.is_terminal
+                ):
                     view = views.job_view(known, now_ms)
                     yield JobChange(sequence=after, at_ms=now_ms, job=view)
         async for change in self._history.follow(after, lambda job: only in (None, job.id)):
@@ -268,10 +276,16 @@ class FederationApplication:
         )
 
     async def join(self, token: str, request_pem: bytes) -> tuple[bytes, bytes]:
-        return await asyncio.to_thread(lambda: self._enrolment().redeem(token, request_pem))
+        try:
+            return await asyncio.to_thread(lambda: self._enrolment().redeem(token, request_pem))
+        except LinkError as error:
+            raise Conflict(str(error)) from None
 
     async def new_join_token(self, role: str, name: str, ttl_s: int) -> str:
-        return await asyncio.to_thread(lambda: self._enrolment().new_token(role, name, ttl_s))
+        try:
+            return await asyncio.to_thread(lambda: self._enrolment().new_token(role, name, ttl_s))
+        except LinkError as error:
+            raise Conflict(str(error)) from None
 
     async def upload_bundle(self, chunks: AsyncIterator[bytes]) -> str:
         return f"bundle:sha256:{await self._bundles.keep(chunks)}"
@@ -302,6 +316,23 @@ class FederationApplication:
                     if known is not None:
                         view = views.job_view(known, at_ms)
                         self._history.add(JobChange(sequence=sequence + n, at_ms=at_ms, job=view))
+
+    def _recall(self, driver: Driver) -> None:
+        """What was kept just before this process began, so that watchers can resume across it."""
+        entries = driver.recent(RECALLED)
+        self._history.begins = entries[0].sequence - 1 if entries else 0
+        newest: dict[JobId, tuple[int, int]] = {}
+        for entry in entries:
+            said = _ABOUT.decode(entry.record)
+            job = said.job.id if isinstance(said.job, _Named) else said.job
+            if said.type in _CHANGES and job:
+                newest.pop(JobId(job), None)
+                newest[JobId(job)] = entry.sequence, entry.at_ms
+        for job_id, (sequence, at_ms) in newest.items():
+            known = self._machine.state.jobs.get(job_id)
+            if known is not None:
+                view = views.job_view(known, at_ms)
+                self._history.add(JobChange(sequence=sequence, at_ms=at_ms, job=view))
 
     async def _ask(self, cluster: str, method: str, body: Any) -> bytes:
         async with asyncio.timeout(ASK_S):
@@ -361,6 +392,19 @@ class FederationApplication:
             raise errors[0]
 
 
+class _Named(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _About(msgspec.Struct, frozen=True):
+    """As much of a kept record as says which job it is about."""
+
+    type: str
+    job: str | _Named | None = None
+
+
+_ABOUT = msgspec.json.Decoder(_About)
+_CHANGES = (FederatedJobAccepted.__name__, FederatedJobMoved.__name__)
 _NO_LOAD = ClusterLoad()
 
 

@@ -13,11 +13,15 @@ class History:
     """A bounded tail of changes. A watcher that is too slow loses the oldest, never the newest."""
 
     def __init__(self, limit: int = REMEMBERED) -> None:
+        self.begins = 0
+        """Every change with a higher number is held: who has seen less must look at the present."""
         self._changes: deque[JobChange] = deque(maxlen=limit)
         self._news = asyncio.Event()
         self.watchers = 0
 
     def add(self, change: JobChange) -> None:
+        if len(self._changes) == self._changes.maxlen:
+            self.begins = self._changes[0].sequence
         self._changes.append(change)
         self.wake()
 
