@@ -231,7 +231,7 @@ def _explained(answer: "WhyView", wide: bool) -> str:
     parts = [f"{answer.id} is {answer.phase}."]
     parts += [out.printable(sentence) for sentence in answer.sentences]
     if answer.queue_position is not None:
-        parts.append(f"It is number {answer.queue_position} in the queue.")
+        parts.append(f"Jobs before it in the queue: {answer.queue_position}.")
     if answer.refusals:
         parts.append("Nodes that will not do:")
         parts += [f"  {count} times {reason}" for reason, count in answer.refusals.items()]

@@ -95,7 +95,7 @@ def _followed(connection: "Client", job_id: str) -> "JobView":
             shown_attempt = job.restarts
             _pass_on(connection, job)
         elif job.phase in WAITING:
-            status.show(f"{job.phase}: {out.printable(job.reason)}")
+            status.show(_waiting(job))
     return connection.get(job_id)
 
 
@@ -150,6 +150,12 @@ class _Status:
         if self._live and self._last:
             click.echo("\r\x1b[K", nl=False, err=True)
         self._last = ""
+
+
+def _waiting(job: "JobView") -> str:
+    where = f" to {job.cluster}" if job.cluster else ""
+    why = f": {out.printable(job.reason)}" if job.reason else ""
+    return f"{job.phase}{where}{why}"
 
 
 def _say(text: str) -> None:

@@ -191,7 +191,7 @@ def job_report(known: r.ClusterJob, allocations: Sequence[Allocation]) -> m.JobR
         refused=status.refused,
         lost=status.fenced and status.phase.is_terminal,
         exit_code=status.exit_code,
-        restarts=status.failures + status.losses,
+        restarts=max(0, status.attempt - 1),
         started_at_ms=status.started_at_ms,
         ended_at_ms=status.ended_at_ms,
         replicas=tuple(replica_status(a) for a in shown[:REPLICAS_REPORTED]),

@@ -49,6 +49,7 @@ class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     reason: str = ""
     exit_code: int | None = None
     restarts: int = 0
+    """Starts after the first one, in this placement."""
     losses: int = 0
     """How often a cluster lost it."""
     excluded: tuple[ClusterId, ...] = ()

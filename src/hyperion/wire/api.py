@@ -83,6 +83,7 @@ class WhyView(Struct, frozen=True, kw_only=True):
     refusals: dict[str, int]
     """Nodes refused, counted by reason, when the job waits in a cluster."""
     queue_position: int | None
+    """How many jobs are before it; None when it does not wait."""
 
 
 class NodeView(Struct, frozen=True, kw_only=True):
