@@ -166,9 +166,8 @@ class Fifo:
             yield each, output
         while follow:
             async with self._news:
-                await self._news.wait_for(
-                    lambda: len(self._outputs[name]) > sent or self._is_over(name)
-                )
+                while len(self._outputs[name]) <= sent and not self._is_over(name):
+                    await self._news.wait()
                 output, sent = self._outputs[name][sent:], len(self._outputs[name])
             if not output:
                 return

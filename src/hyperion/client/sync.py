@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from hyperion.client import calls
 from hyperion.client.address import Address, find
@@ -37,6 +37,9 @@ from hyperion.wire.api import (
     WhyView,
 )
 from hyperion.wire.rest import LogChunk
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
 RECEIVE_BYTES = 1 << 16
@@ -330,14 +333,15 @@ def _open(address: Address, timeout_s: float) -> socket.socket:
             local.close()
             raise
         return local
-    remote = socket.create_connection((address.host, address.port), timeout_s)
-    remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    plain = socket.create_connection((address.host, address.port), timeout_s)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not address.tls:
-        return remote
+        return plain
+    secured: "ssl.SSLSocket | None" = None
     try:
-        secured = tls_context(address).wrap_socket(remote, server_hostname=address.host)
+        secured = tls_context(address).wrap_socket(plain, server_hostname=address.host)
         check_name(address, secured.getpeercert())
-        return secured
     except BaseException:
-        remote.close()
+        (secured or plain).close()
         raise
+    return secured

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import formatdate
 from typing import Any
 
-from hyperion.daemon.gateway_problems import encoded, problem
+from hyperion.daemon.gateway_problems import Refusal, encoded, problem
 from hyperion.wire.rest import API_PREFIX, ProblemDetails
 
 Scope = MutableMapping[str, Any]
@@ -21,10 +21,6 @@ OPEN_PATHS = frozenset(f"{API_PREFIX}/{name}" for name in ("healthz", "ca", "joi
 """Open without the bearer token: a probe, and ``join``, whose one-time token is its proof."""
 BODY_PAUSE_S = 30.0
 """The longest silence while a body is being sent."""
-
-
-class TooSlow(Exception):
-    """The body stopped coming."""
 
 
 class Guard:
@@ -50,12 +46,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        started = False
 
         async def dated(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 date = (b"date", formatdate(usegmt=True).encode())
                 message["headers"] = [*message["headers"], date]
             await send(message)
@@ -64,11 +57,7 @@ class Guard:
         if refusal is not None:
             await _refuse(dated, refusal)
             return
-        try:
-            await self._app(scope, _impatient(receive, self._body_pause_s), dated)
-        except TooSlow:
-            if not started:
-                await _refuse(dated, problem(408, "the body stopped coming"))
+        await self._app(scope, _impatient(receive, self._body_pause_s), dated)
 
     def _refusal(self, scope: Scope) -> ProblemDetails | None:
         headers = {k: v for k, v in scope["headers"] if k in _JUDGED}
@@ -124,7 +113,7 @@ def _impatient(receive: Receive, pause_s: float) -> Receive:
             async with asyncio.timeout(pause_s):
                 message = await receive()
         except TimeoutError:
-            raise TooSlow from None
+            raise Refusal(408, f"the body stopped coming for {pause_s:g} s") from None
         complete = not message.get("more_body", False)
         return message
 

@@ -69,7 +69,10 @@ class BundleUpload(Operation):
 
     def __post_init__(self) -> None:
         content = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
-        self.request_body = _body({"application/gzip": OpenAPIMediaType(schema=content)})
+        archive = OpenAPIMediaType(schema=content)
+        self.request_body = _body(
+            {"application/gzip": archive, "application/octet-stream": archive}
+        )
 
 
 def _body(content: dict[str, OpenAPIMediaType]) -> RequestBody:

@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Request, Response, delete, get, post, put
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import (
+    FromPath,
+    FromQuery,
+    HeaderParameter,
+    JSONBody,
+    PathParameter,
+    QueryParameter,
+)
 from litestar.response import Stream
 
 from hyperion.daemon.application import Application
@@ -47,13 +54,16 @@ MAX_BUNDLE_BYTES = 256 << 20
 EVENT_STREAM = "text/event-stream"
 
 Req = Request[Any, Any, Any]
-Text = Annotated[str, Parameter(max_length=253)]
+Text = Annotated[str, QueryParameter(max_length=253)]
+Name = Annotated[str, PathParameter(max_length=253)]
 JobRef = Annotated[
     str,
-    Parameter(max_length=253, description="A job's id, a unique prefix of it, or a job's name."),
+    PathParameter(
+        max_length=253, description="A job's id, a unique prefix of it, or a job's name."
+    ),
 ]
 Caller = Annotated[
-    str, Parameter(header=USER_HEADER, pattern=r"^[A-Za-z0-9._@-]{0,64}$", required=False)
+    str, HeaderParameter(name=USER_HEADER, pattern=r"^[A-Za-z0-9._@-]{0,64}$", required=False)
 ]
 
 
@@ -95,12 +105,12 @@ async def plan(request: Req, user: Caller = "") -> PlanView:
 @get("/jobs", responses=declared(), summary="Jobs, newest first")
 async def list_jobs(
     request: Req,
-    phase: Annotated[list[Text] | None, Parameter(max_items=8)] = None,
+    phase: Annotated[list[str] | None, QueryParameter(max_items=8)] = None,
     user: Text = "",
     name: Text = "",
     cluster: Text = "",
-    ended: bool = False,
-    limit: Annotated[int, Parameter(ge=1, le=10_000)] = 1000,
+    ended: FromQuery[bool] = False,
+    limit: Annotated[int, QueryParameter(ge=1, le=10_000)] = 1000,
 ) -> list[JobView]:
     return await application_of(request).jobs(phase or (), user, name, cluster, ended, limit)
 
@@ -150,9 +160,9 @@ async def cancel(request: Req, job: JobRef, user: Caller = "") -> JobView:
 async def logs(
     request: Req,
     job: JobRef,
-    rank: Annotated[int | None, Parameter(ge=0, le=100_000)] = None,
-    follow: bool = False,
-    tail: Annotated[int | None, Parameter(ge=0, le=1_000_000)] = None,
+    rank: Annotated[int | None, QueryParameter(ge=0, le=100_000)] = None,
+    follow: FromQuery[bool] = False,
+    tail: Annotated[int | None, QueryParameter(ge=0, le=1_000_000)] = None,
 ) -> Stream:
     application, streams = application_of(request), streams_of(request)
     streams.check()
@@ -182,10 +192,10 @@ async def logs(
 )
 async def watch(
     request: Req,
-    job: JobRef = "",
-    after: Annotated[int, Parameter(ge=0, le=1 << 62)] = 0,
+    job: Text = "",
+    after: Annotated[int, QueryParameter(ge=0, le=1 << 62)] = 0,
     last_event_id: Annotated[
-        str, Parameter(header="last-event-id", pattern=r"^[0-9]{0,18}$", required=False)
+        str, HeaderParameter(name="last-event-id", pattern=r"^[0-9]{0,18}$", required=False)
     ] = "",
 ) -> Stream:
     application, streams = application_of(request), streams_of(request)
@@ -208,9 +218,9 @@ async def nodes(request: Req, cluster: Text = "") -> list[NodeView]:
 )
 async def cordon(
     request: Req,
-    cluster: Text,
-    node: Text,
-    action: Literal["cordon", "uncordon", "drain"],
+    cluster: Name,
+    node: Name,
+    action: FromPath[Literal["cordon", "uncordon", "drain"]],
 ) -> NodeView:
     return await application_of(request).cordon(
         f"{cluster}/{node}", cordon=action != "uncordon", drain=action == "drain"
@@ -228,7 +238,7 @@ async def offers(
     accelerators: Text = "",
     region: Text = "",
     market: Text = "",
-    limit: Annotated[int, Parameter(ge=1, le=10_000)] = 200,
+    limit: Annotated[int, QueryParameter(ge=1, le=10_000)] = 200,
 ) -> list[OfferView]:
     return await application_of(request).offers(accelerators, region, market, limit)
 
@@ -257,7 +267,7 @@ async def authority(request: Req) -> AuthorityAnswer:
     responses=declared(404, 409, 413),
     summary="Fetch a certificate for a one-time token",
 )
-async def join(request: Req, data: JoinRequest) -> JoinAnswer:
+async def join(request: Req, data: JSONBody[JoinRequest]) -> JoinAnswer:
     certificate, ca = await application_of(request).join(data.token, data.request_pem.encode())
     return JoinAnswer(certificate_pem=certificate.decode(), ca_pem=ca.decode())
 
@@ -268,7 +278,7 @@ async def join(request: Req, data: JoinRequest) -> JoinAnswer:
     responses=declared(409, 413, 422),
     summary="Make a one-time token for 'hyperion join'",
 )
-async def new_join_token(request: Req, data: TokenRequest) -> TokenAnswer:
+async def new_join_token(request: Req, data: JSONBody[TokenRequest]) -> TokenAnswer:
     if data.role not in {"agent", "scheduler", "client"}:
         raise Refusal(422, f"role is {data.role!r}", "use agent, scheduler or client")
     if not 1 <= data.ttl_s <= 30 * 86_400:
