@@ -25,6 +25,7 @@ def test_laws_hold_and_all_converges(profile):
     [
         ("partition", 4),  # an old report of a placement given back was taken for the newest
         ("storm", 15),  # a Run kept but not acted on before a crash was not taken up again
+        ("partition", 3),  # a waiting job of a lapsed lease started as soon as that was renewed
         ("spot", 7),  # a Stop for an old placement had the number of the next one
     ],
 )

@@ -139,7 +139,8 @@ def test_a_node_back_in_time_keeps_its_replicas():
     c.wait(10_000)
     report = m.AllocationReport(allocation=run.allocation, generation=1, state=S.RUNNING)
     commands = c.say(m.NodeAttached(hello=m.NodeHello(node=node(), allocations=(report,))))
-    assert names(commands) == ["Lease"]
+    assert not sent(commands, m.Stop)
+    assert not sent(commands, m.Run)
     assert c.machine.state.jobs["train"].status.phase is P.RUNNING
 
 
@@ -216,6 +217,17 @@ def test_cut_off_for_a_whole_lease_it_stops_the_federations_jobs():
     [report] = sent(replies(c, stop, S.STOPPED), m.JobReport)
     assert report.lost, "its stay here has ended, not the job"
     assert sent(c.say(place(generation=1, id="new")), m.Run) == []
+
+
+def test_what_waits_when_the_lease_ends_must_not_start_when_it_is_renewed():
+    c = cluster()
+    c.say(m.FederationAttached(), m.Lease(sequence=0, duration_ms=20_000))
+    c.say(place())
+    c.wait(30_000)
+    c.say(m.NodeAttached(hello=m.NodeHello(node=node())))
+    [hello] = sent(c.say(m.FederationAttached()), m.ClusterHello)
+    assert hello.jobs[0].lost
+    assert sent(c.say(m.Lease(sequence=0, duration_ms=20_000)), m.Run) == []
 
 
 def test_fencing_leaves_no_grace_that_outlasts_the_lease():

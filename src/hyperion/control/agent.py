@@ -128,6 +128,8 @@ class Agent:
             case m.ReplicaStarted() | m.ReplicaPrepared() | m.ReplicaExited():
                 yield from self._hear_runtime(event, now_ms)
             case m.Lease(sequence, duration_ms):
+                if not self._may_run(now_ms):
+                    yield from self._fence(now_ms)  # what the gap made void must not go on
                 if self.lease.granted(sequence, duration_ms):
                     yield m.KeepLease(self.lease.until_ms - now_ms)
             case m.LeaseRecovered(remaining_ms):

@@ -113,6 +113,8 @@ class ClusterMachine:
                 if known and ended and generation >= known.status.generation:
                     yield r.JobForgotten(job_id, generation, now_ms)
             case m.Lease(sequence, duration_ms):
+                if not self.uplink.may_run(now_ms):
+                    yield from self._fence(now_ms)  # what the gap made void must not go on
                 if self.uplink.lease.granted(sequence, duration_ms):
                     self.rounds.due = True
                     yield m.KeepLease(self.uplink.lease.until_ms - now_ms)
@@ -285,6 +287,7 @@ class ClusterMachine:
         for a in self.state.live_on(node.id):
             if a.id not in mentioned:
                 yield from self._order_again(a, now_ms)
+        yield from self.uplink.beat(now_ms)  # whoever waits for such a node need not wait longer
 
     def _renew(self, node: NodeId, sequence: int, now_ms: int) -> _Decisions:
         peer = self.peers.get(node)
@@ -427,13 +430,18 @@ class ClusterMachine:
     def _fence(self, now_ms: int) -> _Decisions:
         """Cut off for a whole lease: the federation may place these jobs elsewhere any moment.
 
-        Those that are being stopped already are told again: their grace may outlast the lease.
+        Those that wait are given up too, for they might start when the lease is renewed, before
+        the federation can say where they are by then. Those that are being stopped already are
+        told again: their grace may outlast the lease.
         """
         for job_id in self.state.federated_active():
             known = self.state.jobs[job_id]
-            if known.status.fenced or known.status.phase is JobPhase.QUEUED:
+            if known.status.fenced:
                 continue
             reason = "cut off from the federation until the lease ended"
+            if known.status.phase is JobPhase.QUEUED:
+                yield from self._arrive(known, JobPhase.CANCELLED, reason, now_ms, fenced=True)
+                continue
             yield self.state.moved(
                 known,
                 now_ms,

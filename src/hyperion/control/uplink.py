@@ -90,7 +90,7 @@ class Uplink:
     def tick(self, now_ms: int) -> Iterator[m.SendToFederation]:
         if not self.attached:
             return
-        yield from self._beat(now_ms)
+        yield from self.beat(now_ms)
         wait_ms = self._times.report_ms
         for job in [j for j, t in self._unreported.items() if now_ms - t >= wait_ms]:
             yield from self.tell(job, now_ms)
@@ -105,7 +105,10 @@ class Uplink:
             running_jobs=self._state.active_jobs - waiting,
         )
 
-    def _beat(self, now_ms: int) -> Iterator[m.SendToFederation]:
+    def beat(self, now_ms: int) -> Iterator[m.SendToFederation]:
+        """A heartbeat, if one is due or the load has changed and was not told just now."""
+        if not self.attached:
+            return
         due = now_ms - self.lease.heartbeat_at_ms >= self._times.heartbeat_ms
         lately = now_ms - self._load_told_ms < self._times.load_ms
         if due or (self._state.load_changed and not lately):
