@@ -1,10 +1,11 @@
 """Stories about the node agent."""
 
+from stories import agent, job, names, node, sent
+
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.resources import ResourceRequest
-from stories import agent, job, names, node, sent
 
 
 def run(generation=1, known=False, id="train.1-1.0", **more):
@@ -110,7 +111,7 @@ def test_fences_itself_before_the_lease_ends():
 
 def test_a_lease_counts_from_when_the_heartbeat_was_sent():
     a = leased()
-    beat = [x for x in sent(a.wait(3000), m.NodeHeartbeat)][-1]
+    beat = list(sent(a.wait(3000), m.NodeHeartbeat))[-1]
     before = a.machine.lease.until_ms
     a.wait(4000)
     a.say(m.Lease(sequence=beat.sequence, duration_ms=30_000))

@@ -1,14 +1,15 @@
 """Stories about the cluster scheduler."""
 
+from stories import cluster, job, node, sent
+
 from hyperion.control import messages as m
 from hyperion.control.cluster import ClusterMachine
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
-from hyperion.model.job import JobPhase as P
 from hyperion.model.job import Checkpoint, Restart, Secret
+from hyperion.model.job import JobPhase as P
 from hyperion.placement import ranking
-from stories import cluster, job, names, node, sent
 
 
 def attached(*nodes):

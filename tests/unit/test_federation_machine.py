@@ -1,12 +1,13 @@
 """Stories about the federation."""
 
+from stories import MARKET, federation, job, load, sent
+
 from hyperion.control import messages as m
 from hyperion.control.federation import Federation
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
 from hyperion.model.job import Budget, Secret
 from hyperion.model.job import JobPhase as P
-from stories import MARKET, federation, job, load, sent
 
 
 def hello(id="c1", region="aws/us-east-1", jobs=(), **more):

@@ -28,9 +28,7 @@ def load_credentials(directory: Path, role: str) -> Credentials:
     try:
         return Credentials.load(directory, int(time.time()))  # noqa: TID251 - certificates are dated
     except CredentialsError as error:
-        raise CannotStart(
-            f"this {role} needs a certificate: {error}"
-        ) from None
+        raise CannotStart(f"this {role} needs a certificate: {error}") from None
 
 
 def open_store(path: Path, settings: DaemonSettings) -> SqliteStore:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from hyperion.model.resources import MILLI, ResourceRequest
 
 #: Board power in watts under full load (TDP or TBP), of the SXM or OAM form where there are
-#: several, since the clouds rent those. Written down from memory of the makers' figures in 2026-11 and not
+#: several, since the clouds rent those. Written down from memory of the makers' figures in
+#: 2026-11 and not
 #: checked against their sheets one by one: good for comparing places, not for a power bill.
 #: GH200, GB200, GB300: per GPU (a module's CPU counts as CPU).
 GPU_WATTS: Mapping[str, float] = {
