@@ -177,10 +177,10 @@ class Fifo:
     async def watch(self, job_id: str | None = None, after: int = 0) -> AsyncIterator[JobChange]:
         only = self._found(job_id) if job_id else None
         if not after:
+            after = len(self._changes)
             for view in list(self._views.values()):
                 if only in {None, view.id}:
-                    yield JobChange(sequence=len(self._changes), at_ms=0, job=view)
-            after = len(self._changes)
+                    yield JobChange(sequence=after, at_ms=0, job=view)
         while True:
             async with self._news:
                 while len(self._changes) <= after:

@@ -87,7 +87,7 @@ def _watch(
 ) -> None:
     for change in connection.watch():
         job = change.job
-        if known.get(job.id) == job or (change.at_ms == 0 and job.id not in known):
+        if job.id in known and _state_of(known[job.id]) == _state_of(job):
             continue
         if user not in {"", job.user} or name not in {"", job.name}:
             continue
@@ -97,6 +97,11 @@ def _watch(
         if len(known) > 10_000:  # only needed to leave out repetitions
             known.clear()
         _print_row(job, output)
+
+
+def _state_of(job: "JobView") -> tuple[object, ...]:
+    """What makes a new row worth printing; the bill, which grows all the time, does not."""
+    return (job.phase, job.reason, job.cluster, job.nodes, job.restarts, job.exit_code)
 
 
 def _print_row(job: "JobView", output: str) -> None:

@@ -76,11 +76,15 @@ def ignored(path: str, is_directory: bool, patterns: list[str]) -> bool:
                 continue
             pattern = pattern[:-1]
         pattern = pattern.removeprefix("**/")
-        anchored = "/" in pattern
-        subject = path if anchored else name
-        if fnmatch.fnmatchcase(subject, pattern.removeprefix("/")):
+        subject = path if "/" in pattern else name
+        if _matches(subject.split("/"), pattern.removeprefix("/").split("/")):
             verdict = not negated
     return verdict
+
+
+def _matches(parts: list[str], patterns: list[str]) -> bool:
+    """Part by part, for an asterisk does not match a slash."""
+    return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:

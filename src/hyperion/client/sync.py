@@ -337,7 +337,7 @@ def _open(address: Address, timeout_s: float) -> socket.socket:
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not address.tls:
         return plain
-    secured: "ssl.SSLSocket | None" = None
+    secured: ssl.SSLSocket | None = None
     try:
         secured = tls_context(address).wrap_socket(plain, server_hostname=address.host)
         check_name(address, secured.getpeercert())
