@@ -40,7 +40,7 @@ class Gate:
     def unary(self, request: type[Any], roles: Collection[Role], act: Act) -> Handler:
         """One question, one answer."""
 
-        async def call(message: Any, context: Context) -> Any:  # noqa: ANN401 - any message
+        async def call(message: Any, context: Context) -> Any:
             try:
                 return await act(admit(context, self._trust_domain, roles), message)
             except Exception as error:
@@ -51,7 +51,7 @@ class Gate:
     def streaming(self, request: type[Any], roles: Collection[Role], act: ActStreaming) -> Handler:
         """One question, a stream of answers."""
 
-        async def call(message: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+        async def call(message: Any, context: Context) -> AsyncIterator[Any]:
             if self._streams >= self._max_streams:
                 await self._refuse(context, Exhausted(f"{self._max_streams} streams are open"))
             self._streams += 1
@@ -72,7 +72,7 @@ class Gate:
     def on_stream(self, request: type[Any], roles: Collection[Role], act: ActOnStream) -> Handler:
         """A stream of questions, one answer."""
 
-        async def call(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401
+        async def call(messages: AsyncIterator[Any], context: Context) -> Any:
             try:
                 return await act(admit(context, self._trust_domain, roles), messages)
             except Exception as error:
@@ -88,7 +88,7 @@ class Gate:
         await abort_for(context, error, self._translation)
 
 
-def _serialized(message: Any) -> bytes:  # noqa: ANN401 - any message
+def _serialized(message: Any) -> bytes:
     serialized: bytes = message.SerializeToString()
     return serialized
 

@@ -56,7 +56,7 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _add_health(server: grpc.aio.Server) -> Any:  # noqa: ANN401 - untyped
+def _add_health(server: grpc.aio.Server) -> Any:
     from grpc_health.v1 import health, health_pb2_grpc
 
     servicer = health.aio.HealthServicer()

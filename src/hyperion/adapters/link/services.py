@@ -1,6 +1,6 @@
 """The contract's services over plain Python objects that know nothing of gRPC."""
 
-# ruff: noqa: ANN401 (messages of generated classes)
+
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing

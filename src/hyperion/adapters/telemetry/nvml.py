@@ -74,7 +74,7 @@ def _load() -> ModuleType | None:
     return module
 
 
-def _read(nvml: ModuleType, index: int, gpu: Any) -> GpuReading:  # noqa: ANN401 - opaque to all
+def _read(nvml: ModuleType, index: int, gpu: Any) -> GpuReading:
     rates = _ask(nvml, nvml.nvmlDeviceGetUtilizationRates, gpu)
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, gpu)
     power_mw = _ask(nvml, nvml.nvmlDeviceGetPowerUsage, gpu)
@@ -99,7 +99,7 @@ def _read(nvml: ModuleType, index: int, gpu: Any) -> GpuReading:  # noqa: ANN401
     )
 
 
-def _throttle_reasons(nvml: ModuleType, gpu: Any) -> tuple[str, ...]:  # noqa: ANN401
+def _throttle_reasons(nvml: ModuleType, gpu: Any) -> tuple[str, ...]:
     """Drivers before 535 know the question by its older name only."""
     bits = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksEventReasons, gpu)
     if bits is None:
