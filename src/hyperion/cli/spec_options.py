@@ -103,7 +103,10 @@ def job_to_run(spec: Path | None, flags: Mapping[str, Any]) -> "Job":
         raise click.UsageError("give a spec file, '-' for standard input, or: -- COMMAND...")
     job_id = new_job_id()
     try:
-        job = _from_command(words, job_id) if spec is None else _from_file(spec, job_id)
+        if spec is None:
+            job = _from_command(words, job_id)
+        else:
+            job = _from_file(spec, job_id, _variables(given))
         return _flagged(job, given)
     except SpecError as error:
         raise Failure(str(error), "correct the spec", BAD_USAGE) from None
@@ -115,14 +118,20 @@ def _from_command(words: tuple[str, ...], job_id: str) -> "Job":
     return job_from_command(words, job_id=job_id)
 
 
-def _from_file(path: Path, job_id: str) -> "Job":
+def _variables(given: Mapping[str, Any]) -> Mapping[str, str]:
+    """What null variables of a spec are taken from: the flags, else this shell's environment."""
+    flags = dict(_variable(text) for text in (*given.get("env", ()), *given.get("secret", ())))
+    return {**os.environ, **{name: value for name, value in flags.items() if value is not None}}
+
+
+def _from_file(path: Path, job_id: str, environ: Mapping[str, str]) -> "Job":
     from hyperion.wire.sbatch import job_from_sbatch, looks_like_sbatch
     from hyperion.wire.spec import job_from_yaml
 
     text = _text_of(path)
     source = "standard input" if path == STDIN else str(path)
     if looks_like_sbatch(text):
-        job = job_from_sbatch(text, source=source, job_id=job_id, environ=os.environ)
+        job = job_from_sbatch(text, source=source, job_id=job_id, environ=environ)
     else:
         if text.startswith("#!"):
             raise Failure(
@@ -130,7 +139,7 @@ def _from_file(path: Path, job_id: str) -> "Job":
                 f"run it as a command: hyperion run -- {path}",
                 BAD_USAGE,
             )
-        job = job_from_yaml(text, source=source, job_id=job_id, environ=os.environ, now_ms=now_ms())
+        job = job_from_yaml(text, source=source, job_id=job_id, environ=environ, now_ms=now_ms())
     return _placed(job, Path.cwd() if path == STDIN else path.resolve().parent)
 
 

@@ -11,6 +11,10 @@ MAX_ATTEMPTS = 12
 """Of one call. A stream that delivers something starts counting anew."""
 
 
+MAX_BUSY_ATTEMPTS = 4
+"""A bound that has been reached is the caller's to know of before long."""
+
+
 class Patience:
     """Bounds one call in attempts and in seconds."""
 
@@ -33,7 +37,8 @@ class Patience:
     def pause_s(self, error: HyperionError, retry_after_s: float | None = None) -> float:
         """How long to wait before the next attempt; raises ``error`` when it was the last one."""
         self._attempts += 1
-        if self._attempts >= MAX_ATTEMPTS or not isinstance(error, Busy | Unavailable):
+        most = MAX_BUSY_ATTEMPTS if isinstance(error, Busy) else MAX_ATTEMPTS
+        if self._attempts >= most or not isinstance(error, Busy | Unavailable):
             raise error
         doubled: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._attempts - 1))
         pause = max(doubled * random.uniform(0.5, 1.0), retry_after_s or 0.0)
