@@ -45,6 +45,7 @@ class AgentDaemon:
         self.settings = settings
         self.clock = WallClock()
         self.directory = Path(settings.state_dir)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # its free disk is measured
         self.credentials: Credentials = load_credentials(Path(settings.credentials), "agent")
         self.telemetry = HostTelemetry(self.directory)
         self.node = describe(settings, self.telemetry.capacity(), __version__)

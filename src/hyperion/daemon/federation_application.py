@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from hyperion import __version__
+from hyperion.adapters.link import errors as link
 from hyperion.adapters.link.errors import LinkError
 from hyperion.control.federation import Federation
 from hyperion.control.messages import Answer, JobCancelRequested, JobSubmitted
@@ -47,6 +48,14 @@ WATCHERS_MAX = 512
 RECALLED = 1000
 """Records of the last process that are read again, for watchers who come back after a restart."""
 _ERRORS = {"not_found": NotFound, "conflict": Conflict, "exhausted": Exhausted}
+_RELAYED: dict[type[LinkError], type[Exception]] = {
+    link.NotFound: NotFound,
+    link.Conflict: Conflict,
+    link.Invalid: Conflict,
+    link.Denied: Conflict,
+    link.Exhausted: Exhausted,
+}
+"""What a cluster answers, as this API's errors; the rest means that it cannot answer now."""
 
 
 class Clusters(Protocol):
@@ -335,9 +344,14 @@ class FederationApplication:
                 self._history.add(JobChange(sequence=sequence, at_ms=at_ms, job=view))
 
     async def _ask(self, cluster: str, method: str, body: Any) -> bytes:
-        async with asyncio.timeout(ASK_S):
-            raw = msgspec.json.encode(body) if body is not None else b""
-            return b"".join([x async for x in self._clusters.call(cluster, method, raw)])
+        raw = msgspec.json.encode(body) if body is not None else b""
+        try:
+            async with asyncio.timeout(ASK_S):
+                return b"".join([x async for x in self._clusters.call(cluster, method, raw)])
+        except TimeoutError:
+            raise Unavailable(f"{cluster} has not answered within {ASK_S:g} s") from None
+        except LinkError as error:
+            raise _relayed(error) from error
 
     async def _once_placed(self, known: FederatedJob, follow: bool) -> FederatedJob:
         """The job as soon as a replica of it has been started, or it has ended."""
@@ -389,7 +403,7 @@ class FederationApplication:
             for task in pumps:
                 task.cancel()
         if errors and len(errors) == len(pumps):
-            raise errors[0]
+            raise _relayed(errors[0])
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -410,6 +424,12 @@ _NO_LOAD = ClusterLoad()
 
 def _per_gpu(offer: Offer) -> tuple[bool, float]:
     return (not offer.gpus, offer.usd_per_hour / (offer.gpus or 1))
+
+
+def _relayed(error: Exception) -> Exception:
+    if not isinstance(error, LinkError):
+        return error
+    return _RELAYED.get(type(error), Unavailable)(str(error))
 
 
 def _raise(answer: Answer) -> None:
