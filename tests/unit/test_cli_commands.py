@@ -358,6 +358,26 @@ def test_the_plan_has_joined_clusters_first_and_marks_the_others(home):
     assert "(not joined)" in lines[3]
 
 
+def test_watch_prints_a_row_for_each_change_below_the_table(home):
+    process = subprocess.Popen(
+        [*HYPERION, "ps", "-a", "--watch", "--name", "watched"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home),
+    )
+    assert process.stderr.readline() == "no jobs\n"
+    job = submitted(home, "--name", "watched", "--", "true")
+    rows = []
+    while not rows or rows[-1][3] != "succeeded":
+        rows.append(process.stdout.readline().split())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert {row[0] for row in rows} == {job}
+    assert "running" in [row[3] for row in rows]
+
+
 def test_filters(home):
     job = submitted(home, "--name", "filtered", "--", "true")
     hyperion(home, "wait", job)

@@ -1,6 +1,7 @@
 """``ps``, ``show``, ``why``, ``wait`` and ``cancel``."""
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from hyperion.client.sync import Client
     from hyperion.wire.api import JobView, WhyView
 
+MAX_KNOWN = 10_000
+"""Jobs of which a watch remembers the last row, to leave out repetitions."""
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 PHASES = ("queued", "assigned", "starting", "running", "stopping", *sorted(ENDED))
 
@@ -69,34 +72,46 @@ def ps(
     """List jobs, newest first. REASON says why a job waits, or how it ended."""
     with client() as connection:
         found = connection.list(phases, user, name, cluster, ended, limit)
+        widths: list[int] = []
         if found or output in {"json", "yaml"}:
-            emit(found, output, lambda wide: out.table(JOB_COLUMNS, found, wide))
+            emit(found, output, lambda wide: out.table(JOB_COLUMNS, found, wide, widths=widths))
         else:
             click.echo("no jobs" if ended else "no jobs; ended ones: hyperion ps -a", err=True)
         if watch:
-            _watch(connection, output, {job.id: job for job in found}, user, name, cluster)
+            known = {job.id: job for job in found}
+            _watch(connection, known, _Filter(user, name, cluster), output, widths)
+
+
+class _Filter(NamedTuple):
+    user: str
+    name: str
+    cluster: str
+
+    def wants(self, job: "JobView") -> bool:
+        return (
+            self.user in {"", job.user}
+            and self.name in {"", job.name}
+            and self.cluster in {"", job.cluster}
+        )
 
 
 def _watch(
     connection: "Client",
-    output: str,
     known: "dict[str, JobView]",
-    user: str,
-    name: str,
-    cluster: str,
+    wanted: _Filter,
+    output: str,
+    widths: list[int],
 ) -> None:
     for change in connection.watch():
         job = change.job
+        if not wanted.wants(job):
+            continue
         if job.id in known and _state_of(known[job.id]) == _state_of(job):
             continue
-        if user not in {"", job.user} or name not in {"", job.name}:
-            continue
-        if cluster not in {"", job.cluster}:
-            continue
         known[job.id] = job
-        if len(known) > 10_000:  # only needed to leave out repetitions
+        if len(known) > MAX_KNOWN:
             known.clear()
-        _print_row(job, output)
+        _print_row(job, output, widths)
 
 
 def _state_of(job: "JobView") -> tuple[object, ...]:
@@ -104,8 +119,12 @@ def _state_of(job: "JobView") -> tuple[object, ...]:
     return (job.phase, job.reason, job.cluster, job.nodes, job.restarts, job.exit_code)
 
 
-def _print_row(job: "JobView", output: str) -> None:
-    emit(job, output, lambda wide: out.table(JOB_COLUMNS, [job], wide, header=False))
+def _print_row(job: "JobView", output: str, widths: list[int]) -> None:
+    def row(wide: bool) -> str:
+        return out.table(JOB_COLUMNS, [job], wide, header=False, widths=widths)
+
+    emit(job, output, row)
+    sys.stdout.flush()
 
 
 @click.command(epilog=examples("hyperion show train", "hyperion show k3 -o json"))
@@ -210,8 +229,8 @@ def _described(job: "JobView") -> str:
             ("started", when(job.started_at_ms)),
             ("ended", when(job.ended_at_ms)),
             ("time", age(elapsed_ms(job))),
-            ("price", f"{job.usd_per_hour:.4g} $/h, {job.usd:.4g} $ so far"),
-            ("carbon", f"{job.gco2e:.4g} gCO2e so far"),
+            ("price", f"{job.usd_per_hour:.4f} $/h, {job.usd:.4f} $ so far"),
+            ("carbon", f"{job.gco2e:.3f} gCO2e so far"),
         ]
     )
     if not job.ranks:

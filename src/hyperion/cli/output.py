@@ -64,19 +64,29 @@ def serialized(answer: object, output: str) -> str:
 
 
 def table(
-    columns: Sequence[Column[T]], rows: Iterable[T], wide: bool = False, header: bool = True
+    columns: Sequence[Column[T]],
+    rows: Iterable[T],
+    wide: bool = False,
+    header: bool = True,
+    widths: list[int] | None = None,
 ) -> str:
-    """Aligned columns. On a terminal, columns that may shrink are cut until a line fits."""
+    """Aligned columns. On a terminal, columns that may shrink are cut until a line fits.
+
+    ``widths`` are those of an earlier table that this one goes on, and are brought up to date.
+    """
     chosen = [column for column in columns if wide or not column.wide]
     cells = [[printable(column.cell(row)) for column in chosen] for row in rows]
     if header:
         cells.insert(0, [column.title for column in chosen])
     if not cells:
         return ""
-    widths = [max(len(line[i]) for line in cells) for i in range(len(chosen))]
+    before = widths or [0] * len(chosen)
+    needed = [max(before[i], *(len(line[i]) for line in cells)) for i in range(len(chosen))]
     if not wide:
-        _fit(widths, chosen, room())
-    lines = [_line(line, widths, chosen) for line in cells]
+        _fit(needed, chosen, room())
+    if widths is not None:
+        widths[:] = needed
+    lines = [_line(line, needed, chosen) for line in cells]
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ PLAN_COLUMNS: list[Column["PlanRow"]] = [
     Column("EGRESS$", lambda row: number(row.egress_usd), right=True),
     Column("gCO2e/h", lambda row: number(row.gco2e_per_hour, 0), right=True),
     Column("LATENCY_MS", lambda row: number(row.latency_ms, 0), right=True),
-    Column("SCORE", lambda row: number(row.score, 3), right=True),
+    Column("SCORE", lambda row: number(row.score, 4), right=True),
     Column("CHOSEN", lambda row: "*" if row.chosen else ""),
     Column("REASON", lambda row: row.reason, shrink=True),
 ]
@@ -41,9 +41,10 @@ PLAN_COLUMNS: list[Column["PlanRow"]] = [
 def plan_table(view: "PlanView", wide: bool) -> str:
     """Joined clusters first, then what the catalogue offers where nobody has joined."""
     rows = sorted(view.rows, key=lambda row: (not row.joined, row.rank))
-    dated = f" Prices as of {view.market_as_of}." if view.market_as_of else ""
-    sentence = out.printable(view.sentence)
-    return f"{out.table(PLAN_COLUMNS, rows, wide)}\n\n{sentence} (policy {view.policy}){dated}"
+    lines = [out.table(PLAN_COLUMNS, rows, wide), "", out.printable(view.sentence)]
+    if view.market_as_of:
+        lines.append(f"prices as of {view.market_as_of}; policy {view.policy}")
+    return "\n".join(lines)
 
 
 @click.command(
