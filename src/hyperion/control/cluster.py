@@ -287,7 +287,7 @@ class ClusterMachine:
         for a in self.state.live_on(node.id):
             if a.id not in mentioned:
                 yield from self._order_again(a, now_ms)
-        yield from self.uplink.beat(now_ms)  # whoever waits for such a node need not wait longer
+        yield from self.uplink.beat(now_ms, news_ms=20)  # somebody may wait for such a node
 
     def _renew(self, node: NodeId, sequence: int, now_ms: int) -> _Decisions:
         peer = self.peers.get(node)

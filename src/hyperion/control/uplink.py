@@ -105,12 +105,14 @@ class Uplink:
             running_jobs=self._state.active_jobs - waiting,
         )
 
-    def beat(self, now_ms: int) -> Iterator[m.SendToFederation]:
-        """A heartbeat, if one is due or the load has changed and was not told just now."""
+    def beat(self, now_ms: int, news_ms: int | None = None) -> Iterator[m.SendToFederation]:
+        """A heartbeat, if one is due or the load has changed and was not told just now: within
+        ``news_ms``, or the setting ``load_ms``."""
         if not self.attached:
             return
         due = now_ms - self.lease.heartbeat_at_ms >= self._times.heartbeat_ms
-        lately = now_ms - self._load_told_ms < self._times.load_ms
+        news_ms = self._times.load_ms if news_ms is None else news_ms
+        lately = now_ms - self._load_told_ms < news_ms
         if due or (self._state.load_changed and not lately):
             load = self.load() if self._state.load_changed else None
             self._state.load_changed = False
