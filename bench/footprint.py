@@ -51,7 +51,13 @@ def commands(home):
         times = []
         for _ in range(10):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([HYPERION, name], env=environment, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [HYPERION, name],
+                env=environment,
+                check=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         row = {"figure": f"CPU of `hyperion {name}`", "value": median(times[1:], 3), "unit": "s"}
