@@ -1,7 +1,5 @@
 """The contract's services over plain Python objects that know nothing of gRPC."""
 
-
-
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
