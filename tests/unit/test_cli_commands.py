@@ -32,6 +32,14 @@ def home(tmp_path_factory):
         yield directory
 
 
+@pytest.fixture(scope="module")
+def known(home):
+    """A job of that name, which has ended."""
+    job = submitted(home, "--name", "known", "--", "true")
+    hyperion(home, "wait", job)
+    return job
+
+
 def environment(home, **more):
     kept = {name: value for name, value in os.environ.items() if not OURS.match(name)}
     return {**kept, "HYPERION_HOME": str(home), **more}
@@ -305,9 +313,7 @@ def test_ctrl_c_leaves_the_job_running_and_tells_how_to_go_on(home):
     ],
     ids=lambda args: args[0],
 )
-def test_every_answer_comes_as_table_wide_json_and_yaml(home, args):
-    job = hyperion(home, "run", "-d", "--name", "known", "--", "true").stdout.strip()
-    hyperion(home, "wait", job)
+def test_every_answer_comes_as_table_wide_json_and_yaml(home, known, args):
     at = args.index("--") if "--" in args else len(args)
     before, after = args[:at], args[at:]
     text, wide, as_json, as_yaml = (
@@ -432,8 +438,11 @@ def test_a_reader_that_has_seen_enough_is_no_error(home):
 # -- a terminal ---------------------------------------------------------------------------------
 
 
-def on_a_terminal(home, *args, columns=80, until=None, **variables):
-    """Everything the command wrote to a terminal that is this wide."""
+def on_a_terminal(home, *args, columns=80, until=None, reply=b"", **variables):
+    """Everything the command wrote to a terminal that is this wide, and its exit code.
+
+    Ctrl-C is pressed when ``until`` was written, and ``reply`` is typed where it asks something.
+    """
     child, terminal = pty.fork()
     if child == 0:
         os.environ.clear()
@@ -451,8 +460,11 @@ def on_a_terminal(home, *args, columns=80, until=None, **variables):
                 break
             written += piece
             if until and until in written:
-                os.kill(child, signal.SIGINT)
+                os.write(terminal, b"\x03")
                 until = None
+            if reply and b"[y/N]" in written:
+                os.write(terminal, reply)
+                reply = b""
         _, status = os.waitpid(child, 0)
     finally:
         os.close(terminal)
@@ -476,6 +488,29 @@ def test_top_refreshes_until_ctrl_c(home):
     written, code = on_a_terminal(home, "top", "--every", "0.5", until=b"Ctrl-C ends this")
     assert "\x1b[2J" in written
     assert code == 0
+
+
+@pytest.mark.parametrize(("reply", "phase"), [(b"y\n", "cancelled"), (b"\n", "running")])
+def test_ctrl_c_on_a_terminal_asks_whether_to_cancel(home, reply, phase):
+    script = "echo ready; exec sleep 60"
+    written, code = on_a_terminal(
+        home, "run", "--", "sh", "-c", script, until=b"ready", reply=reply
+    )
+    assert code == 130
+    job = re.search(r"job (\w+) \(sh\) submitted", written)[1]
+    assert json.loads(hyperion(home, "show", job, "-o", "json").stdout)["phase"] == phase
+    assert ("is being cancelled" if phase == "cancelled" else "hyperion logs -f") in written
+    hyperion(home, "cancel", job)
+
+
+def test_join_keeps_key_certificate_and_authority(tmp_path):
+    from hyperion.adapters.link.authority import Authority
+
+    # No federation is needed to see that nothing is written when the server is not the right one.
+    token = Authority.open(tmp_path / "ca", "test.hyperion").new_token("agent", "home/n7")
+    done = hyperion(tmp_path, "join", token, "--server", "https://127.0.0.1:1", code=3)
+    assert token not in done.stderr
+    assert not (tmp_path / "agent").exists()
 
 
 # -- cost ---------------------------------------------------------------------------------------
@@ -510,3 +545,20 @@ def test_quick_commands_leave_heavy_modules_alone(home):
         check=True,
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_the_guide_has_every_command_flag_of_run_and_exit_code():
+    from click.testing import CliRunner
+
+    from hyperion.cli import exits
+    from hyperion.cli.main import cli
+
+    guide = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for command in COMMANDS:
+        assert re.search(rf"^## .*\b{command}\b", guide, re.MULTILINE), command
+    flags = re.findall(r" (--[a-z-]+)", CliRunner().invoke(cli, ["run", "--help"]).output)
+    assert [flag for flag in flags if flag not in guide and flag not in {"--help", "--detach"}] == [
+        "--output"
+    ]
+    codes = [value for name, value in vars(exits).items() if name.isupper()]
+    assert all(f"| {code} |" in guide for code in codes)

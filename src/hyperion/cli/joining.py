@@ -57,7 +57,7 @@ def create(role: str, name: str, ttl: str, output: str) -> None:
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where key and certificate are put.  [default: HYPERION_HOME/identity]",
+    help="Where key and certificate are put.  [default: where the daemon of that role looks]",
 )
 @click.option("--force", is_flag=True, help="Replace what is there.")
 @output_option
@@ -71,15 +71,18 @@ def join(token: str, directory: Path | None, force: bool, output: str) -> None:
     from hyperion.client.reach import pinned
     from hyperion.client.sync import Client
 
-    target = directory or home() / "identity"
-    present = [target / n for n in (KEY, CERTIFICATE, AUTHORITY) if (target / n).exists()]
-    if present and not force:
+    if directory and (directory / KEY).exists() and not force:
         raise Failure(
-            f"{present[0]} is there already", "use --force to replace it, or --directory", BAD_USAGE
+            f"{directory} holds an identity", "use --force, or another --directory", BAD_USAGE
         )
     key_pem, request_pem = new_request()
     with client() as connection, Client.at(pinned(connection.address, token)) as trusted:
         certificate, authority = trusted.join(token, request_pem)
+    target = directory or _usual_place(certificate)
+    if (target / KEY).exists() and not force:
+        # The token is used up by now, so what it bought is kept beside what was there.
+        target = target.with_name(target.name + ".new")
+        click.echo(f"there is an identity already; the new one is in {target}", err=True)
     try:
         save(target, key_pem, certificate, authority)
     except OSError as error:
@@ -90,3 +93,15 @@ def join(token: str, directory: Path | None, force: bool, output: str) -> None:
         ca_path=str(target / AUTHORITY),
     )
     emit(answer, output, lambda _: f"joined; key and certificate are in {target}")
+
+
+def _usual_place(certificate: bytes) -> Path:
+    """Where the daemon of the certificate's role looks for it, if it is not told otherwise."""
+    from hyperion.adapters.link.certificate import read_certificate
+    from hyperion.adapters.link.errors import LinkError
+
+    try:
+        role = read_certificate(certificate).identity().role.value
+    except LinkError as error:
+        raise Failure(f"the federation sent no certificate: {error}", "ask its operator") from None
+    return home() / role / "credentials"
