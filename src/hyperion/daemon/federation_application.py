@@ -42,6 +42,7 @@ from hyperion.wire.api import (
 )
 
 CATALOGUE_ROWS = 12
+LOGS_S = 30.0
 ASK_S = 3.0
 """How long a cluster may take to answer a question; the others' answers are shown all the same."""
 WATCHERS_MAX = 512
@@ -64,7 +65,10 @@ class Clusters(Protocol):
     @property
     def peers(self) -> list[str]: ...
 
-    def call(self, peer: str, method: str, body: bytes = b"") -> AsyncIterator[bytes]: ...
+    def call(
+        self, peer: str, method: str, body: bytes = b"", quiet_s: float | None = ...
+    ) -> AsyncIterator[bytes]:
+        """``quiet_s``: how long the answer may be silent; None is as long as it likes."""
 
 
 class Enrolment(Protocol):
@@ -374,6 +378,8 @@ class FederationApplication:
         """The output of several ranks as it comes; bounded, so a slow reader slows the source."""
         queue: asyncio.Queue[tuple[int, bytes] | Exception | None] = asyncio.Queue(64)
         heard = {x.rank: x for x in known.status.replicas}
+        cluster = known.status.cluster
+        quiet_s = None if follow else LOGS_S  # a job that prints nothing is still followed
 
         async def pump(rank: int) -> None:
             last = heard.get(rank)
@@ -381,7 +387,7 @@ class FederationApplication:
             question = q.ReadJobLogs(known.job.id, rank, follow, tail_lines, *where)
             body = msgspec.json.encode(question)
             try:
-                async for chunk in self._clusters.call(known.status.cluster, q.LOGS, body):
+                async for chunk in self._clusters.call(cluster, q.LOGS, body, quiet_s):
                     await queue.put((rank, chunk))
                 await queue.put(None)
             except Exception as error:

@@ -48,6 +48,8 @@ from hyperion.wire.api import NodeView, Submitted
 from hyperion.wire.relay import Measured
 
 _log = logging.getLogger("hyperion.scheduler")
+LOGS_S = 30.0
+"""How long an agent may take between pieces of output that is there already."""
 
 
 def main(settings: SchedulerSettings) -> int:
@@ -281,7 +283,8 @@ class SchedulerDaemon:
         if not allocation:
             raise NotFound(f"job {asked.job} has no replica of rank {asked.rank} here yet")
         question = q.ReadLogs(allocation, asked.follow, asked.tail_lines)
-        pieces = self.agents.call(node, q.LOGS, msgspec.json.encode(question))
+        quiet_s = None if asked.follow else LOGS_S
+        pieces = self.agents.call(node, q.LOGS, msgspec.json.encode(question), quiet_s)
         async for piece in pieces:
             yield piece
 
