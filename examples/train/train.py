@@ -5,6 +5,7 @@ MASTER_ADDR, MASTER_PORT, HYPERION_JOB_ID and HYPERION_CHECKPOINT_DIR. Started a
 after the last epoch that rank 0 has kept. Ends with 1 when the accuracy was not reached.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -146,6 +147,8 @@ def _resume(ring: Ring) -> tuple[Array, Array, int]:
     place = _place()
     if ring.rank == 0 and place is not None and (place / "last.npz").exists():
         with np.load(place / "last.npz", allow_pickle=False) as kept:
+            if kept["weights"].shape != weights.shape:
+                sys.exit(f"{place / 'last.npz'} is of another network; remove it to begin anew")
             weights, speed, done = kept["weights"], kept["speed"], kept["done"]
     return ring.from_first(weights), ring.from_first(speed), int(ring.from_first(done)[0])
 
@@ -155,7 +158,10 @@ def _keep(epoch: int, weights: Array, speed: Array) -> None:
     place = _place()
     if place is None:
         return
-    place.mkdir(parents=True, exist_ok=True)
+    if not place.parent.exists():
+        place.parent.mkdir(parents=True)
+        place.parent.chmod(0o1777)  # like /tmp: others on this machine keep theirs here, too
+    place.mkdir(mode=0o700, exist_ok=True)
     draft = place / "next.npz"
     np.savez(draft, weights=weights, speed=speed, done=np.array([epoch], dtype=np.float32))
     draft.replace(place / "last.npz")
@@ -169,6 +175,8 @@ def _forget() -> None:
             (place / name).unlink(missing_ok=True)
         if place.is_dir():
             place.rmdir()
+        with contextlib.suppress(OSError):  # others' are there
+            place.parent.rmdir()
 
 
 if __name__ == "__main__":
