@@ -230,7 +230,7 @@ class Supervisor:
             world=self._settings.world,
             state_dir=str(self._directory),
             supervisor=mark,
-            ready=all(d.is_settled for d in self._daemons),
+            ready=self._is_up and all(d.is_settled for d in self._daemons),
             address=daemons[0].address,
             rest=federation.ready.rest if federation.ready else "",
             daemons=daemons,
