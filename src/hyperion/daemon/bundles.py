@@ -29,6 +29,8 @@ class Bundles:
         self._upstream = upstream
         """Where a bundle comes from that is not here; None at the federation."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for torn in directory.glob("incoming-*"):
+            torn.unlink(missing_ok=True)  # what a process that was killed had begun
 
     async def keep(self, chunks: AsyncIterator[bytes], expected: str = "") -> str:
         """Write a bundle; its digest. Exhausted when too large, ValueError when not as expected."""
@@ -59,7 +61,11 @@ class Bundles:
         return self._directory / f"{digest}.tar.gz"
 
     async def get(self, digest: str) -> Path:
-        """The file of a bundle, fetched first where it is not here. NotFound."""
+        """The file of a bundle, fetched first where it is not here. NotFound.
+
+        ``digest`` is 64 hexadecimal digits, with or without ``sha256:`` before them.
+        """
+        digest = digest.removeprefix("sha256:")
         path = self.path(digest)
         if not path.exists():
             if self._upstream is None:

@@ -14,7 +14,7 @@ MAX_UNPACKED_BYTES = 8 << 30
 MAX_MEMBERS = 200_000
 
 Fetch = Callable[[str], Awaitable[Path]]
-"""``sha256:…`` → where its tar.gz lies on this machine. ``OSError`` when it cannot be had."""
+"""``sha256:…`` → where its tar.gz lies on this machine. Raises when it cannot be had."""
 
 
 class Unusable(Exception):
@@ -35,7 +35,7 @@ async def ready(workdir: str, work: Path, fetch: Fetch | None, node: str) -> str
         raise Unusable(f"workdir {workdir}: this node has no way to fetch bundles")
     try:
         archive = await fetch(digest)
-    except OSError as error:
+    except Exception as error:  # whatever it is, the replica must be told of as ended
         raise Unusable(f"workdir {workdir} could not be fetched to node {node}: {error}") from error
     await asyncio.to_thread(unpack, archive, work)
     return str(work)
