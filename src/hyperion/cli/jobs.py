@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+import msgspec
 
 from hyperion.cli import output as out
 from hyperion.cli.asking import client, examples, naming_jobs, output_option, server_option
@@ -254,13 +255,11 @@ def _explained(answer: "WhyView", wide: bool) -> str:
 
     parts = [f"{answer.id} is {answer.phase}."]
     parts += [out.printable(sentence) for sentence in answer.sentences]
-    if answer.queue_position is not None:
+    if answer.queue_position is not None and answer.phase == "queued":  # else a sentence says it
         parts.append(f"Jobs before it in the queue: {answer.queue_position}.")
-    if answer.refusals:
-        parts.append("Nodes that will not do:")
-        parts += [f"  {count} times {reason}" for reason, count in answer.refusals.items()]
     if answer.plan is not None:
-        parts += ["", plan_table(answer.plan, wide)]
+        said = msgspec.structs.replace(answer.plan, sentence="")  # the first sentence above
+        parts += ["", plan_table(said, wide)]
     return "\n".join(parts)
 
 

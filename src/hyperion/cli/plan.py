@@ -41,7 +41,9 @@ PLAN_COLUMNS: list[Column["PlanRow"]] = [
 def plan_table(view: "PlanView", wide: bool) -> str:
     """Joined clusters first, then what the catalogue offers where nobody has joined."""
     rows = sorted(view.rows, key=lambda row: (not row.joined, row.rank))
-    lines = [out.table(PLAN_COLUMNS, rows, wide), "", out.printable(view.sentence)]
+    lines = [out.table(PLAN_COLUMNS, rows, wide), ""]
+    if view.sentence:
+        lines.append(out.printable(view.sentence))
     if view.market_as_of:
         lines.append(f"prices as of {view.market_as_of}; policy {view.policy}")
     return "\n".join(lines)

@@ -91,7 +91,8 @@ def _followed(connection: "Client", job_id: str) -> "JobView":
         if job.phase == "running" and shown_attempt != job.restarts:
             status.clear()
             if job.restarts:
-                _say(f"restart {job.restarts}: {out.printable(job.reason)}")
+                why = f": {out.printable(job.reason)}" if job.reason else ""
+                _say(f"restart {job.restarts}{why}")
             shown_attempt = job.restarts
             _pass_on(connection, job)
         elif job.phase in WAITING:

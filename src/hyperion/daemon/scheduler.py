@@ -267,10 +267,11 @@ class SchedulerDaemon:
             return q.Explanation((f"{len(live)} of {known.job.replicas} replicas are on {where}.",))
         refusal = self.machine.rounds.refusals.get(state.shape(known.job))
         position = state.queue.position(job_id)
-        sentences = [f"In cluster {self.cluster.id} {position} jobs are before it."]
+        before = {0: "No job is", 1: "1 job is"}.get(position or 0, f"{position} jobs are")
+        sentences = [f"{before} before it in {self.cluster.id}."]
         if refusal is None:
             return q.Explanation(tuple(sentences), {}, position)
-        sentences.append(f"There {gang.refusal_text(refusal)}.")
+        sentences.append(f"There, now: {gang.refusal_text(refusal)}.")
         counts = {reason.value: n for reason, n in refusal.rejected.items()}
         return q.Explanation(tuple(sentences), counts, position)
 
