@@ -5,6 +5,7 @@ cluster may run the same job elsewhere.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 import msgspec
 from msgspec import Struct
@@ -104,6 +105,7 @@ class Agent:
                 self.replicas.pop(id, None)
                 self._live.discard(id)
                 self._unacknowledged.pop(id, None)
+                self.marks.pop(id, None)  # so that the oldest stand first
                 self.marks[id] = r.Mark(generation, at_ms)
                 self._dirty |= {key("replica", id), key("mark", id)}
             case r.MarkDropped(name):
@@ -246,7 +248,9 @@ class Agent:
                 x for x, sent_ms in self._unacknowledged.items() if self._due(x, sent_ms, now_ms)
             ]:
                 yield from self._tell(id, now_ms)
-        for name in [n for n, k in self.marks.items() if now_ms - k.at_ms > self.times.mark_ms]:
+        before_ms = now_ms - self.times.mark_ms
+        old = takewhile(lambda mark: mark[1].at_ms < before_ms, self.marks.items())
+        for name in [name for name, _ in old]:
             yield r.MarkDropped(name)
 
     def _fence(self, now_ms: int) -> _Decisions:

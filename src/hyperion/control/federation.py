@@ -6,6 +6,7 @@ ended, so that it never runs in two places at once.
 
 import heapq
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from msgspec import Struct
@@ -36,6 +37,7 @@ _RECORDS = (
 )
 _Decisions = Iterator[Any]
 P = JobPhase
+ORDERS_AT_ONCE = 5000  # repeated in one step: more would overrun the link's queue and end it
 
 
 class FederationTimes(Struct, frozen=True, kw_only=True):
@@ -251,9 +253,9 @@ class Federation:
         for report in hello.jobs:
             yield from self._hear(cluster.id, report, now_ms)
         mentioned = {report.job for report in hello.jobs}
-        for job_id in list(self.state.placed_in.get(cluster.id, ())):
-            if job_id not in mentioned:
-                yield from self._order(job_id, now_ms)
+        missing = (j for j in self.state.placed_in.get(cluster.id, ()) if j not in mentioned)
+        for job_id in list(islice(missing, ORDERS_AT_ONCE)):  # `silent` finds the rest
+            yield from self._order(job_id, now_ms)
 
     def _renew(self, cluster: ClusterId, sequence: int, now_ms: int) -> _Decisions:
         peer = self.peers.get(cluster)
@@ -400,7 +402,7 @@ class Federation:
             for job_id in self.state.prunable(old_ms, times.ended_kept, limit=2000):
                 yield r.FederatedJobPruned(job_id)
             late += self.orders.silent(now_ms)
-        for job_id in late:
+        for job_id in late[:ORDERS_AT_ONCE]:
             peer_or_none = self.peers.get(self.state.jobs[job_id].status.cluster)
             if peer_or_none is not None and peer_or_none.attached:
                 yield from self._order(job_id, now_ms)
@@ -435,9 +437,8 @@ class Federation:
             lately = now_ms - known.status.placed_at_ms < self.times.reconsider_ms
             planned = self.plan(known.job, known.status.excluded if lately else ())
             if planned.chosen is None:
-                shape = choice.shape_key(known.job)
-                if not known.status.excluded:
-                    self.state.queue.blocked.add(shape)
+                if not (lately and known.status.excluded):  # else its likes may still fit
+                    self.state.queue.blocked.add(choice.shape_key(known.job))
                 if known.status.reason != planned.sentence:
                     yield self._moved(known, now_ms, reason=planned.sentence)
                 continue

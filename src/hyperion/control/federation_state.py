@@ -96,6 +96,8 @@ class FederationState:
                     self.secrets[JobId(name)] = _SECRETS.decode(value)
         for known in sorted(ended, key=lambda k: k.status.ended_at_ms):
             self._put_job(known)
+        # As they came, which lists of jobs rely on: the newest stand last.
+        self.jobs = dict(sorted(self.jobs.items(), key=lambda item: item[1].order))
 
     def writes(self) -> dict[str, bytes | None]:
         out: dict[str, bytes | None] = {}

@@ -44,6 +44,10 @@ class WaitingQueue:
             return
         heap = self._by_shape.get(gone.shape)
         if heap is not None:
+            if len(heap) > 64 and len(heap) > 2 * len(self._waiting):
+                # Jobs that leave from behind one that never fits would stay in the heap for ever.
+                heap[:] = [entry for entry in heap if entry[1] in self._waiting]
+                heapq.heapify(heap)
             self._trim(gone.shape, heap)
 
     def unblock(self) -> None:

@@ -1,6 +1,7 @@
 """A cluster's side of its tie to the federation: its lease, and what it has told of which job."""
 
 from collections.abc import Iterator
+from itertools import islice, takewhile
 
 from msgspec import Struct
 
@@ -10,6 +11,12 @@ from hyperion.control.cluster_state import ClusterState
 from hyperion.control.liveness import Holder
 from hyperion.model.cluster import Cluster, ClusterLoad
 from hyperion.model.ids import JobId
+
+HELLO_PLACES = 20_000
+"""Jobs and replicas in one Hello, which must fit into one message (8 MiB). The federation asks
+about those that it does not find there."""
+REPORTS_PER_TICK = 2000
+"""Reports repeated by one tick: more at once would overrun the link's queue and end the session."""
 
 
 class ClusterTimes(Struct, frozen=True, kw_only=True):
@@ -43,8 +50,10 @@ class Uplink:
         self._state = state
         self._unreported: dict[JobId, int] = {}
         """Changed but not told yet, and since when."""
-        self._unacknowledged: dict[JobId, int] = {}
-        """The federation's jobs, and when each was last reported."""
+        self._living: dict[JobId, int] = {}
+        """The federation's jobs, and when each was last reported, longest ago first."""
+        self._ended: dict[JobId, int] = {}
+        """Likewise those that have ended, until the federation forgets them."""
         self._load_told_ms = 0
 
     def may_run(self, now_ms: int) -> bool:
@@ -52,11 +61,14 @@ class Uplink:
         return self.lease.is_valid(now_ms + self._times.fence_before_ms)
 
     def restored(self) -> None:
-        self._unacknowledged = {j: 0 for j, x in self._state.jobs.items() if x.federated}
+        for job, known in self._state.jobs.items():
+            if known.federated:
+                self._note_told(job, known.status.phase.is_terminal, 0)
 
     def forget(self, job: JobId) -> None:
         self._unreported.pop(job, None)
-        self._unacknowledged.pop(job, None)
+        self._living.pop(job, None)
+        self._ended.pop(job, None)
 
     def greet(self, now_ms: int) -> Iterator[m.SendToFederation]:
         """The first message of a session: who we are, and every job we hold of the federation."""
@@ -64,10 +76,13 @@ class Uplink:
         self.lease.attached(now_ms)
         self._load_told_ms = now_ms
         reports = []
+        room = HELLO_PLACES
         for known in self._state.jobs.values():
-            if known.federated:
-                self._unacknowledged[known.job.id] = now_ms
-                reports.append(gang.job_report(known, self._state.attempt_of(known.job.id)))
+            if known.federated and room > 0:
+                self._note_told(known.job.id, known.status.phase.is_terminal, now_ms)
+                report = gang.job_report(known, self._state.attempt_of(known.job.id))
+                reports.append(report)
+                room -= 1 + len(report.replicas)
         self._unreported.clear()
         yield m.SendToFederation(
             m.ClusterHello(cluster=self._cluster, load=self.load(), jobs=tuple(reports))
@@ -79,7 +94,7 @@ class Uplink:
         self._unreported.pop(job, None)
         if not known.federated:
             return
-        self._unacknowledged[job] = now_ms
+        self._note_told(job, known.status.phase.is_terminal, now_ms)
         if self.attached:
             yield m.SendToFederation(gang.job_report(known, self._state.attempt_of(job)))
 
@@ -91,11 +106,15 @@ class Uplink:
         if not self.attached:
             return
         yield from self.beat(now_ms)
-        wait_ms = self._times.report_ms
-        for job in [j for j, t in self._unreported.items() if now_ms - t >= wait_ms]:
-            yield from self.tell(job, now_ms)
-        for job in [j for j, t in self._unacknowledged.items() if self._due(j, t, now_ms)]:
-            yield from self.tell(job, now_ms)
+        waits = (
+            (self._unreported, self._times.report_ms),
+            (self._ended, self._times.resend_ms),
+            (self._living, self._times.refresh_ms),
+        )
+        for told, wait_ms in waits:
+            due = takewhile(lambda entry: now_ms - entry[1] >= wait_ms, told.items())  # noqa: B023
+            for job in [job for job, _ in islice(due, REPORTS_PER_TICK)]:
+                yield from self.tell(job, now_ms)
 
     def load(self) -> ClusterLoad:
         waiting = len(self._state.queue)
@@ -120,6 +139,8 @@ class Uplink:
             sequence = self.lease.beat(now_ms)
             yield m.SendToFederation(m.ClusterHeartbeat(sequence=sequence, load=load))
 
-    def _due(self, job: JobId, sent_ms: int, now_ms: int) -> bool:
-        ended = self._state.jobs[job].status.phase.is_terminal
-        return now_ms - sent_ms >= (self._times.resend_ms if ended else self._times.refresh_ms)
+    def _note_told(self, job: JobId, ended: bool, now_ms: int) -> None:
+        """Put it last, so that the others are in the order in which their turn comes."""
+        self._living.pop(job, None)
+        self._ended.pop(job, None)
+        (self._ended if ended else self._living)[job] = now_ms
