@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hyperion.adapters.link.credentials import Credentials
 from hyperion.adapters.link.streams import AGENTS
 from hyperion.adapters.link.uplink import Uplink
 from hyperion.adapters.runtime.process import ProcessRuntime
+from hyperion.adapters.runtime.retention import Bounds
 from hyperion.adapters.telemetry.host import HostTelemetry
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent, AgentTimes
@@ -24,7 +26,7 @@ from hyperion.daemon.node import describe
 from hyperion.daemon.observe import start_logging
 from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import Tasks, run, together
-from hyperion.daemon.settings import AgentSettings
+from hyperion.daemon.settings import DAY_MS, AgentSettings
 from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
 from hyperion.model.ids import AllocationId
 from hyperion.ports import Surroundings
@@ -58,6 +60,7 @@ class AgentDaemon:
             fetch=self.bundles.get,
             log_limit_bytes=settings.log_limit_mib << 20,
             log_files=settings.log_files,
+            keep=Bounds(days=settings.replica_retention_ms / DAY_MS),
             use_cgroups=settings.cgroups,
         )
         self.tasks = Tasks()
@@ -149,8 +152,9 @@ class AgentDaemon:
         grace_ms = self.settings.stop_grace_ms
         live = [id for id, x in self.machine.replicas.items() if not x.state.is_terminal]
         kills = (self.runtime.kill(id, grace_ms) for id in live)
-        async with asyncio.timeout(2 * grace_ms / 1000 + 5):
-            await asyncio.gather(*kills, return_exceptions=True)
+        with suppress(TimeoutError):  # the rest of the end must come all the same
+            async with asyncio.timeout(2 * grace_ms / 1000 + 5):
+                await asyncio.gather(*kills, return_exceptions=True)
 
     async def _logs(self, body: bytes) -> AsyncIterator[bytes]:
         asked = msgspec.json.decode(body, type=q.ReadLogs)

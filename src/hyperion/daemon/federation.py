@@ -168,6 +168,11 @@ def _gateway_settings(settings: FederationSettings, directory: Path) -> GatewayS
             token = Path(settings.rest_token_file).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise CannotStart(f"rest_token_file: {error}") from None
+        if not token:
+            raise CannotStart(
+                f"rest_token_file: {settings.rest_token_file} is empty; write a token into it, or"
+                " leave the setting out to serve REST on loopback without one"
+            )
     secure = bool(token)
     credentials = Path(settings.credentials)
     return GatewaySettings(

@@ -80,9 +80,6 @@ class DaemonSettings(Struct, frozen=True, kw_only=True):
     trust_domain: Annotated[
         str, _Is("name", "the part of every peer's identity that must be the same")
     ] = "hyperion.local"
-    metrics_listen: Annotated[
-        str, _Is("address", "HOST:PORT of Prometheus metrics over HTTP; empty for none")
-    ] = ""
     log_level: Annotated[
         str, _Is("text", "the least that is logged", choices=("debug", "info", "warning", "error"))
     ] = "info"
