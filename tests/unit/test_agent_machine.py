@@ -109,6 +109,30 @@ def test_fences_itself_before_the_lease_ends():
     assert a.say(run(id="train.1-2.0")) == [], "without a lease nothing new starts"
 
 
+def test_a_lease_shorter_than_the_margin_for_fencing_still_lets_replicas_run():
+    a = agent()
+    a.say(m.SchedulerAttached(), m.Lease(sequence=0, duration_ms=2400))
+    assert names(a.say(run())) == ["LaunchReplica"]
+    a.say(m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))
+    assert "KillReplica" not in names(a.wait(1500, step_ms=50))
+    [kill] = [c for c in a.wait(200, step_ms=50) if isinstance(c, m.KillReplica)]
+    assert kill.grace_ms <= 400, "its grace ends before the lease"
+
+
+def test_a_short_lease_recovered_after_a_restart_keeps_its_replicas():
+    a = agent()
+    a.say(m.SchedulerAttached(), m.Lease(sequence=0, duration_ms=3000), run())
+    a.say(m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))
+
+    def again():
+        machine = Agent(node())
+        machine.handle(m.LeaseRecovered(remaining_ms=2500), a.now_ms)
+        return machine
+
+    assert names(a.restart(again)) == ["LaunchReplica"]
+    assert "KillReplica" not in names(a.wait(1500, step_ms=50))
+
+
 def test_a_lease_counts_from_when_the_heartbeat_was_sent():
     a = leased()
     beat = list(sent(a.wait(3000), m.NodeHeartbeat))[-1]

@@ -1,9 +1,10 @@
 """Stories about the cluster scheduler."""
 
-from stories import cluster, job, node, sent
+from stories import Teller, cluster, job, node, sent
 
 from hyperion.control import messages as m
 from hyperion.control.cluster import ClusterMachine
+from hyperion.control.uplink import ClusterTimes
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
@@ -130,6 +131,24 @@ def test_jobs_of_a_lost_node_are_placed_anew_only_after_its_lease_has_surely_end
     hello = m.NodeHello(node=node(home), allocations=(report,))
     [stop] = sent(c.say(m.NodeAttached(hello=hello)), m.Stop)
     assert stop.allocation == run.allocation, "what was given up for lost must not run on"
+
+
+def test_a_short_lease_still_leaves_the_dead_mans_switch_time_to_act():
+    short = ClusterTimes(node_lease_ms=1000)
+    where = Cluster(id=ClusterId("c1"), region="aws/us-east-1")
+    c = Teller(ClusterMachine(where, ranking.policy("pack"), short))
+    c.say(m.FederationAttached(), m.Lease(sequence=0, duration_ms=300_000))
+    for name in ("n1", "n2"):
+        c.say(m.NodeAttached(hello=m.NodeHello(node=node(name))))
+    [run] = sent(c.say(place()), m.Run)
+    home = c.machine.state.allocations[run.allocation].node
+    other = "n2" if home == "n1" else "n1"
+    c.say(m.NodeDetached(node=home))
+    for _ in range(20):
+        c.say(m.NodeHeard(node=other, heartbeat=m.NodeHeartbeat(sequence=1)))
+        assert sent(c.wait(100, step_ms=50), m.Run) == [], "it may be running there yet"
+    c.say(m.NodeHeard(node=other, heartbeat=m.NodeHeartbeat(sequence=1)))
+    assert len(sent(c.wait(400, step_ms=50), m.Run)) == 1
 
 
 def test_a_node_back_in_time_keeps_its_replicas():

@@ -135,7 +135,7 @@ class Agent:
                 if self.lease.granted(sequence, duration_ms):
                     yield m.KeepLease(self.lease.until_ms - now_ms)
             case m.LeaseRecovered(remaining_ms):
-                self.lease.until_ms = now_ms + remaining_ms
+                self.lease.recovered(now_ms, remaining_ms)
             case m.SchedulerAttached():
                 self.attached = True
                 self.lease.attached(now_ms)
@@ -266,7 +266,7 @@ class Agent:
                     fenced=True,
                     reason="cut off from the scheduler until the lease ended",
                 )
-                yield m.KillReplica(id, min(1000, self.times.fence_before_ms // 2))
+                yield m.KillReplica(id, min(1000, self._margin_ms // 2))
 
     def _take_up(self, now_ms: int) -> _Decisions:
         if not self._may_run(now_ms):
@@ -282,7 +282,11 @@ class Agent:
                 yield _carry_out(replica.order)
 
     def _may_run(self, now_ms: int) -> bool:
-        return self.lease.is_valid(now_ms + self.times.fence_before_ms)
+        return self.lease.is_valid(now_ms + self._margin_ms)
+
+    @property
+    def _margin_ms(self) -> int:
+        return self.lease.margin_ms(self.times.fence_before_ms)
 
     def _tell(self, id: AllocationId, now_ms: int) -> _Decisions:
         replica = self.replicas[id]

@@ -119,7 +119,7 @@ class ClusterMachine:
                     self.rounds.due = True
                     yield m.KeepLease(self.uplink.lease.until_ms - now_ms)
             case m.LeaseRecovered(remaining_ms):
-                self.uplink.lease.until_ms = now_ms + remaining_ms
+                self.uplink.lease.recovered(now_ms, remaining_ms)
             case m.JobSubmitted(job, token):
                 yield from self._submit(job, token, now_ms)
             case m.JobCancelRequested(job_id, by, token):

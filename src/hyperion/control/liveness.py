@@ -9,6 +9,8 @@ from msgspec import Struct
 
 DRIFT = 0.1
 """How much faster one machine's clock may run than another's, as a fraction; generous."""
+LAST_LOOK_MS = 1000
+"""A holder that hangs is ended by another process of its machine, which may be late by this."""
 REMEMBERED_HEARTBEATS = 64
 
 
@@ -16,6 +18,8 @@ class Holder(Struct):
     """The side that may run things only while its lease lasts."""
 
     until_ms: int = 0
+    duration_ms: int = 0
+    """Of the newest lease; of a recovered one, what was left."""
     next_sequence: int = 0
     heartbeat_at_ms: int = 0
     sent_ms: dict[int, int] = {}
@@ -42,7 +46,17 @@ class Holder(Struct):
         if sent_ms is None or sent_ms + duration_ms <= self.until_ms:
             return False
         self.until_ms = sent_ms + duration_ms
+        self.duration_ms = duration_ms
         return True
+
+    def recovered(self, now_ms: int, remaining_ms: int) -> None:
+        """A lease written down before a restart still has so long to go, or ended so long ago."""
+        self.until_ms = now_ms + remaining_ms
+        self.duration_ms = max(0, remaining_ms)
+
+    def margin_ms(self, wanted_ms: int) -> int:
+        """How long before the end to act: as wanted, but a short lease must leave time to run."""
+        return min(wanted_ms, self.duration_ms // 3)
 
     def is_valid(self, now_ms: int) -> bool:
         return now_ms < self.until_ms
@@ -61,5 +75,5 @@ class Peer(Struct):
         self.granted_until_ms = max(self.granted_until_ms, now_ms + duration_ms)
 
     def surely_ended(self, now_ms: int, duration_ms: int) -> bool:
-        """Whether the holder's lease has ended for certain, drift counted in."""
-        return now_ms > self.granted_until_ms + int(duration_ms * DRIFT)
+        """Whether the holder's lease has ended for certain, and all that ran under it."""
+        return now_ms > self.granted_until_ms + int(duration_ms * DRIFT) + LAST_LOOK_MS

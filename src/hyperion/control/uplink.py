@@ -58,7 +58,8 @@ class Uplink:
 
     def may_run(self, now_ms: int) -> bool:
         """Whether the federation's jobs may start or go on here."""
-        return self.lease.is_valid(now_ms + self._times.fence_before_ms)
+        margin_ms = self.lease.margin_ms(self._times.fence_before_ms)
+        return self.lease.is_valid(now_ms + margin_ms)
 
     def restored(self) -> None:
         for job, known in self._state.jobs.items():

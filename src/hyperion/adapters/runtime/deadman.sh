@@ -72,9 +72,18 @@ replica_left() {
     return 1
 }
 
+# Until the next look: one tick, or to just after the lease's end where that is sooner.
+choose_pause() {
+    pause=$tick_s
+    [ "$lease" = runs ] || return 0
+    left=$((until + late_ms - now + 20))
+    [ "$left" -ge $((1000 * tick_s)) ] || pause=$(printf '%d.%03d' $((left / 1000)) $((left % 1000)))
+}
+
 while [ -d "$directory" ]; do
     look_at_lease
     [ "$lease" != ended ] || end_all
     [ "$lease" = runs ] || agent_lives || replica_left || exit 0
-    sleep "$tick_s" 9>&-
+    choose_pause
+    sleep "$pause" 9>&-
 done
