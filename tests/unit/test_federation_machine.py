@@ -181,3 +181,20 @@ def test_the_plan_changes_nothing():
     assert planned.chosen.cluster == "c1"
     assert planned.rows
     assert f.disk == before
+
+
+def test_a_restart_within_the_cluster_does_not_empty_the_bill():
+    f, [order] = submitted(job(budget=Budget(max_usd=15.0)))
+    reports(f, order, P.RUNNING, 2, started_at_ms=f.now_ms)
+    f.now_ms += 3_600_000
+    reports(f, order, P.QUEUED, 3)  # rank 0 failed: a retry
+    per_hour = status(f).price.usd_per_hour
+    assert abs(status(f).spent_usd - per_hour) < 0.01
+    f.now_ms += 3_600_000  # waits: costs nothing
+    reports(f, order, P.RUNNING, 4, started_at_ms=f.now_ms)
+    f.now_ms += 3_600_000
+    reports(f, order, P.RUNNING, 7, started_at_ms=f.now_ms)  # the report of waiting was lost
+    assert abs(status(f).spent_usd - 2 * per_hour) < 0.01
+    f.now_ms += 3_600_000
+    reports(f, order, P.SUCCEEDED, 8, exit_code=0, started_at_ms=status(f).started_at_ms)
+    assert abs(status(f).spent_usd - 3 * per_hour) < 0.01

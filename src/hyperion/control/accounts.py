@@ -53,6 +53,27 @@ def ended(
     )
 
 
+def run_on(
+    status: FederatedStatus, phase: JobPhase, started_at_ms: int, now_ms: int
+) -> dict[str, Any]:
+    """What a report changes of start and cost: an attempt that is over stays on the bill when its
+    cluster starts the next one."""
+    until_ms = 0
+    if phase is JobPhase.RUNNING:
+        if status.started_at_ms and started_at_ms > status.started_at_ms:
+            until_ms = started_at_ms
+    elif phase in (JobPhase.QUEUED, JobPhase.STARTING):
+        until_ms, started_at_ms = now_ms, 0
+    else:
+        started_at_ms = status.started_at_ms
+    usd, gco2e = _ran(status, until_ms, 0) if until_ms else (0.0, 0.0)
+    return {
+        "started_at_ms": started_at_ms,
+        "spent_usd": status.spent_usd + usd,
+        "spent_gco2e": status.spent_gco2e + gco2e,
+    }
+
+
 def requeued(
     status: FederatedStatus, reason: str, now_ms: int, changes: dict[str, Any]
 ) -> FederatedStatus:

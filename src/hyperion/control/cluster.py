@@ -258,6 +258,8 @@ class ClusterMachine:
     ) -> _Decisions:
         """No replica is left: the job ends, or waits for its next attempt."""
         ended_at_ms = now_ms if phase.is_terminal else 0
+        if not phase.is_terminal:
+            more["started_at_ms"] = 0  # the attempt that is over is told of and paid for
         yield self.state.moved(
             known,
             now_ms,

@@ -25,6 +25,7 @@ from hyperion.model.job import Job, JobPhase
 from hyperion.model.market import MarketView
 from hyperion.placement import choice, explain, ranking
 from hyperion.placement.choice import FleetCluster, Place
+from hyperion.placement.objective import dollars
 
 _RECORDS = (
     r.SecretsKept,
@@ -370,8 +371,7 @@ class Federation:
         if status.wanted is None:
             facts["phase"] = P.ASSIGNED if report.phase is P.QUEUED else report.phase
             facts["reason"] = report.reason
-        running = report.phase is P.RUNNING
-        facts["started_at_ms"] = report.started_at_ms if running else status.started_at_ms
+        facts |= accounts.run_on(status, report.phase, report.started_at_ms, now_ms)
         yield self._moved(known, now_ms, **facts)
 
     def _lose_cluster(self, cluster: ClusterId, now_ms: int) -> _Decisions:
@@ -424,7 +424,7 @@ class Federation:
         elif job.budget.max_usd and status.started_at_ms and status.price:
             usd, _ = accounts.spent(status, now_ms)
             if usd >= job.budget.max_usd - 1e-9:
-                reason = f"budget of ${job.budget.max_usd:.2f} is spent"
+                reason = f"budget of {dollars(job.budget.max_usd, 2)} is spent"
                 yield from self._end(known, P.FAILED, reason, now_ms)
 
     # -- rounds ---------------------------------------------------------------------------------
