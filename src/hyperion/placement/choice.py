@@ -18,6 +18,7 @@ from hyperion.placement.feasibility import Reason, request_key
 from hyperion.placement.objective import (
     Price,
     Terms,
+    dollars,
     known_hours,
     over_budget,
     price_from,
@@ -411,9 +412,9 @@ def _why_too_small(reason: Reason, request: ResourceRequest, member: FleetCluste
 def _over(job: Job, price: Price) -> str:
     limit = job.budget.max_usd_per_hour
     if 0 < limit < price.usd_per_hour:
-        return f"${price.usd_per_hour:,.2f}/h is over the budget of ${limit:,.2f}/h"
+        return f"{dollars(price.usd_per_hour, 2)}/h is over the budget of {dollars(limit, 2)}/h"
     usd = price.usd_per_hour * known_hours(job) + price.egress_usd
-    return f"${usd:,.2f} is over the budget of ${job.budget.max_usd:,.2f}"
+    return f"{dollars(usd, 2)} is over the budget of {dollars(job.budget.max_usd, 2)}"
 
 
 def _fullness(shape: Shape) -> float:

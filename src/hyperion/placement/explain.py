@@ -14,6 +14,7 @@ from hyperion.placement.objective import (
     CARBON_USD_PER_KG,
     LATENCY_USD_PER_MS_HOUR,
     Price,
+    dollars,
     shares,
 )
 
@@ -85,9 +86,9 @@ def arithmetic(job: Job, place: Place) -> tuple[str, ...]:
     size_gib = sum(d.size_gib for d in job.data)
     each = p.usd_per_hour / max(1, job.replicas)
     lines = [
-        f"compute: {_count(job.replicas, 'replica')} x {_usd(each)}/h x {p.hours:.4g} h"
+        f"compute: {_count(job.replicas, 'replica')} x {dollars(each)}/h x {p.hours:.4g} h"
         f"{_weight(w.cost)} = {cost}",
-        f"egress: {size_gib:.4g} GiB of data brought to {place.region} for {_usd(p.egress_usd)}"
+        f"egress: {size_gib:.4g} GiB of data brought to {place.region} for {dollars(p.egress_usd)}"
         f"{_weight(w.egress)} = {egress}"
         if job.data
         else f"egress: no data to bring = {egress}",
@@ -97,7 +98,7 @@ def arithmetic(job: Job, place: Place) -> tuple[str, ...]:
         f" x ${LATENCY_USD_PER_MS_HOUR:g}/(ms h){_weight(w.latency)} = {latency}"
         if job.users_in
         else f"latency: no users named = {latency}",
-        f"score: {cost} + {egress} + {carbon} + {latency} = {_usd(p.score)}",
+        f"score: {cost} + {egress} + {carbon} + {latency} = {dollars(p.score)}",
     ]
     if not job.expected_s:
         lines.insert(0, "the job does not say how long it runs (expected_s): taken as one hour")
@@ -141,7 +142,7 @@ def _sentence(job: Job, chosen: Place, next_best: Place | None, policy: str) -> 
     wins = _wins_by(job, chosen, next_best, policy)
     queue = "" if chosen.has_room else "; it has no room now, so the job waits there"
     return (
-        f"{_name(chosen)} by policy {policy or 'balanced'}: {_usd(p.usd, 2)} expected for"
+        f"{_name(chosen)} by policy {policy or 'balanced'}: {dollars(p.usd, 2)} expected for"
         f" {p.hours:.4g} h, {wins}{queue}"
     )
 
@@ -218,12 +219,12 @@ def _difference(job: Job, worse: Place, better: Place, policy: str) -> str:
 
 def _more_usd(a: Price, b: Price) -> str:
     more = a.usd_per_hour - b.usd_per_hour
-    return f"+{_usd(more, 2)}/h" if more > _NEGLIGIBLE else ""
+    return f"+{dollars(more, 2)}/h" if more > _NEGLIGIBLE else ""
 
 
 def _more_egress(a: Price, b: Price) -> str:
     more = a.egress_usd - b.egress_usd
-    return f"egress {_usd(more, 2)} more" if more > _NEGLIGIBLE else ""
+    return f"egress {dollars(more, 2)} more" if more > _NEGLIGIBLE else ""
 
 
 def _more_carbon(a: Price, b: Price) -> str:
@@ -258,17 +259,10 @@ def _units(amounts: tuple[float, ...]) -> list[str]:
     by_rest = sorted(range(len(units)), key=lambda i: units[i] - exact[i])
     for i in by_rest[:missing]:
         units[i] += 1
-    return [_usd(u / _SCALE) for u in units]
+    return [dollars(u / _SCALE) for u in units]
 
 
 _SCALE = 10_000
-
-
-def _usd(amount: float, digits: int = 4) -> str:
-    """More digits where fewer would show nothing."""
-    if digits == 2 and 0 < abs(amount) < 0.005:
-        digits = 4
-    return f"${amount:,.{digits}f}" if amount >= 0 else f"-${-amount:,.{digits}f}"
 
 
 def _weight(weight: float) -> str:

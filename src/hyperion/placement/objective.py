@@ -150,3 +150,10 @@ def spent(price: Price, started_ms: int, now_ms: int) -> tuple[float, float]:
         return 0.0, 0.0
     hours = max(0, now_ms - started_ms) / MS_PER_HOUR
     return price.usd_per_hour * hours + price.egress_usd, price.gco2e_per_hour * hours
+
+
+def dollars(amount: float, digits: int = 4) -> str:
+    """``$1,234.50``; more digits where fewer would show nothing."""
+    if digits == 2 and 0 < abs(amount) < 0.005:
+        digits = 4
+    return f"${amount:,.{digits}f}" if amount >= 0 else f"-${-amount:,.{digits}f}"
