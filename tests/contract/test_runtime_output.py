@@ -223,3 +223,14 @@ def test_ports_are_not_given_out_twice():
     given = [ports.take() for _ in range(300)]
     assert len(set(given)) == 300
     assert all(1024 <= port < 65536 for port in given)
+
+
+def test_what_has_not_begun_has_said_nothing_and_what_never_was_is_named(tmp_path):
+    path = str(tmp_path / "j1.1-1.0" / "log")
+
+    async def story(is_over):
+        return [c async for c in logs.read(lambda: path, lambda: is_over, False, None)]
+
+    assert asyncio.run(story(False)) == []
+    with pytest.raises(FileNotFoundError, match=r"^no output of j1\.1-1\.0 is kept here$"):
+        asyncio.run(story(True))

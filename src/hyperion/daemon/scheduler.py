@@ -11,6 +11,7 @@ import msgspec
 from hyperion import __version__
 from hyperion.adapters.link import services
 from hyperion.adapters.link.downlinks import Downlinks
+from hyperion.adapters.link.errors import LinkError
 from hyperion.adapters.link.gate import Gate
 from hyperion.adapters.link.server import LinkServer
 from hyperion.adapters.link.streams import AGENTS, CLUSTERS
@@ -37,6 +38,7 @@ from hyperion.daemon.starting import (
     open_store,
     pace,
 )
+from hyperion.model.allocation import AllocationState
 from hyperion.model.checks import check
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId, JobId, NodeId
@@ -50,6 +52,7 @@ from hyperion.wire.relay import Measured
 _log = logging.getLogger("hyperion.scheduler")
 LOGS_S = 30.0
 """How long an agent may take between pieces of output that is there already."""
+_NOT_BEGUN = (AllocationState.PLACED, AllocationState.READY)
 
 
 def main(settings: SchedulerSettings) -> int:
@@ -286,8 +289,13 @@ class SchedulerDaemon:
         question = q.ReadLogs(allocation, asked.follow, asked.tail_lines)
         quiet_s = None if asked.follow else LOGS_S
         pieces = self.agents.call(node, q.LOGS, msgspec.json.encode(question), quiet_s)
-        async for piece in pieces:
-            yield piece
+        try:
+            async for piece in pieces:
+                yield piece
+        except LinkError:
+            # Its node may not have heard of it yet: then it has said nothing so far.
+            if asked.follow or not found or found[0].state not in _NOT_BEGUN:
+                raise
 
     async def _bundle(self, body: bytes) -> AsyncIterator[bytes]:
         asked = msgspec.json.decode(body, type=q.GetBundle)

@@ -46,10 +46,12 @@ async def read(
 ) -> AsyncIterator[bytes]:
     """The content, from its last ``tail_lines`` lines on; then what comes, until it has ended.
 
-    ``path`` is asked until the file is there. Ends when ended and all has been delivered.
-    ``FileNotFoundError`` where there is no file and none is to be expected.
+    ``path`` is asked until the file is there. Ends when ended and all has been delivered; what has
+    not begun has said nothing. ``FileNotFoundError`` where no file is to be expected.
     """
     fd = await _open(path, has_ended, follow)
+    if fd is None:
+        return
     try:
         offset = _first_offset(fd) if tail_lines is None else _tail_offset(fd, tail_lines)
         if tail_lines is None and offset > 0:
@@ -69,14 +71,17 @@ async def read(
         os.close(fd)
 
 
-async def _open(path: Callable[[], str], has_ended: Callable[[], bool], follow: bool) -> int:
+async def _open(path: Callable[[], str], has_ended: Callable[[], bool], follow: bool) -> int | None:
     while True:
         over = has_ended()
         try:
             return os.open(path(), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            if over or not follow:
-                raise
+            if over:
+                name = os.path.basename(os.path.dirname(path()))
+                raise FileNotFoundError(f"no output of {name} is kept here") from None
+            if not follow:
+                return None
         await asyncio.sleep(_POLL_S)
 
 
