@@ -5,9 +5,10 @@ from typing import Any, TypeAlias
 
 import grpc
 import msgspec
+from google.protobuf.message import DecodeError
 
 from hyperion.adapters.link.credentials import admit
-from hyperion.adapters.link.errors import STANDARD, Exhausted, Translation
+from hyperion.adapters.link.errors import STANDARD, Exhausted, Invalid, Translation
 from hyperion.adapters.link.identity import Identity, Role
 from hyperion.adapters.link.status import abort_for
 
@@ -40,23 +41,25 @@ class Gate:
     def unary(self, request: type[Any], roles: Collection[Role], act: Act) -> Handler:
         """One question, one answer."""
 
-        async def call(message: Any, context: Context) -> Any:
+        async def call(body: bytes, context: Context) -> Any:
             try:
-                return await act(admit(context, self._trust_domain, roles), message)
+                who = admit(context, self._trust_domain, roles)
+                return await act(who, _parsed(request, body))
             except Exception as error:
                 await self._refuse(context, error)
 
-        return grpc.unary_unary_rpc_method_handler(call, request.FromString, _serialized)
+        return grpc.unary_unary_rpc_method_handler(call, None, _serialized)
 
     def streaming(self, request: type[Any], roles: Collection[Role], act: ActStreaming) -> Handler:
         """One question, a stream of answers."""
 
-        async def call(message: Any, context: Context) -> AsyncIterator[Any]:
+        async def call(body: bytes, context: Context) -> AsyncIterator[Any]:
             if self._streams >= self._max_streams:
                 await self._refuse(context, Exhausted(f"{self._max_streams} streams are open"))
             self._streams += 1
             try:
-                answers = act(admit(context, self._trust_domain, roles), message)
+                who = admit(context, self._trust_domain, roles)
+                answers = act(who, _parsed(request, body))
                 try:
                     async for answer in answers:
                         yield answer
@@ -67,18 +70,19 @@ class Gate:
             finally:
                 self._streams -= 1
 
-        return grpc.unary_stream_rpc_method_handler(call, request.FromString, _serialized)
+        return grpc.unary_stream_rpc_method_handler(call, None, _serialized)
 
     def on_stream(self, request: type[Any], roles: Collection[Role], act: ActOnStream) -> Handler:
         """A stream of questions, one answer."""
 
-        async def call(messages: AsyncIterator[Any], context: Context) -> Any:
+        async def call(bodies: AsyncIterator[bytes], context: Context) -> Any:
             try:
-                return await act(admit(context, self._trust_domain, roles), messages)
+                who = admit(context, self._trust_domain, roles)
+                return await act(who, (_parsed(request, body) async for body in bodies))
             except Exception as error:
                 await self._refuse(context, error)
 
-        return grpc.stream_unary_rpc_method_handler(call, request.FromString, _serialized)
+        return grpc.stream_unary_rpc_method_handler(call, None, _serialized)
 
     async def _refuse(self, context: Context, error: Exception) -> None:
         if isinstance(error, grpc.aio.AbortError):
@@ -86,6 +90,15 @@ class Gate:
         if problems := getattr(error, "problems", ()):
             context.set_trailing_metadata(((PROBLEMS_KEY, _problems(problems)),))
         await abort_for(context, error, self._translation)
+
+
+def _parsed(request: type[Any], body: bytes) -> Any:
+    """The message. gRPC's own parsing would call a malformed one INTERNAL, as if it were ours."""
+    try:
+        return request.FromString(body)
+    except DecodeError:
+        kind = request.DESCRIPTOR.full_name
+        raise Invalid(f"{len(body)} bytes came that are no {kind}, expected its encoding") from None
 
 
 def _serialized(message: Any) -> bytes:
