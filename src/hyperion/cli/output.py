@@ -14,6 +14,10 @@ T = TypeVar("T")
 GAP = "  "
 SHORTEST = 8
 """To which a column that may shrink is cut at most."""
+INDENT = "    "
+"""Before what is left of a row that is folded."""
+LONG_ENOUGH = 24
+"""A column that may shrink is not moved to the next line of a folded row for more than that."""
 COLOURS = {
     "running": "green", "ready": "green", "succeeded": "green", "starting": "cyan",
     "assigned": "cyan", "queued": "yellow", "stopping": "yellow", "cordoned": "yellow",
@@ -70,7 +74,8 @@ def table(
     header: bool = True,
     widths: list[int] | None = None,
 ) -> str:
-    """Aligned columns. On a terminal, columns that may shrink are cut until a line fits.
+    """Aligned columns. On a terminal, columns that may shrink are cut until a line fits; where that
+    is not enough, each row is folded into several lines, and so are the titles.
 
     ``widths`` are those of an earlier table that this one goes on, and are brought up to date.
     """
@@ -82,12 +87,16 @@ def table(
         return ""
     before = widths or [0] * len(chosen)
     needed = [max(before[i], *(len(line[i]) for line in cells)) for i in range(len(chosen))]
+    parts = [list(range(len(chosen)))]
     if not wide:
-        _fit(needed, chosen, room())
+        fitted = _fit(needed, chosen, room())
+        if fitted:
+            needed = fitted
+        else:
+            parts = _fold(needed, chosen, room())
     if widths is not None:
         widths[:] = needed
-    lines = [_line(line, needed, chosen) for line in cells]
-    return "\n".join(lines)
+    return "\n".join(_line(line, needed, chosen, parts) for line in cells)
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
@@ -163,23 +172,49 @@ def room() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
-def _fit(widths: list[int], columns: Sequence[Column[Any]], most: int) -> None:
-    excess = sum(widths) + len(GAP) * (len(widths) - 1) - most
+def _fit(widths: Sequence[int], columns: Sequence[Column[Any]], most: int) -> list[int]:
+    """Widths with which a row fits into one line; empty when there are none."""
+    fitted = list(widths)
+    excess = sum(fitted) + len(GAP) * (len(fitted) - 1) - most
     while excess > 0:
-        candidates = [i for i, c in enumerate(columns) if c.shrink and widths[i] > SHORTEST]
+        candidates = [i for i, c in enumerate(columns) if c.shrink and fitted[i] > SHORTEST]
         if not candidates:
-            return
-        longest = max(candidates, key=widths.__getitem__)
-        cut = min(excess, widths[longest] - SHORTEST)
-        widths[longest] -= cut
+            return []
+        longest = max(candidates, key=fitted.__getitem__)
+        cut = min(excess, fitted[longest] - SHORTEST)
+        fitted[longest] -= cut
         excess -= cut
+    return fitted
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], columns: Sequence[Column[Any]]) -> str:
-    parts = []
-    for i, (cell, width, column) in enumerate(zip(cells, widths, columns, strict=True)):
-        text = cell if len(cell) <= width else cell[: width - 1] + "…"
-        last = i == len(cells) - 1 and not column.right
-        padded = text if last else text.rjust(width) if column.right else text.ljust(width)
-        parts.append(coloured(padded))
-    return GAP.join(parts).rstrip()
+def _fold(widths: list[int], columns: Sequence[Column[Any]], most: int) -> list[list[int]]:
+    """The columns of each line of a row that one line cannot hold; may cut ``widths``."""
+    parts: list[list[int]] = [[]]
+    left = most
+    for i, column in enumerate(columns):
+        needed = min(widths[i], LONG_ENOUGH) if column.shrink else widths[i]
+        if parts[-1] and needed > left:
+            parts.append([])
+            left = most - len(INDENT)
+        widths[i] = max(1, min(widths[i], left))
+        parts[-1].append(i)
+        left -= widths[i] + len(GAP)
+    return parts
+
+
+def _line(
+    cells: Sequence[str],
+    widths: Sequence[int],
+    columns: Sequence[Column[Any]],
+    parts: Sequence[Sequence[int]],
+) -> str:
+    lines = []
+    for part in parts:
+        words = []
+        for i in part:
+            text = cells[i] if len(cells[i]) <= widths[i] else cells[i][: widths[i] - 1] + "…"
+            last = i == part[-1] and not columns[i].right
+            padded = text.rjust(widths[i]) if columns[i].right else text.ljust(widths[i])
+            words.append(coloured(text if last else padded))
+        lines.append(GAP.join(words).rstrip())
+    return f"\n{INDENT}".join(lines)
