@@ -269,3 +269,11 @@ def test_a_blueprint_job_submitted_to_the_cluster_itself_runs():
     commands = c.say(m.JobSubmitted(job=job(), token=5))
     assert m.Answer(5, "train") in commands
     assert sent(commands, m.Run)
+
+
+def test_a_job_whose_id_the_cluster_uses_itself_is_refused():
+    c = attached()
+    c.say(m.JobSubmitted(job=job(), token=5))
+    [report] = sent(c.say(place()), m.JobReport)
+    assert report.refused
+    assert c.machine.state.jobs["train"].status.generation == 0

@@ -158,6 +158,17 @@ class ClusterMachine:
                 )
             elif self.uplink.lease.is_valid(now_ms):
                 yield from self._accept(job, order.generation, 1, order.submitted_at_ms, now_ms)
+        elif not known.federated:
+            yield m.SendToFederation(
+                m.JobReport(
+                    job=job.id,
+                    generation=order.generation,
+                    version=0,
+                    phase=JobPhase.CANCELLED,
+                    refused=True,
+                    reason=f"cluster {self.cluster.id} has a job of that id of its own",
+                )
+            )
         elif order.generation <= known.status.generation:
             yield from self.uplink.tell(job.id, now_ms)
         elif known.status.phase.is_terminal and gang.is_void(known.status):
