@@ -94,9 +94,9 @@ def _wheels(tried: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Each package → (have or installed, why not). One call of pip if that goes well."""
     missing = [name for name, version in WHEELS.items() if not _has(name, version)]
     wanted = [name for name in missing if name not in tried]
-    if wanted and _pip(wanted):
+    if wanted and (complaint := _pip(wanted)):
         for name in wanted:
-            why = _pip([name])
+            why = _pip([name]) if len(wanted) > 1 else complaint
             if why and name == "torch":
                 why = _pip([name], "--extra-index-url", CPU_INDEX)
             if why:
