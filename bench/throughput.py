@@ -99,10 +99,9 @@ def rows_of(name, runs, jobs):
         "goal": 300,
         "more": True,
     }
-    each = ", ".join(f"{r['ended']:.0f} beside {r['others']:g}" for r in runs)
-    slowest = round(min(r["ended"] for r in runs))
-    figure = f"{name}: slowest run (runs beside so many cores of other work: {each})"
-    yield {"figure": figure, "value": slowest, "unit": "jobs/s"}
+    for n, run in enumerate(runs, 1):
+        figure = f"{name}: run {n}, beside {run['others']:g} cores of other work"
+        yield {"figure": figure, "value": round(run["ended"]), "unit": "jobs/s"}
     taken = median([r["taken"] for r in runs], 0)
     yield {"figure": f"{name}: accepted per second", "value": taken, "unit": "jobs/s"}
     for part in runs[0]["costs"]:
