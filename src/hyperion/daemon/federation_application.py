@@ -110,7 +110,7 @@ class FederationApplication:
         for job in jobs:
             faults = check(job)
             if faults:
-                raise spec.SpecError(spec.problems(faults), job.id)
+                raise spec.refusal(job, faults)
         makes = [lambda token, job=job: JobSubmitted(job, token) for job in jobs]
         answers = await self._driver.ask_all(makes)
         return [Submitted(id=a.job, error=a.error, code=a.code) for a in answers]
@@ -118,7 +118,7 @@ class FederationApplication:
     async def plan(self, job: Job) -> PlanView:
         faults = check(job)
         if faults:
-            raise spec.SpecError(spec.problems(faults), job.id)
+            raise spec.refusal(job, faults)
         machine = self._machine
         planned = machine.plan(job)
         policy = ranking.policy(planned.policy)

@@ -210,7 +210,7 @@ class SchedulerDaemon:
         for job in jobs:
             faults = check(job)
             if faults:
-                raise spec.SpecError(spec.problems(faults), job.id)
+                raise spec.refusal(job, faults)
         makes = [lambda token, job=job: m.JobSubmitted(job, token) for job in jobs]
         answers = await self.driver.ask_all(makes)
         return [Submitted(id=a.job, error=a.error, code=a.code) for a in answers]

@@ -5,13 +5,13 @@ from typing import Any, cast
 
 from msgspec import Struct, structs
 
-from hyperion.model.checks import Fault, check
+from hyperion.model.checks import Fault, check, check_id
 from hyperion.model.ids import JobId, UserId
 from hyperion.model.job import Framework, Job, Objective, Priority
 from hyperion.wire import units
 from hyperion.wire.api import Problem
 from hyperion.wire.spec_fields import SPEC
-from hyperion.wire.spec_kinds import Place, Reading
+from hyperion.wire.spec_kinds import Place, Reading, shown_key
 from hyperion.wire.spec_resources import alternatives, resources_mapping
 from hyperion.wire.spec_tree import MAX_PROBLEMS, Node, SpecError, tree_of
 
@@ -22,6 +22,7 @@ __all__ = [
     "job_from_yaml",
     "job_to_mapping",
     "problems",
+    "refusal",
 ]
 
 
@@ -106,6 +107,11 @@ def problems(faults: Iterable[Fault]) -> tuple[Problem, ...]:
         Problem(pointer=fault.pointer, message=f"{_name(fault.pointer)}: {fault.message}")
         for fault in faults
     )[:MAX_PROBLEMS]
+
+
+def refusal(job: Job, faults: Iterable[Fault]) -> SpecError:
+    """For a job that came over an API. What is no id is not used as a name in the messages."""
+    return SpecError(problems(faults), "job" if check_id(job.id) else str(job.id))
 
 
 def _job(tree: Node, source: str, job_id: str, user: str, reading: Reading, *, local: bool) -> Job:
@@ -222,7 +228,7 @@ def _name(pointer: str) -> str:
 
 def _part(part: str) -> str:
     part = part.replace("~1", "/").replace("~0", "~")
-    return f"[{part}]" if part.isdigit() else f".{part}"
+    return f"[{part}]" if part.isdigit() else f".{shown_key(part)}"
 
 
 def _wishes_mapping(job: Job) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Place(Struct, frozen=True):
         return Place(
             f"{self.written}/{pointer_part(key.text)}",
             f"{self.canonical}/{pointer_part(canonical or key.text)}",
-            f"{self.name}.{_shown(key.text)}" if self.name else _shown(key.text),
+            f"{self.name}.{shown_key(key.text)}" if self.name else shown_key(key.text),
             key.line,
             key.column,
         )
@@ -322,7 +322,7 @@ class BorrowedVariables(Variables):
             to.refuse(
                 place,
                 "is null, which takes the value from your environment, where there is none;"
-                f" export {_shown(name)} first, or give the value",
+                f" export {shown_key(name)} first, or give the value",
             )
         return value
 
@@ -446,7 +446,7 @@ def _word(text: str) -> str:
     return text.lower().replace("-", "_")
 
 
-def _shown(key: str) -> str:
+def shown_key(key: str) -> str:
     return key if len(key) <= 64 and key.isprintable() and key.strip() else quoted(key)
 
 
