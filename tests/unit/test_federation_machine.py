@@ -68,6 +68,18 @@ def test_a_waiting_job_says_why_and_goes_as_soon_as_a_cluster_comes():
     assert sent(f.say(hello()), m.PlaceJob)
 
 
+def test_a_job_like_one_that_does_not_fit_is_told_why_as_well():
+    f, orders = submitted(job("first", gpus=64))
+    assert orders == []
+    f.wait(2000)
+    f.say(m.JobSubmitted(job=job("second", gpus=64), token=2))
+    f.wait(2000)
+    assert status(f, "second").reason == status(f, "first").reason != ""
+    told = len(f.records)
+    f.wait(5000)
+    assert len(f.records) == told, "it is told once"
+
+
 def test_cancel_while_waiting_and_while_running():
     f = federation()
     f.say(m.JobSubmitted(job=job("waits"), token=1))

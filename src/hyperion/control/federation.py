@@ -402,6 +402,8 @@ class Federation:
             for job_id in self.state.prunable(old_ms, times.ended_kept, limit=2000):
                 yield r.FederatedJobPruned(job_id)
             late += self.orders.silent(now_ms)
+            for known, why in self.state.unexplained():
+                yield self._moved(known, now_ms, reason=why)
         for job_id in late[:ORDERS_AT_ONCE]:
             peer_or_none = self.peers.get(self.state.jobs[job_id].status.cluster)
             if peer_or_none is not None and peer_or_none.attached:
@@ -438,7 +440,7 @@ class Federation:
             planned = self.plan(known.job, known.status.excluded if lately else ())
             if planned.chosen is None:
                 if not (lately and known.status.excluded):  # else its likes may still fit
-                    self.state.queue.blocked.add(choice.shape_key(known.job))
+                    self.state.queue.block(choice.shape_key(known.job), planned.sentence)
                 if known.status.reason != planned.sentence:
                     yield self._moved(known, now_ms, reason=planned.sentence)
                 continue

@@ -202,6 +202,16 @@ class FederationState:
                 due_ms = status.started_at_ms + 1 + int(3_600_000 * max(left, 0.0) / per_hour)
                 heapq.heappush(self.dues, (due_ms, job.id))
 
+    def unexplained(self) -> list[tuple[r.FederatedJob, str]]:
+        """Jobs that rounds pass over since one like them did not fit, and why; the first 64 of
+        each kind that have no reason yet."""
+        return [
+            (self.jobs[job], self.queue.blocked[shape])
+            for shape, jobs in self.queue.shapes_blocked()
+            for job in jobs
+            if not self.jobs[job].status.reason
+        ]
+
     def prunable(self, old_ms: int, keep: int, limit: int) -> list[JobId]:
         """Ended jobs too old to keep, or beyond the number kept; oldest first."""
         excess = len(self.ended) - keep

@@ -22,7 +22,8 @@ class WaitingQueue:
         self._waiting: dict[JobId, _Waiting] = {}
         self._by_shape: dict[Hashable, list[tuple[tuple[int, int], JobId]]] = {}
         """A heap per shape; entries of jobs that have left are passed over when they surface."""
-        self.blocked: set[Hashable] = set()
+        self.blocked: dict[Hashable, str] = {}
+        """Shapes that did not fit, each with the reason in words if one was given."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -50,6 +51,10 @@ class WaitingQueue:
                 heapq.heapify(heap)
             self._trim(gone.shape, heap)
 
+    def block(self, shape: Hashable, reason: str = "") -> None:
+        """Pass over the shape until ``unblock``."""
+        self.blocked[shape] = reason
+
     def unblock(self) -> None:
         self.blocked.clear()
 
@@ -71,7 +76,7 @@ class WaitingQueue:
     def candidates(self, now_ms: int) -> Iterator[JobId]:
         """Jobs in the order in which they are to be tried. Each is yielded once.
 
-        The caller may remove a job, or add its shape to ``blocked``, between two steps.
+        The caller may remove a job, or block its shape, between two steps.
         """
         heads: list[tuple[tuple[int, int], int, Hashable]] = []
         aside: dict[Hashable, list[tuple[tuple[int, int], JobId]]] = {}
@@ -119,4 +124,4 @@ class WaitingQueue:
             heapq.heappop(heap)
         if not heap:
             self._by_shape.pop(shape, None)
-            self.blocked.discard(shape)
+            self.blocked.pop(shape, None)

@@ -83,7 +83,7 @@ class Rounds:
     def _block(self, known: r.ClusterJob, refusal: Unplaceable, now_ms: int) -> _Decisions:
         """Pass over its likes until something is freed; what can never fit goes back."""
         shape = self._state.shape(known.job)
-        self._state.queue.blocked.add(shape)
+        self._state.queue.block(shape)
         self.refusals[shape] = refusal
         if known.federated and not refusal.ever and self._state.has_ready_nodes():
             yield self._state.moved(
