@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -44,15 +43,17 @@ def test_of_many_shims_one_runs(tmp_path):
 
 def late_shim(place, ran):
     """A shim held up before its claim, as when its agent died at that very instant."""
-    for _ in range(50):
-        pid = shim(place, "touch", str(ran))
+    for attempt in range(50):
+        # A file of its own for each attempt: what an earlier one had forked may still be at it.
+        touched = ran.with_name(f"{ran.name}-{attempt}")
+        pid = shim(place, "touch", str(touched))
         os.kill(pid, signal.SIGSTOP)
         os.waitpid(pid, os.WUNTRACED)
         if ledger.read_claim(str(place)) is None:
-            return pid
+            return pid, touched
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        for path in (place / "claim", place / "exit", ran):
+        for path in (place / "claim", place / "exit"):
             path.unlink(missing_ok=True)
     return pytest.fail("in 50 attempts no shim could be stopped before its claim")
 
@@ -94,23 +95,23 @@ def order(command):
 
 
 def test_a_late_shim_does_not_run_what_another_has_run(tmp_path, place):
-    late = late_shim(place, tmp_path / "late")
+    late, touched = late_shim(place, tmp_path / "late")
     heard = asyncio.run(told(tmp_path, lambda held: held.launch(order(("sh", "-c", "exit 4")))))
     assert [type(e) for e in heard] == [ReplicaStarted, ReplicaExited]
     assert heard[-1].exit_code == 4
     os.kill(late, signal.SIGCONT)
     assert exit_code(late) == 75
-    assert not (tmp_path / "late").exists()
+    assert not touched.exists()
     assert ledger.read_exit(str(place)) == ledger.Exit(4)
 
 
 def test_a_late_shim_does_not_run_what_was_stopped_meanwhile(tmp_path, place):
-    late = late_shim(place, tmp_path / "late")
+    late, touched = late_shim(place, tmp_path / "late")
     heard = asyncio.run(told(tmp_path, lambda held: held.kill(AllocationId(NAME), 1000)))
     assert [(type(e), e.never_ran) for e in heard] == [(ReplicaExited, True)]
     os.kill(late, signal.SIGCONT)
     assert exit_code(late) == 75
-    assert not (tmp_path / "late").exists()
+    assert not touched.exists()
 
 
 def test_a_late_shim_that_comes_first_is_the_one_that_is_adopted(tmp_path, place):
@@ -138,10 +139,10 @@ def test_a_late_shim_that_comes_first_is_the_one_that_is_adopted(tmp_path, place
 def test_a_shim_without_its_directory_runs_nothing(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
-    late = late_shim(gone, tmp_path / "ran")
+    late, touched = late_shim(gone, tmp_path / "ran")
     for path in gone.iterdir():
         path.unlink()
     gone.rmdir()
     os.kill(late, signal.SIGCONT)
     assert exit_code(late) == 75
-    assert not Path(tmp_path / "ran").exists()
+    assert not touched.exists()
