@@ -133,6 +133,11 @@ def execute(command: click.Command, argv: Sequence[str] | None, name: str) -> in
         # The reader (head, less) has seen enough. What is left in the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit:
+        # click's own way out where it meets the broken pipe first: code 1, as if a job had failed.
+        if not isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            raise
+        return 0
     except Exception as error:
         code = code_of(error)
         if code is None:

@@ -69,7 +69,8 @@ def top(cluster: str, every: float, output: str) -> None:
             while True:
                 found = connection.nodes(cluster)
                 text = out.table(TOP_COLUMNS, found, output == "wide") if found else "no nodes"
-                click.echo(f"\x1b[H\x1b[2J{text}\n\n{len(found)} nodes; Ctrl-C ends this")
+                noun = "node" if len(found) == 1 else "nodes"
+                click.echo(f"\x1b[H\x1b[2J{text}\n\n{len(found)} {noun}; Ctrl-C ends this")
                 time.sleep(every)
         except KeyboardInterrupt:
             return
