@@ -7,6 +7,8 @@ UserId = NewType("UserId", str)
 NodeId = NewType("NodeId", str)
 ClusterId = NewType("ClusterId", str)
 AllocationId = NewType("AllocationId", str)
+QueueName = NewType("QueueName", str)
+WindowId = NewType("WindowId", str)
 RegionName = NewType("RegionName", str)
 """``cloud/region`` in the cloud's own words, such as ``aws/us-east-1`` or ``edge/home``."""
 

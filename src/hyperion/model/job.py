@@ -4,7 +4,8 @@ from enum import Enum, IntEnum
 
 from msgspec import Struct, field
 
-from hyperion.model.ids import JobId, UserId
+from hyperion.model.constraints import Packing, ReplicaTerm, Spread
+from hyperion.model.ids import JobId, QueueName, UserId, WindowId
 from hyperion.model.resources import ResourceRequest
 
 
@@ -75,6 +76,10 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True):
     dir: str = ""
     grace_s: float = 10.0
     """Between SIGTERM and SIGKILL."""
+    every_s: float = 0.0
+    """How often the job writes one; 0: only when told to end, if ``dir`` is set."""
+    restore_s: float = 0.0
+    """How long it takes to get back to where the checkpoint was."""
 
 
 class Toleration(Struct, frozen=True):
@@ -84,17 +89,76 @@ class Toleration(Struct, frozen=True):
     value: str = ""
 
 
+class Role(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Some replicas of a gang that differ from the others in what they need or do."""
+
+    name: str
+    replicas: int = 1
+    resources: ResourceRequest = ResourceRequest()
+    command: tuple[str, ...] = ()
+    """Empty, with ``run`` empty too: the job's own."""
+    run: str = ""
+
+
+class Elastic(Struct, frozen=True, omit_defaults=True):
+    """The job runs with any number of replicas from ``min`` up to its ``replicas``."""
+
+    min: int
+    restart: bool = True
+    """A change of their number starts all of them anew, from the checkpoint. Otherwise replicas
+    are added and stopped one by one, the last ranks first, and the others run on."""
+
+
+class Array(Struct, frozen=True, omit_defaults=True):
+    """One job, many tasks: each a single replica of its own, with its index in the environment."""
+
+    size: int
+    first: int = 0
+    step: int = 1
+    limit: int = 0
+    """How many run at once at most; 0: as many as fit."""
+
+    def index(self, rank: int) -> int:
+        """What the task of this rank (0 to size - 1) finds as its index."""
+        return self.first + rank * self.step
+
+
+class Condition(Enum):
+    """How the other job must have ended."""
+
+    OK = "afterok"
+    ANY = "afterany"
+    NOT_OK = "afternotok"
+
+
+class Dependency(Struct, frozen=True, omit_defaults=True):
+    job: JobId
+    condition: Condition = Condition.OK
+
+
 class Job(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A gang of identical replicas: all of them run, or none."""
+    """A gang of replicas, identical but for their roles: all of them run, or none."""
 
     id: JobId
     user: UserId = UserId("")
     name: str = ""
     framework: Framework = Framework.CUSTOM
     priority: Priority = Priority.BATCH
+    queue: QueueName = QueueName("")
+    """Empty: the default queue."""
+    nice: int = 0
+    """Among the jobs of one queue and priority the least nice comes first; -1000 to 1000."""
     replicas: int = 1
+    """With ``roles`` the sum of theirs, with ``elastic`` the most, with ``array`` always 1."""
     alternatives: tuple[ResourceRequest, ...] = (ResourceRequest(),)
     """Any one of these will do for all replicas; the objective picks (``any_of``)."""
+    roles: tuple[Role, ...] = ()
+    """Ranks are dealt to the roles in this order. ``alternatives`` is then the first role's."""
+    elastic: Elastic | None = None
+    array: Array | None = None
+    packing: Packing | None = None
+    replica_affinity: tuple[ReplicaTerm, ...] = ()
+    spread: tuple[Spread, ...] = ()
     command: tuple[str, ...] = ()
     """An argument vector, run as it is. Exactly one of ``command`` and ``run`` is set."""
     run: str = ""
@@ -116,11 +180,37 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How long the user expects it to run; 0 is unknown and is priced as one hour."""
     deadline_s: float = 0.0
     """Seconds from submission after which the job is stopped as failed; 0 is no deadline."""
+    begin_s: float = 0.0
+    """Seconds from submission before which it is not started."""
+    after: tuple[Dependency, ...] = ()
+    """Other jobs that must have ended first."""
+    reservation: WindowId = WindowId("")
+    """Runs inside this window, on its nodes."""
+    min_runtime_s: float = 0.0
+    """Not preempted before it has run so long."""
     budget: Budget = Budget()
     restart: Restart = Restart()
     checkpoint: Checkpoint = Checkpoint()
     tolerations: tuple[Toleration, ...] = ()
     metadata: dict[str, str] = {}
+
+    @property
+    def least_replicas(self) -> int:
+        """How many must find a place together, or none starts."""
+        return self.elastic.min if self.elastic is not None else self.replicas
+
+    def role_of(self, rank: int) -> Role | None:
+        """None for a job without roles."""
+        for role in self.roles:
+            if rank < role.replicas:
+                return role
+            rank -= role.replicas
+        return None
+
+    def request(self, rank: int, alternative: int) -> ResourceRequest:
+        """What the replica of this rank needs."""
+        role = self.role_of(rank) if self.roles else None
+        return self.alternatives[alternative] if role is None else role.resources
 
 
 class JobPhase(Enum):

@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from hyperion.model.constraints import NodeTerm
+
 MILLI = 1000
 """One whole GPU or CPU in thousandths."""
 
@@ -22,6 +24,9 @@ class ResourceRequest(Struct, frozen=True, omit_defaults=True):
     """``""`` anywhere, ``aws`` one cloud, ``aws/us-east-1`` one region, or a cluster's name."""
     use_spot: bool | None = None
     """True only spot, False never spot, None whatever the objective prefers."""
+    custom: tuple[tuple[str, int], ...] = ()
+    """Countables of the site's own by name, such as ``(("fpga", 1),)``, in order of the names."""
+    affinity: tuple[NodeTerm, ...] = ()
 
     @property
     def whole_gpus(self) -> int:
@@ -41,3 +46,4 @@ class Capacity(Struct, frozen=True, omit_defaults=True):
     cpus_milli: int = 0
     memory_mib: int = 0
     disk_mib: int = 0
+    custom: tuple[tuple[str, int], ...] = ()
