@@ -113,7 +113,7 @@ def single(annotation, name):
 
 
 def whole_number(name):
-    if name == "exit_code":
+    if name in ("exit_code", "nice"):
         return st.integers(-(2**31), 2**31 - 1)
     return st.integers(0, 65535 if name == "port" else 2**63 - 1 if name in WIDE else 2**31 - 1)
 

@@ -132,8 +132,7 @@ def _located(values: Value, convert: Callable[[Value], Value]) -> WireError:
 def _decode_single(annotation: Annotation, field: FieldDescriptor, strict: bool) -> Convert:
     if field.message_type is not None:
         if origin_of(annotation) is tuple:
-            names = [inner.name for inner in field.message_type.fields]
-            return lambda value: tuple([getattr(value, name) for name in names])
+            return _decode_pair(annotation, field, strict)
         return decoder(annotation, field.message_type)
     if field.enum_type is not None:
         return _named(annotation, field.enum_type)
@@ -142,6 +141,30 @@ def _decode_single(annotation: Annotation, field: FieldDescriptor, strict: bool)
     if strict and annotation is float:
         return _finite if field.name in SIGNED else _amount
     return None
+
+
+def _decode_pair(annotation: Annotation, field: FieldDescriptor, strict: bool) -> Convert:
+    """A tuple from the fields of a small message, in their order."""
+    message: AnyDescriptor = field.message_type
+    parts = [
+        (part.name, _decode_single(plain_type(kind), part, strict))
+        for kind, part in zip(get_args(annotation), message.fields, strict=True)
+    ]
+    if all(convert is None for _, convert in parts):
+        names = [name for name, _ in parts]
+        return lambda value: tuple([getattr(value, name) for name in names])
+
+    def pair(value: Value) -> Value:
+        made = []
+        for name, convert in parts:
+            part = getattr(value, name)
+            try:
+                made.append(part if convert is None else convert(part))
+            except WireError as fault:
+                raise fault.within(name) from None
+        return tuple(made)
+
+    return pair
 
 
 def _named(kind: type[Enum], values: EnumDescriptor) -> Callable[[int], Enum]:

@@ -35,7 +35,7 @@ Decode = Callable[[Value], Value]
 Convert = Callable[[Value], Value] | None
 """None: the value is the same on both sides."""
 
-SIGNED = frozenset({"exit_code", "temperature_celsius"})
+SIGNED = frozenset({"exit_code", "nice", "temperature_celsius"})
 """Numbers that may be negative. Elsewhere in orders and reports none may."""
 LAX_MODULES = frozenset({"hyperion.wire.api"})
 """Views are only shown, so their numbers are taken as they come."""

@@ -7,6 +7,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Operator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPERATOR_UNSPECIFIED: _ClassVar[Operator]
+    OPERATOR_IN: _ClassVar[Operator]
+    OPERATOR_NOT_IN: _ClassVar[Operator]
+    OPERATOR_EXISTS: _ClassVar[Operator]
+    OPERATOR_ABSENT: _ClassVar[Operator]
+    OPERATOR_GREATER: _ClassVar[Operator]
+    OPERATOR_LESS: _ClassVar[Operator]
+
+class Condition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONDITION_UNSPECIFIED: _ClassVar[Condition]
+    CONDITION_OK: _ClassVar[Condition]
+    CONDITION_ANY: _ClassVar[Condition]
+    CONDITION_NOT_OK: _ClassVar[Condition]
+
 class JobPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     JOB_PHASE_UNSPECIFIED: _ClassVar[JobPhase]
@@ -18,6 +35,17 @@ class JobPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_PHASE_SUCCEEDED: _ClassVar[JobPhase]
     JOB_PHASE_FAILED: _ClassVar[JobPhase]
     JOB_PHASE_CANCELLED: _ClassVar[JobPhase]
+OPERATOR_UNSPECIFIED: Operator
+OPERATOR_IN: Operator
+OPERATOR_NOT_IN: Operator
+OPERATOR_EXISTS: Operator
+OPERATOR_ABSENT: Operator
+OPERATOR_GREATER: Operator
+OPERATOR_LESS: Operator
+CONDITION_UNSPECIFIED: Condition
+CONDITION_OK: Condition
+CONDITION_ANY: Condition
+CONDITION_NOT_OK: Condition
 JOB_PHASE_UNSPECIFIED: JobPhase
 JOB_PHASE_QUEUED: JobPhase
 JOB_PHASE_ASSIGNED: JobPhase
@@ -29,7 +57,7 @@ JOB_PHASE_FAILED: JobPhase
 JOB_PHASE_CANCELLED: JobPhase
 
 class AIJob(_message.Message):
-    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations")
+    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations", "queue", "nice", "roles", "elastic", "array", "packing", "replica_affinity", "spread", "begin_s", "after", "reservation", "min_runtime_s")
     class Framework(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FRAMEWORK_UNSPECIFIED: _ClassVar[AIJob.Framework]
@@ -55,7 +83,7 @@ class AIJob(_message.Message):
     LATENCY_CRITICAL: AIJob.Priority
     ULTRA_LOW_LATENCY: AIJob.Priority
     class ResourceRequest(_message.Message):
-        __slots__ = ("gpus", "gpu_type", "cpus_milli", "memory_mb", "gpus_milli", "no_cpus", "disk_mib", "labels", "infra", "use_spot")
+        __slots__ = ("gpus", "gpu_type", "cpus_milli", "memory_mb", "gpus_milli", "no_cpus", "disk_mib", "labels", "infra", "use_spot", "custom", "affinity")
         class LabelsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +101,8 @@ class AIJob(_message.Message):
         LABELS_FIELD_NUMBER: _ClassVar[int]
         INFRA_FIELD_NUMBER: _ClassVar[int]
         USE_SPOT_FIELD_NUMBER: _ClassVar[int]
+        CUSTOM_FIELD_NUMBER: _ClassVar[int]
+        AFFINITY_FIELD_NUMBER: _ClassVar[int]
         gpus: int
         gpu_type: str
         cpus_milli: int
@@ -83,7 +113,9 @@ class AIJob(_message.Message):
         labels: _containers.ScalarMap[str, str]
         infra: str
         use_spot: bool
-        def __init__(self, gpus: _Optional[int] = ..., gpu_type: _Optional[str] = ..., cpus_milli: _Optional[int] = ..., memory_mb: _Optional[int] = ..., gpus_milli: _Optional[int] = ..., no_cpus: _Optional[bool] = ..., disk_mib: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., infra: _Optional[str] = ..., use_spot: _Optional[bool] = ...) -> None: ...
+        custom: _containers.RepeatedCompositeFieldContainer[Countable]
+        affinity: _containers.RepeatedCompositeFieldContainer[NodeTerm]
+        def __init__(self, gpus: _Optional[int] = ..., gpu_type: _Optional[str] = ..., cpus_milli: _Optional[int] = ..., memory_mb: _Optional[int] = ..., gpus_milli: _Optional[int] = ..., no_cpus: _Optional[bool] = ..., disk_mib: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., infra: _Optional[str] = ..., use_spot: _Optional[bool] = ..., custom: _Optional[_Iterable[_Union[Countable, _Mapping]]] = ..., affinity: _Optional[_Iterable[_Union[NodeTerm, _Mapping]]] = ...) -> None: ...
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +163,18 @@ class AIJob(_message.Message):
     RESTART_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     TOLERATIONS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    NICE_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    ELASTIC_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_FIELD_NUMBER: _ClassVar[int]
+    PACKING_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_AFFINITY_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_S_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    MIN_RUNTIME_S_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     user_id: str
     framework: AIJob.Framework
@@ -157,7 +201,19 @@ class AIJob(_message.Message):
     restart: Restart
     checkpoint: Checkpoint
     tolerations: _containers.RepeatedCompositeFieldContainer[Toleration]
-    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ...) -> None: ...
+    queue: str
+    nice: int
+    roles: _containers.RepeatedCompositeFieldContainer[Role]
+    elastic: Elastic
+    array: Array
+    packing: Packing
+    replica_affinity: _containers.RepeatedCompositeFieldContainer[ReplicaTerm]
+    spread: _containers.RepeatedCompositeFieldContainer[Spread]
+    begin_s: float
+    after: _containers.RepeatedCompositeFieldContainer[Dependency]
+    reservation: str
+    min_runtime_s: float
+    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., roles: _Optional[_Iterable[_Union[Role, _Mapping]]] = ..., elastic: _Optional[_Union[Elastic, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., packing: _Optional[_Union[Packing, _Mapping]] = ..., replica_affinity: _Optional[_Iterable[_Union[ReplicaTerm, _Mapping]]] = ..., spread: _Optional[_Iterable[_Union[Spread, _Mapping]]] = ..., begin_s: _Optional[float] = ..., after: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., reservation: _Optional[str] = ..., min_runtime_s: _Optional[float] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("uri", "size_gib", "region")
@@ -198,12 +254,116 @@ class Restart(_message.Message):
     def __init__(self, max: _Optional[int] = ..., backoff_s: _Optional[float] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("dir", "grace_s")
+    __slots__ = ("dir", "grace_s", "every_s", "restore_s")
     DIR_FIELD_NUMBER: _ClassVar[int]
     GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    EVERY_S_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_S_FIELD_NUMBER: _ClassVar[int]
     dir: str
     grace_s: float
-    def __init__(self, dir: _Optional[str] = ..., grace_s: _Optional[float] = ...) -> None: ...
+    every_s: float
+    restore_s: float
+    def __init__(self, dir: _Optional[str] = ..., grace_s: _Optional[float] = ..., every_s: _Optional[float] = ..., restore_s: _Optional[float] = ...) -> None: ...
+
+class Countable(_message.Message):
+    __slots__ = ("name", "amount")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    amount: int
+    def __init__(self, name: _Optional[str] = ..., amount: _Optional[int] = ...) -> None: ...
+
+class NodeTerm(_message.Message):
+    __slots__ = ("key", "operator", "values", "weight")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    operator: Operator
+    values: _containers.RepeatedScalarFieldContainer[str]
+    weight: int
+    def __init__(self, key: _Optional[str] = ..., operator: _Optional[_Union[Operator, str]] = ..., values: _Optional[_Iterable[str]] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class Label(_message.Message):
+    __slots__ = ("key", "value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: str
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class ReplicaTerm(_message.Message):
+    __slots__ = ("labels", "level", "anti", "weight")
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    ANTI_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    labels: _containers.RepeatedCompositeFieldContainer[Label]
+    level: str
+    anti: bool
+    weight: int
+    def __init__(self, labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., level: _Optional[str] = ..., anti: _Optional[bool] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class Spread(_message.Message):
+    __slots__ = ("level", "max_skew", "required")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    MAX_SKEW_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    max_skew: int
+    required: bool
+    def __init__(self, level: _Optional[str] = ..., max_skew: _Optional[int] = ..., required: _Optional[bool] = ...) -> None: ...
+
+class Packing(_message.Message):
+    __slots__ = ("level", "required")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    required: bool
+    def __init__(self, level: _Optional[str] = ..., required: _Optional[bool] = ...) -> None: ...
+
+class Role(_message.Message):
+    __slots__ = ("name", "replicas", "resources", "command", "run")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    replicas: int
+    resources: AIJob.ResourceRequest
+    command: _containers.RepeatedScalarFieldContainer[str]
+    run: str
+    def __init__(self, name: _Optional[str] = ..., replicas: _Optional[int] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ...) -> None: ...
+
+class Elastic(_message.Message):
+    __slots__ = ("min", "restart")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    min: int
+    restart: bool
+    def __init__(self, min: _Optional[int] = ..., restart: _Optional[bool] = ...) -> None: ...
+
+class Array(_message.Message):
+    __slots__ = ("size", "first", "step", "limit")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    first: int
+    step: int
+    limit: int
+    def __init__(self, size: _Optional[int] = ..., first: _Optional[int] = ..., step: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class Dependency(_message.Message):
+    __slots__ = ("job", "condition")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    condition: Condition
+    def __init__(self, job: _Optional[str] = ..., condition: _Optional[_Union[Condition, str]] = ...) -> None: ...
 
 class Toleration(_message.Message):
     __slots__ = ("key", "value")

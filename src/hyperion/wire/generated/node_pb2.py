@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from hyperion.wire.generated import job_pb2 as hyperion_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hyperion/v1/node.proto\x12\x0bhyperion.v1\"\xa3\x03\n\x0bNodeMetrics\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x1f\n\x17gpu_utilization_percent\x18\x02 \x01(\x01\x12\x1f\n\x17\x63pu_utilization_percent\x18\x03 \x01(\x01\x12\x16\n\x0ememory_used_mb\x18\x04 \x01(\x01\x12\x17\n\x0fnetwork_tx_gbps\x18\x05 \x01(\x01\x12\x43\n\x0e\x63ustom_metrics\x18\x06 \x03(\x0b\x32+.hyperion.v1.NodeMetrics.CustomMetricsEntry\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\x12%\n\x04gpus\x18\x08 \x03(\x0b\x32\x17.hyperion.v1.GpuReading\x12\x17\n\x0fmemory_total_mb\x18\t \x01(\x01\x12\x17\n\x0fnetwork_rx_gbps\x18\n \x01(\x01\x12\x14\n\x0c\x64isk_free_mb\x18\x0b \x01(\x01\x12\x0f\n\x07load_1m\x18\x0c \x01(\x01\x1a\x34\n\x12\x43ustomMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x06\x08\xe8\x07\x10\xd0\x0f\"\xc7\x03\n\nGpuReading\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12 \n\x13utilization_percent\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0ememory_used_mb\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0fmemory_total_mb\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12%\n\x18memory_bandwidth_percent\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12 \n\x13temperature_celsius\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x0bpower_watts\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x10throttle_reasons\x18\t \x03(\t\x12#\n\x16\x65\x63\x63_errors_uncorrected\x18\n \x01(\x03H\x06\x88\x01\x01\x42\x16\n\x14_utilization_percentB\x11\n\x0f_memory_used_mbB\x12\n\x10_memory_total_mbB\x1b\n\x19_memory_bandwidth_percentB\x16\n\x14_temperature_celsiusB\x0e\n\x0c_power_wattsB\x19\n\x17_ecc_errors_uncorrected\"\x1e\n\x03\x41\x63k\x12\x0f\n\x07success\x18\x01 \x01(\x08J\x06\x08\xe8\x07\x10\xd0\x0f\"d\n\x08\x43\x61pacity\x12\x0c\n\x04gpus\x18\x01 \x01(\x05\x12\x10\n\x08gpu_type\x18\x02 \x01(\t\x12\x12\n\ncpus_milli\x18\x03 \x01(\x03\x12\x12\n\nmemory_mib\x18\x04 \x01(\x03\x12\x10\n\x08\x64isk_mib\x18\x05 \x01(\x03\"#\n\x05Taint\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xbc\x03\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x08\x63\x61pacity\x18\x02 \x01(\x0b\x32\x15.hyperion.v1.Capacity\x12\x10\n\x08\x64\x65\x63lared\x18\x03 \x03(\t\x12-\n\x06labels\x18\x04 \x03(\x0b\x32\x1d.hyperion.v1.Node.LabelsEntry\x12\"\n\x06taints\x18\x05 \x03(\x0b\x32\x12.hyperion.v1.Taint\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x15\n\rinstance_type\x18\x07 \x01(\t\x12#\n\x06market\x18\x08 \x01(\x0e\x32\x13.hyperion.v1.Market\x12\x14\n\x0cusd_per_hour\x18\t \x01(\x01\x12\x10\n\x08runtimes\x18\n \x03(\t\x12\x0f\n\x07version\x18\x0b \x01(\t\x12\x33\n\tabilities\x18\x0c \x03(\x0b\x32 .hyperion.v1.Node.AbilitiesEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0e\x41\x62ilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x07\x43luster\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x30\n\x06labels\x18\x04 \x03(\x0b\x32 .hyperion.v1.Cluster.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf1\x02\n\x05Shape\x12\'\n\x08\x63\x61pacity\x18\x01 \x01(\x0b\x32\x15.hyperion.v1.Capacity\x12\r\n\x05nodes\x18\x02 \x01(\x05\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12#\n\x06market\x18\x04 \x01(\x0e\x32\x13.hyperion.v1.Market\x12\x14\n\x0cusd_per_hour\x18\x05 \x01(\x01\x12.\n\x06labels\x18\x06 \x03(\x0b\x32\x1e.hyperion.v1.Shape.LabelsEntry\x12\"\n\x06taints\x18\x07 \x03(\x0b\x32\x12.hyperion.v1.Taint\x12\x10\n\x08\x64\x65\x63lared\x18\x08 \x01(\x08\x12\x17\n\x0f\x66ree_cpus_milli\x18\t \x01(\x03\x12\x17\n\x0f\x66ree_gpus_milli\x18\n \x01(\x03\x12\x17\n\x0f\x66ree_memory_mib\x18\x0b \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x0b\x43lusterLoad\x12\"\n\x06shapes\x18\x01 \x03(\x0b\x32\x12.hyperion.v1.Shape\x12\x14\n\x0cwaiting_jobs\x18\x02 \x01(\x05\x12\x14\n\x0crunning_jobs\x18\x03 \x01(\x05*Y\n\x06Market\x12\x16\n\x12MARKET_UNSPECIFIED\x10\x00\x12\x14\n\x10MARKET_ON_DEMAND\x10\x01\x12\x0f\n\x0bMARKET_SPOT\x10\x02\x12\x10\n\x0cMARKET_OWNED\x10\x03\x32M\n\x0cNodeObserver\x12=\n\rReportMetrics\x12\x18.hyperion.v1.NodeMetrics\x1a\x10.hyperion.v1.Ack(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hyperion/v1/node.proto\x12\x0bhyperion.v1\x1a\x15hyperion/v1/job.proto\"\xa3\x03\n\x0bNodeMetrics\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x1f\n\x17gpu_utilization_percent\x18\x02 \x01(\x01\x12\x1f\n\x17\x63pu_utilization_percent\x18\x03 \x01(\x01\x12\x16\n\x0ememory_used_mb\x18\x04 \x01(\x01\x12\x17\n\x0fnetwork_tx_gbps\x18\x05 \x01(\x01\x12\x43\n\x0e\x63ustom_metrics\x18\x06 \x03(\x0b\x32+.hyperion.v1.NodeMetrics.CustomMetricsEntry\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\x12%\n\x04gpus\x18\x08 \x03(\x0b\x32\x17.hyperion.v1.GpuReading\x12\x17\n\x0fmemory_total_mb\x18\t \x01(\x01\x12\x17\n\x0fnetwork_rx_gbps\x18\n \x01(\x01\x12\x14\n\x0c\x64isk_free_mb\x18\x0b \x01(\x01\x12\x0f\n\x07load_1m\x18\x0c \x01(\x01\x1a\x34\n\x12\x43ustomMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x06\x08\xe8\x07\x10\xd0\x0f\"\xc7\x03\n\nGpuReading\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12 \n\x13utilization_percent\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0ememory_used_mb\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0fmemory_total_mb\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12%\n\x18memory_bandwidth_percent\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12 \n\x13temperature_celsius\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x0bpower_watts\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x10throttle_reasons\x18\t \x03(\t\x12#\n\x16\x65\x63\x63_errors_uncorrected\x18\n \x01(\x03H\x06\x88\x01\x01\x42\x16\n\x14_utilization_percentB\x11\n\x0f_memory_used_mbB\x12\n\x10_memory_total_mbB\x1b\n\x19_memory_bandwidth_percentB\x16\n\x14_temperature_celsiusB\x0e\n\x0c_power_wattsB\x19\n\x17_ecc_errors_uncorrected\"\x1e\n\x03\x41\x63k\x12\x0f\n\x07success\x18\x01 \x01(\x08J\x06\x08\xe8\x07\x10\xd0\x0f\"\x8c\x01\n\x08\x43\x61pacity\x12\x0c\n\x04gpus\x18\x01 \x01(\x05\x12\x10\n\x08gpu_type\x18\x02 \x01(\t\x12\x12\n\ncpus_milli\x18\x03 \x01(\x03\x12\x12\n\nmemory_mib\x18\x04 \x01(\x03\x12\x10\n\x08\x64isk_mib\x18\x05 \x01(\x03\x12&\n\x06\x63ustom\x18\x06 \x03(\x0b\x32\x16.hyperion.v1.Countable\"#\n\x05Taint\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xbc\x03\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x08\x63\x61pacity\x18\x02 \x01(\x0b\x32\x15.hyperion.v1.Capacity\x12\x10\n\x08\x64\x65\x63lared\x18\x03 \x03(\t\x12-\n\x06labels\x18\x04 \x03(\x0b\x32\x1d.hyperion.v1.Node.LabelsEntry\x12\"\n\x06taints\x18\x05 \x03(\x0b\x32\x12.hyperion.v1.Taint\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x15\n\rinstance_type\x18\x07 \x01(\t\x12#\n\x06market\x18\x08 \x01(\x0e\x32\x13.hyperion.v1.Market\x12\x14\n\x0cusd_per_hour\x18\t \x01(\x01\x12\x10\n\x08runtimes\x18\n \x03(\t\x12\x0f\n\x07version\x18\x0b \x01(\t\x12\x33\n\tabilities\x18\x0c \x03(\x0b\x32 .hyperion.v1.Node.AbilitiesEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0e\x41\x62ilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x07\x43luster\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x30\n\x06labels\x18\x04 \x03(\x0b\x32 .hyperion.v1.Cluster.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf1\x02\n\x05Shape\x12\'\n\x08\x63\x61pacity\x18\x01 \x01(\x0b\x32\x15.hyperion.v1.Capacity\x12\r\n\x05nodes\x18\x02 \x01(\x05\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12#\n\x06market\x18\x04 \x01(\x0e\x32\x13.hyperion.v1.Market\x12\x14\n\x0cusd_per_hour\x18\x05 \x01(\x01\x12.\n\x06labels\x18\x06 \x03(\x0b\x32\x1e.hyperion.v1.Shape.LabelsEntry\x12\"\n\x06taints\x18\x07 \x03(\x0b\x32\x12.hyperion.v1.Taint\x12\x10\n\x08\x64\x65\x63lared\x18\x08 \x01(\x08\x12\x17\n\x0f\x66ree_cpus_milli\x18\t \x01(\x03\x12\x17\n\x0f\x66ree_gpus_milli\x18\n \x01(\x03\x12\x17\n\x0f\x66ree_memory_mib\x18\x0b \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x0b\x43lusterLoad\x12\"\n\x06shapes\x18\x01 \x03(\x0b\x32\x12.hyperion.v1.Shape\x12\x14\n\x0cwaiting_jobs\x18\x02 \x01(\x05\x12\x14\n\x0crunning_jobs\x18\x03 \x01(\x05*Y\n\x06Market\x12\x16\n\x12MARKET_UNSPECIFIED\x10\x00\x12\x14\n\x10MARKET_ON_DEMAND\x10\x01\x12\x0f\n\x0bMARKET_SPOT\x10\x02\x12\x10\n\x0cMARKET_OWNED\x10\x03\x32M\n\x0cNodeObserver\x12=\n\rReportMetrics\x12\x18.hyperion.v1.NodeMetrics\x1a\x10.hyperion.v1.Ack(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,36 +42,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLUSTER_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SHAPE_LABELSENTRY']._loaded_options = None
   _globals['_SHAPE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_MARKET']._serialized_start=2158
-  _globals['_MARKET']._serialized_end=2247
-  _globals['_NODEMETRICS']._serialized_start=40
-  _globals['_NODEMETRICS']._serialized_end=459
-  _globals['_NODEMETRICS_CUSTOMMETRICSENTRY']._serialized_start=399
-  _globals['_NODEMETRICS_CUSTOMMETRICSENTRY']._serialized_end=451
-  _globals['_GPUREADING']._serialized_start=462
-  _globals['_GPUREADING']._serialized_end=917
-  _globals['_ACK']._serialized_start=919
-  _globals['_ACK']._serialized_end=949
-  _globals['_CAPACITY']._serialized_start=951
-  _globals['_CAPACITY']._serialized_end=1051
-  _globals['_TAINT']._serialized_start=1053
-  _globals['_TAINT']._serialized_end=1088
-  _globals['_NODE']._serialized_start=1091
-  _globals['_NODE']._serialized_end=1535
-  _globals['_NODE_LABELSENTRY']._serialized_start=1440
-  _globals['_NODE_LABELSENTRY']._serialized_end=1485
-  _globals['_NODE_ABILITIESENTRY']._serialized_start=1487
-  _globals['_NODE_ABILITIESENTRY']._serialized_end=1535
-  _globals['_CLUSTER']._serialized_start=1538
-  _globals['_CLUSTER']._serialized_end=1689
-  _globals['_CLUSTER_LABELSENTRY']._serialized_start=1440
-  _globals['_CLUSTER_LABELSENTRY']._serialized_end=1485
-  _globals['_SHAPE']._serialized_start=1692
-  _globals['_SHAPE']._serialized_end=2061
-  _globals['_SHAPE_LABELSENTRY']._serialized_start=1440
-  _globals['_SHAPE_LABELSENTRY']._serialized_end=1485
-  _globals['_CLUSTERLOAD']._serialized_start=2063
-  _globals['_CLUSTERLOAD']._serialized_end=2156
-  _globals['_NODEOBSERVER']._serialized_start=2249
-  _globals['_NODEOBSERVER']._serialized_end=2326
+  _globals['_MARKET']._serialized_start=2222
+  _globals['_MARKET']._serialized_end=2311
+  _globals['_NODEMETRICS']._serialized_start=63
+  _globals['_NODEMETRICS']._serialized_end=482
+  _globals['_NODEMETRICS_CUSTOMMETRICSENTRY']._serialized_start=422
+  _globals['_NODEMETRICS_CUSTOMMETRICSENTRY']._serialized_end=474
+  _globals['_GPUREADING']._serialized_start=485
+  _globals['_GPUREADING']._serialized_end=940
+  _globals['_ACK']._serialized_start=942
+  _globals['_ACK']._serialized_end=972
+  _globals['_CAPACITY']._serialized_start=975
+  _globals['_CAPACITY']._serialized_end=1115
+  _globals['_TAINT']._serialized_start=1117
+  _globals['_TAINT']._serialized_end=1152
+  _globals['_NODE']._serialized_start=1155
+  _globals['_NODE']._serialized_end=1599
+  _globals['_NODE_LABELSENTRY']._serialized_start=1504
+  _globals['_NODE_LABELSENTRY']._serialized_end=1549
+  _globals['_NODE_ABILITIESENTRY']._serialized_start=1551
+  _globals['_NODE_ABILITIESENTRY']._serialized_end=1599
+  _globals['_CLUSTER']._serialized_start=1602
+  _globals['_CLUSTER']._serialized_end=1753
+  _globals['_CLUSTER_LABELSENTRY']._serialized_start=1504
+  _globals['_CLUSTER_LABELSENTRY']._serialized_end=1549
+  _globals['_SHAPE']._serialized_start=1756
+  _globals['_SHAPE']._serialized_end=2125
+  _globals['_SHAPE_LABELSENTRY']._serialized_start=1504
+  _globals['_SHAPE_LABELSENTRY']._serialized_end=1549
+  _globals['_CLUSTERLOAD']._serialized_start=2127
+  _globals['_CLUSTERLOAD']._serialized_end=2220
+  _globals['_NODEOBSERVER']._serialized_start=2313
+  _globals['_NODEOBSERVER']._serialized_end=2390
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from hyperion.wire.generated import job_pb2 as _job_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -84,18 +85,20 @@ class Ack(_message.Message):
     def __init__(self, success: _Optional[bool] = ...) -> None: ...
 
 class Capacity(_message.Message):
-    __slots__ = ("gpus", "gpu_type", "cpus_milli", "memory_mib", "disk_mib")
+    __slots__ = ("gpus", "gpu_type", "cpus_milli", "memory_mib", "disk_mib", "custom")
     GPUS_FIELD_NUMBER: _ClassVar[int]
     GPU_TYPE_FIELD_NUMBER: _ClassVar[int]
     CPUS_MILLI_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     DISK_MIB_FIELD_NUMBER: _ClassVar[int]
+    CUSTOM_FIELD_NUMBER: _ClassVar[int]
     gpus: int
     gpu_type: str
     cpus_milli: int
     memory_mib: int
     disk_mib: int
-    def __init__(self, gpus: _Optional[int] = ..., gpu_type: _Optional[str] = ..., cpus_milli: _Optional[int] = ..., memory_mib: _Optional[int] = ..., disk_mib: _Optional[int] = ...) -> None: ...
+    custom: _containers.RepeatedCompositeFieldContainer[_job_pb2.Countable]
+    def __init__(self, gpus: _Optional[int] = ..., gpu_type: _Optional[str] = ..., cpus_milli: _Optional[int] = ..., memory_mib: _Optional[int] = ..., disk_mib: _Optional[int] = ..., custom: _Optional[_Iterable[_Union[_job_pb2.Countable, _Mapping]]] = ...) -> None: ...
 
 class Taint(_message.Message):
     __slots__ = ("key", "value")
