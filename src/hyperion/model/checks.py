@@ -44,13 +44,19 @@ MAX_GRACE_S = 3600.0
 POLICIES = (
     "balanced",
     "cheapest",
+    "fair",
+    "fragmentation",
     "greenest",
+    "least-attained-service",
     "lowest-latency",
     "nearest-data",
     "pack",
+    "shortest-first",
     "spread",
 )
 """The built-in ranking policies."""
+KNOWN_POLICIES = set(POLICIES)
+"""These and the ones that plug-ins have registered in this process."""
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
@@ -354,7 +360,7 @@ def _wishes(job: Job) -> Iterator[Fault]:
         yield from _finite(f"/objective/{name}", getattr(weights, name), MAX_WEIGHT)
     if not any((weights.cost, weights.latency, weights.egress, weights.carbon)):
         yield Fault("/objective", "every weight is 0; give at least one term a weight above 0")
-    if job.policy and job.policy not in POLICIES:
+    if job.policy and job.policy not in KNOWN_POLICIES:
         yield Fault(
             "/policy", f"found {quoted(job.policy)}, expected one of {_policies(job.policy)}"
         )
@@ -369,8 +375,8 @@ def _wishes(job: Job) -> Iterator[Fault]:
 def _policies(wrong: str) -> str:
     from difflib import get_close_matches  # 2 ms that only a typo pays for
 
-    near = get_close_matches(wrong[:64].lower(), POLICIES, n=1)
-    return ", ".join(POLICIES) + (f'; did you mean "{near[0]}"?' if near else "")
+    near = get_close_matches(wrong[:64].lower(), KNOWN_POLICIES, n=1)
+    return ", ".join(sorted(KNOWN_POLICIES)) + (f'; did you mean "{near[0]}"?' if near else "")
 
 
 def _limits(job: Job) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ A round never changes the snapshot: rows that it has used live on as trial rows 
 round costs what it places and not what the cluster measures.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from msgspec import Struct
@@ -17,7 +17,7 @@ from hyperion.model.resources import ResourceRequest
 from hyperion.placement import feasibility
 from hyperion.placement.feasibility import Reason, request_key
 from hyperion.placement.objective import over_budget, price
-from hyperion.placement.ranking import Candidates, Column, Guarded, Policy, guarded
+from hyperion.placement.ranking import Candidates, Column, Guarded, Policy, Room, guarded
 from hyperion.placement.refused import CODE, Unplaceable, rejections
 from hyperion.placement.snapshot import Snapshot
 from hyperion.placement.trial import Amounts, TrialRow
@@ -83,9 +83,15 @@ class Demand(Struct, frozen=True):
     """Zeros: within a cluster, data and users are equally far from every node."""
     group: NDArray[np.int32]
 
-    def view(self, at: slice | list[int], fullness: Column, waste: Column | None) -> Candidates:
+    def view(
+        self,
+        at: slice | list[int],
+        fullness: Column,
+        waste: Column | None,
+        room: Callable[[], Room],
+    ) -> Candidates:
         """Some rows as a policy sees them; ``waste`` where it changes with what is free."""
-        return _Rows(self, at, fullness, self.waste[at] if waste is None else waste)
+        return _Rows(self, at, fullness, self.waste[at] if waste is None else waste, room)
 
 
 class _Rows(Candidates):
@@ -95,7 +101,12 @@ class _Rows(Candidates):
     __slots__ = ("_at", "_demand")
 
     def __init__(
-        self, demand: Demand, at: slice | list[int], fullness: Column, waste: Column
+        self,
+        demand: Demand,
+        at: slice | list[int],
+        fullness: Column,
+        waste: Column,
+        room: Callable[[], Room],
     ) -> None:
         self._demand = demand
         self._at = at
@@ -103,6 +114,7 @@ class _Rows(Candidates):
         self.score = demand.score[at]
         self.fullness = fullness
         self.waste = waste
+        self.room = room
 
     @property
     def usd_per_hour(self) -> Column:  # type: ignore[override]  # policies only read
@@ -251,7 +263,13 @@ class _Round:
             breaks = a.part[at] < r.gpus_milli
             room = room & (~breaks | (a.whole[at] > 0))
             waste = breaks.astype(np.float64)
-        costs = self.policy.cost(job, demand.view(at, a.fullness[at], waste))
+
+        def free() -> Room:
+            kinds = demand.group[at]
+            amounts = a.whole[at], a.part[at], a.cpus[at], a.memory[at]
+            return Room(r, *amounts, kinds, [g.kind.capacity for g in self.snapshot.groups])
+
+        costs = self.policy.cost(job, demand.view(at, a.fullness[at], waste, free))
         return np.where(room, costs, np.inf)
 
     def _cost_trial(self, job: Job, form: _Form, rows: list[int]) -> None:
@@ -271,7 +289,14 @@ class _Round:
         if request.gpus_milli and not request.whole_gpus:
             waste = np.array([float(t.part < request.gpus_milli) for t in trials])
         at = slice(fitting[0], fitting[0] + 1) if len(fitting) == 1 else fitting
-        few = form.demand.view(at, np.array([t.fullness for t in trials]), waste)
+
+        def free() -> Room:
+            kinds = form.demand.group[at]
+            rows = np.array([(t.whole, t.part, t.cpus, t.memory) for t in trials])
+            amounts = rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3]
+            return Room(request, *amounts, kinds, [g.kind.capacity for g in self.snapshot.groups])
+
+        few = form.demand.view(at, np.array([t.fullness for t in trials]), waste, free)
         cost[at] = self.policy.cost(job, few)
 
     def _row(self, row: int, keep: bool = True) -> TrialRow:

@@ -1,68 +1,33 @@
-"""How candidates are ranked: a policy gives one cost for each; the planner keeps the guarantees."""
+"""The policies by name: each gives one cost per candidate; the planner keeps the guarantees."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from hyperion.model import checks
 from hyperion.model.job import Job
-from hyperion.placement.objective import expected_hours
+from hyperion.placement.balanced import BALANCED, SECOND, Balanced
+from hyperion.placement.candidates import Candidates, Column, Policy, Room, Waiting
+from hyperion.placement.fragmentation import Fragmentation
+from hyperion.placement.objective import UNKNOWN_DURATION_HOURS, expected_hours
+from hyperion.placement.watched import Budget, Guarded, TooLate, guarded
 
-Column = NDArray[np.float64]
-
-
-@dataclass(slots=True)
-class Candidates:
-    """What a policy sees: one array a term, one entry a candidate (a node, or a place)."""
-
-    usd_per_hour: Column
-    """For all replicas of the job."""
-    egress_usd: Column
-    gco2e_per_hour: Column
-    latency_ms: Column
-    score: Column
-    """The objective, in USD for the expected run."""
-    fullness: Column
-    """The fullest dimension's share in use, 0 to 1."""
-    waste: Column
-    """1 where the job would make GPUs useless to others: it needs none, or breaks a whole one."""
-
-    def __len__(self) -> int:
-        return len(self.score)
-
-
-class Policy(Protocol):
-    """Ranks candidates. An entry point or a test may supply its own."""
-
-    @property
-    def name(self) -> str: ...
-
-    def cost(self, job: Job, candidates: Candidates) -> Column:
-        """One finite number per candidate, lower is better.
-
-        A candidate's cost must depend on the job and on its own entries only: the planner asks
-        again for just those candidates that changed.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Balanced:
-    """The objective itself; among equals the node that wastes no GPUs, then the fullest."""
-
-    name: str = "balanced"
-
-    def cost(self, job: Job, candidates: Candidates) -> Column:  # noqa: ARG002
-        c = candidates
-        return c.score + WASTE_USD * c.waste - FULLNESS_USD * c.fullness
-
-
-WASTE_USD = 1e-4
-FULLNESS_USD = 1e-5
-"""Small against any price difference that matters: they decide between equals."""
-SECOND = 1e-6
-"""Weight of the balanced cost in the other policies, where their own term is equal."""
-BALANCED = Balanced()
+__all__ = [
+    "BALANCED",
+    "BUILT_IN",
+    "Budget",
+    "Candidates",
+    "Column",
+    "Guarded",
+    "Policy",
+    "Room",
+    "TooLate",
+    "Waiting",
+    "guarded",
+    "origin",
+    "policy",
+    "register",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,74 +93,117 @@ class Spread:
         return candidates.fullness + SECOND * BALANCED.cost(job, candidates)
 
 
-BUILT_IN: dict[str, Policy] = {
-    p.name: p
-    for p in (BALANCED, Cheapest(), Greenest(), NearestData(), LowestLatency(), Pack(), Spread())
-}
+@dataclass(frozen=True, slots=True)
+class LeastAttainedService:
+    """Who has had the least GPU time comes first: the job, then its user. Nodes as ``balanced``.
 
-
-def policy(name: str) -> Policy:
-    """The built-in policy of this name; empty is ``balanced``. ValueError names the nearest one."""
-    found = BUILT_IN.get(name or BALANCED.name)
-    if found is None:
-        from difflib import get_close_matches
-
-        known = ", ".join(sorted(BUILT_IN))
-        near = get_close_matches(name, BUILT_IN, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no policy is called {name!r}{hint} (known: {known})")
-    return found
-
-
-class Guarded:
-    """A policy under watch: one that raises or returns nonsense is replaced until ``begin``.
-
-    ``replaced`` counts the rounds in which that happened; ``fault`` says what was wrong last.
+    Gu et al., Tiresias, NSDI 2019 (its 2D-LAS): what a job has had tells how long it will still
+    run when nobody has estimated it.
     """
 
-    __slots__ = ("_fallen", "era", "fault", "policy", "replaced")
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.replaced = 0
-        self.fault = ""
-        self.era = 0
-        """Changes when costs given before no longer compare with costs given now."""
-        self._fallen = False
-
-    @property
-    def name(self) -> str:
-        return self.policy.name
-
-    def begin(self) -> None:
-        """A new round: the policy gets its chance again."""
-        if self._fallen:
-            self._fallen = False
-            self.era += 1
+    name: str = "least-attained-service"
 
     def cost(self, job: Job, candidates: Candidates) -> Column:
-        if not self._fallen:
-            try:
-                costs = np.asarray(self.policy.cost(job, candidates), dtype=np.float64)
-                self.fault = _fault(costs, len(candidates))
-            except Exception as error:  # whatever a plug-in does, the round goes on
-                self.fault = f"raised {type(error).__name__}: {error}"[:200]
-            if not self.fault:
-                return costs
-            self._fallen = True
-            self.replaced += 1
-            self.era += 1
+        return BALANCED.cost(job, candidates)
+
+    def order(self, waiting: Waiting) -> float:
+        """Whole GPU seconds of the job; the fraction ranks users among jobs with as many."""
+        share = max(0.0, waiting.user_share)
+        return waiting.attained_gpu_ms // 1000 + share / (1.0 + share)
+
+
+@dataclass(frozen=True, slots=True)
+class ShortestFirst:
+    """The least GPU time expected comes first; unknown counts as an hour. Nodes as ``balanced``."""
+
+    name: str = "shortest-first"
+
+    def cost(self, job: Job, candidates: Candidates) -> Column:
+        return BALANCED.cost(job, candidates)
+
+    def order(self, waiting: Waiting) -> float:
+        """Expected GPU seconds; of jobs without GPUs a millionth of their seconds."""
+        unknown_ms = UNKNOWN_DURATION_HOURS * 3_600_000
+        expected_s = (waiting.expected_ms or unknown_ms) / 1000.0
+        return expected_s * (waiting.gpus_milli / 1000.0 if waiting.gpus_milli else 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class Fair:
+    """The users of a queue take turns, whoever has had least first. Nodes as ``balanced``."""
+
+    name: str = "fair"
+    per_user: bool = True
+
+    def cost(self, job: Job, candidates: Candidates) -> Column:
         return BALANCED.cost(job, candidates)
 
 
-def _fault(costs: Column, candidates: int) -> str:
-    if costs.shape != (candidates,):
-        return f"returned shape {costs.shape} for {candidates} candidates"
-    return "" if np.isfinite(costs.sum()) else "returned a cost that is not a finite number"
+_MAKERS: dict[str, Callable[[], Policy]] = {
+    "balanced": Balanced,
+    "cheapest": Cheapest,
+    "fair": Fair,
+    "fragmentation": Fragmentation,
+    "greenest": Greenest,
+    "least-attained-service": LeastAttainedService,
+    "lowest-latency": LowestLatency,
+    "nearest-data": NearestData,
+    "pack": Pack,
+    "shortest-first": ShortestFirst,
+    "spread": Spread,
+}
+BUILT_IN: dict[str, Policy] = {name: make() for name, make in _MAKERS.items()}
+_ORIGINS: dict[str, str] = {}
+"""Of policies that are not built in: where each comes from."""
 
 
-def guarded(policy: Policy) -> Guarded:
-    """The policy under watch, ready for a round."""
-    watched = policy if isinstance(policy, Guarded) else Guarded(policy)
-    watched.begin()
-    return watched
+def register(make: Callable[[], Policy], origin: str) -> str:
+    """Take in a policy that is not built in; gives its name. To be called before any round.
+
+    ``make`` is called once to try it, and once by each ``policy(name)``: a policy that learns is
+    not shared. ``origin`` says where it comes from. Registering a name again from the same origin
+    replaces it. Raises ValueError, which says what the plug-in must do otherwise.
+    """
+    made = make()
+    name = getattr(made, "name", None)
+    if not isinstance(name, str) or not re.fullmatch(checks.NAME_PATTERN, name):
+        raise ValueError(f"its name is {name!r:.80}; give letters, digits, '.', '_' and '-'")
+    if not callable(getattr(made, "cost", None)):
+        raise ValueError(f"{name} has no method cost(job, candidates)")
+    taken = "built in" if name in BUILT_IN else _ORIGINS.get(name, origin)
+    if taken != origin:
+        raise ValueError(f"a policy called {name} is there already ({taken}); give it another name")
+    _MAKERS[name] = make
+    _ORIGINS[name] = origin
+    checks.KNOWN_POLICIES.add(name)
+    return name
+
+
+def unregister(name: str) -> None:
+    """Forget a registered policy; built-in ones stay."""
+    if _ORIGINS.pop(name, None) is not None:
+        del _MAKERS[name]
+        checks.KNOWN_POLICIES.discard(name)
+
+
+def known() -> dict[str, str]:
+    """Every policy by name, with its origin."""
+    return {name: origin(name) for name in sorted(_MAKERS)}
+
+
+def origin(name: str) -> str:
+    """Where the policy of this name comes from."""
+    return _ORIGINS.get(name, "built in")
+
+
+def policy(name: str) -> Policy:
+    """The policy of this name, new; empty is ``balanced``. ValueError names the nearest one."""
+    make = _MAKERS.get(name or BALANCED.name)
+    if make is None:
+        from difflib import get_close_matches
+
+        names = ", ".join(sorted(_MAKERS))
+        near = get_close_matches(name, _MAKERS, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no policy is called {name!r}{hint} (known: {names})")
+    return make()
