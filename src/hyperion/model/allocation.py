@@ -27,6 +27,10 @@ class AllocationState(Enum):
     LOST = "lost"
     """Its node is gone for good, or no longer knows it."""
 
+    __hash__ = (
+        object.__hash__
+    )  # there is one of each; the hash of their name takes ten times as long
+
     @property
     def is_terminal(self) -> bool:
         return not TRANSITIONS[self]
@@ -48,7 +52,7 @@ TRANSITIONS: Mapping[AllocationState, frozenset[AllocationState]] = {
 }
 
 
-class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """A replica's place. It holds its resources until its state is terminal."""
 
     id: AllocationId

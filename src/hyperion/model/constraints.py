@@ -19,7 +19,7 @@ class Operator(Enum):
     LESS = "less"
 
 
-class NodeTerm(Struct, frozen=True, omit_defaults=True):
+class NodeTerm(Struct, frozen=True, omit_defaults=True, gc=False):
     """What a node's label must be; with a weight, what it had better be."""
 
     key: str
@@ -30,7 +30,7 @@ class NodeTerm(Struct, frozen=True, omit_defaults=True):
     """0: required. 1 to 100: preferred so strongly."""
 
 
-class ReplicaTerm(Struct, frozen=True, omit_defaults=True):
+class ReplicaTerm(Struct, frozen=True, omit_defaults=True, gc=False):
     """Near to, or away from, the replicas of jobs whose metadata has all these pairs."""
 
     labels: tuple[tuple[str, str], ...]
@@ -41,7 +41,7 @@ class ReplicaTerm(Struct, frozen=True, omit_defaults=True):
     """0: required. 1 to 100: preferred so strongly."""
 
 
-class Spread(Struct, frozen=True, omit_defaults=True):
+class Spread(Struct, frozen=True, omit_defaults=True, gc=False):
     """The job's own replicas even over the parts of a level."""
 
     level: str = HOST
@@ -50,7 +50,7 @@ class Spread(Struct, frozen=True, omit_defaults=True):
     required: bool = True
 
 
-class Packing(Struct, frozen=True, omit_defaults=True):
+class Packing(Struct, frozen=True, omit_defaults=True, gc=False):
     """All replicas within one part of this level; preferred: the narrowest that takes them."""
 
     level: str

@@ -27,7 +27,7 @@ class Priority(IntEnum):
     ULTRA_LOW_LATENCY = 3
 
 
-class Secret(Struct, frozen=True):
+class Secret(Struct, frozen=True, gc=False):
     """A value that no table, log, error or ``repr`` may show."""
 
     value: str
@@ -38,7 +38,7 @@ class Secret(Struct, frozen=True):
     __str__ = __repr__
 
 
-class DataSource(Struct, frozen=True, omit_defaults=True):
+class DataSource(Struct, frozen=True, omit_defaults=True, gc=False):
     """A dataset the job reads, and where it lies. Reading it from elsewhere costs egress."""
 
     uri: str
@@ -46,7 +46,7 @@ class DataSource(Struct, frozen=True, omit_defaults=True):
     region: str = ""
 
 
-class Objective(Struct, frozen=True):
+class Objective(Struct, frozen=True, gc=False):
     """Weights on the four terms of the price; 1 is the normal weight, 0 ignores the term."""
 
     cost: float = 1.0
@@ -55,14 +55,14 @@ class Objective(Struct, frozen=True):
     carbon: float = 1.0
 
 
-class Budget(Struct, frozen=True, omit_defaults=True):
+class Budget(Struct, frozen=True, omit_defaults=True, gc=False):
     """Hard limits in USD; 0 is no limit."""
 
     max_usd: float = 0.0
     max_usd_per_hour: float = 0.0
 
 
-class Restart(Struct, frozen=True, omit_defaults=True):
+class Restart(Struct, frozen=True, omit_defaults=True, gc=False):
     """How often a failed job is tried again. A job that lost its node is always tried again."""
 
     max: int = 0
@@ -70,7 +70,7 @@ class Restart(Struct, frozen=True, omit_defaults=True):
     """Before the first retry; doubled for each further one, at most 10 minutes."""
 
 
-class Checkpoint(Struct, frozen=True, omit_defaults=True):
+class Checkpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     """Where the job keeps its own checkpoints, and how long it may take to write the last one."""
 
     dir: str = ""
@@ -82,14 +82,14 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True):
     """How long it takes to get back to where the checkpoint was."""
 
 
-class Toleration(Struct, frozen=True):
+class Toleration(Struct, frozen=True, gc=False):
     """Lets the job onto nodes with this taint; an empty value tolerates any value of the key."""
 
     key: str
     value: str = ""
 
 
-class Role(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Role(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Some replicas of a gang that differ from the others in what they need or do."""
 
     name: str
@@ -100,7 +100,7 @@ class Role(Struct, frozen=True, omit_defaults=True, kw_only=True):
     run: str = ""
 
 
-class Elastic(Struct, frozen=True, omit_defaults=True):
+class Elastic(Struct, frozen=True, omit_defaults=True, gc=False):
     """The job runs with any number of replicas from ``min`` up to its ``replicas``."""
 
     min: int
@@ -109,7 +109,7 @@ class Elastic(Struct, frozen=True, omit_defaults=True):
     are added and stopped one by one, the last ranks first, and the others run on."""
 
 
-class Array(Struct, frozen=True, omit_defaults=True):
+class Array(Struct, frozen=True, omit_defaults=True, gc=False):
     """One job, many tasks: each a single replica of its own, with its index in the environment."""
 
     size: int
@@ -131,12 +131,12 @@ class Condition(Enum):
     NOT_OK = "afternotok"
 
 
-class Dependency(Struct, frozen=True, omit_defaults=True):
+class Dependency(Struct, frozen=True, omit_defaults=True, gc=False):
     job: JobId
     condition: Condition = Condition.OK
 
 
-class Job(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """A gang of replicas, identical but for their roles: all of them run, or none."""
 
     id: JobId
@@ -233,6 +233,10 @@ class JobPhase(Enum):
     CANCELLED = "cancelled"
     """Somebody asked for its end; in a cluster also: it was ordered away."""
 
+    __hash__ = (
+        object.__hash__
+    )  # there is one of each; the hash of their name takes ten times as long
+
     @property
     def is_terminal(self) -> bool:
         return not TRANSITIONS[self]
@@ -254,7 +258,7 @@ TRANSITIONS: dict[JobPhase, frozenset[JobPhase]] = {
 }
 
 
-class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
+class ReplicaStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is known of one replica of a job, for ``show`` and ``logs``."""
 
     rank: int

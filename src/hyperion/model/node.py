@@ -7,14 +7,14 @@ from hyperion.model.market import Market
 from hyperion.model.resources import Capacity
 
 
-class Taint(Struct, frozen=True):
+class Taint(Struct, frozen=True, gc=False):
     """Keeps jobs off the node that do not tolerate it."""
 
     key: str
     value: str = ""
 
 
-class Node(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Node(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """What an agent says of its machine when it attaches."""
 
     id: NodeId

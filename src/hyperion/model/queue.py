@@ -8,7 +8,7 @@ DEFAULT_QUEUE = QueueName("default")
 """Where jobs wait that name no queue. It exists without being made, and has no quota."""
 
 
-class Queue(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Queue(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """A leaf holds jobs; a queue with children is a cohort, whose members lend to each other.
 
     Amounts are by resource: ``cpus_milli``, ``memory_mib``, ``disk_mib``, ``gpus_milli`` (of any

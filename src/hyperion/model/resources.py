@@ -8,7 +8,7 @@ MILLI = 1000
 """One whole GPU or CPU in thousandths."""
 
 
-class ResourceRequest(Struct, frozen=True, omit_defaults=True):
+class ResourceRequest(Struct, frozen=True, omit_defaults=True, gc=False):
     """What one replica needs, and where it may be. Several of these are alternatives."""
 
     gpus_milli: int = 0
@@ -38,7 +38,7 @@ class ResourceRequest(Struct, frozen=True, omit_defaults=True):
         return self.gpus_milli % MILLI
 
 
-class Capacity(Struct, frozen=True, omit_defaults=True):
+class Capacity(Struct, frozen=True, omit_defaults=True, gc=False):
     """What a machine has. Every GPU of a node is of one type."""
 
     gpus: int = 0

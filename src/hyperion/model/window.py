@@ -5,7 +5,7 @@ from msgspec import Struct
 from hyperion.model.ids import NodeId, QueueName, UserId, WindowId
 
 
-class Window(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Window(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Jobs that it does not admit are not started on its nodes if they would still run when it
     begins, and are stopped and queued again when it does."""
 

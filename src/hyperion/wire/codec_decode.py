@@ -47,7 +47,7 @@ def decoder(kind: type[Struct], message: AnyDescriptor) -> Decode:
 
 def _make_decoder(kind: type[Struct], message: AnyDescriptor) -> Decode:
     table, zeros = _decode_table(kind, message)
-    finish = special_of(kind).finish
+    finish, share = special_of(kind).finish, special_of(kind).share
     maps = [name for name, zero in zeros.items() if zero == {}]
 
     def decode(received: Value) -> Value:
@@ -63,9 +63,10 @@ def _make_decoder(kind: type[Struct], message: AnyDescriptor) -> Decode:
         if finish is not None:
             finish(fields)
         try:
-            return kind(**fields)
+            made = kind(**fields)
         except TypeError:
             raise _missing(kind, fields) from None
+        return made if share is None else share(made)
 
     return decode
 

@@ -78,6 +78,8 @@ class Special(Struct, frozen=True):
     """Completes what was encoded: (struct, fields of the message)."""
     finish: Callable[[Fields], None] | None = None
     """Turns the fields of the message into those of the Struct."""
+    share: Callable[[Any], Any] | None = None
+    """Gives an equal Struct whose parts are those that earlier ones had too."""
 
 
 _specials: dict[type[Struct], Special] = {}

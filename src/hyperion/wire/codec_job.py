@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 
 from hyperion.model.job import Job
 from hyperion.model.resources import MILLI, ResourceRequest
+from hyperion.model.sharing import Sharing
 from hyperion.wire.codec_decode import decoder
 from hyperion.wire.codec_encode import encoder, to_message
 from hyperion.wire.codec_fields import Fields, Special, WireError, register
@@ -79,6 +80,7 @@ register(
         extra={"resources": ResourceRequest},
         begin=_begin_job,
         finish=_finish_job,
+        share=Sharing().job,
     ),
 )
 
