@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hyperion.model import checks
+from hyperion.model import bounds, checks
 from hyperion.model.job import Job
 from hyperion.placement.balanced import BALANCED, SECOND, Balanced
 from hyperion.placement.candidates import Candidates, Column, Policy, Room, Waiting
@@ -166,7 +166,7 @@ def register(make: Callable[[], Policy], origin: str) -> str:
     """
     made = make()
     name = getattr(made, "name", None)
-    if not isinstance(name, str) or not re.fullmatch(checks.NAME_PATTERN, name):
+    if not isinstance(name, str) or not re.fullmatch(bounds.NAME_PATTERN, name):
         raise ValueError(f"its name is {name!r:.80}; give letters, digits, '.', '_' and '-'")
     if not callable(getattr(made, "cost", None)):
         raise ValueError(f"{name} has no method cost(job, candidates)")

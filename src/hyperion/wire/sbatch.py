@@ -8,7 +8,9 @@ from typing import Any
 from msgspec import Struct, structs
 
 from hyperion.model.accelerators import canonical
-from hyperion.model.checks import NAME_PATTERN, check, quoted
+from hyperion.model.bounds import NAME_PATTERN
+from hyperion.model.checks import check
+from hyperion.model.faults import quoted
 from hyperion.model.ids import JobId, UserId
 from hyperion.model.job import Checkpoint, Job, Restart
 from hyperion.model.resources import MILLI, ResourceRequest

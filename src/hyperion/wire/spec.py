@@ -5,7 +5,8 @@ from typing import Any, cast
 
 from msgspec import Struct, structs
 
-from hyperion.model.checks import Fault, check, check_id
+from hyperion.model.checks import check, check_id
+from hyperion.model.faults import Fault
 from hyperion.model.ids import JobId, UserId
 from hyperion.model.job import Framework, Job, Objective, Priority
 from hyperion.wire import units

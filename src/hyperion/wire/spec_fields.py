@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, cast
 
-from hyperion.model import checks
+from hyperion.model import bounds, checks
 from hyperion.model.job import (
     Budget,
     Checkpoint,
@@ -65,7 +65,7 @@ class Run:
 
     def schema(self) -> Schema:
         argument: Schema = {"type": ["string", "number", "boolean"]}
-        most = checks.MAX_ARGUMENTS
+        most = bounds.MAX_ARGUMENTS
         vector: Schema = {"type": "array", "minItems": 1, "maxItems": most, "items": argument}
         return {"anyOf": [{"type": "string", "minLength": 1}, vector]}
 
@@ -150,7 +150,7 @@ class Image(Text):
 
 
 def _weight(name: str, doc: str) -> Field:
-    return Field(name, Number(checks.MAX_WEIGHT), doc, default="1", example="2")
+    return Field(name, Number(bounds.MAX_WEIGHT), doc, default="1", example="2")
 
 
 _WEIGHTS = Record(
@@ -166,7 +166,7 @@ _WEIGHTS = Record(
 
 _TOLERATION = Record(
     (
-        Field("key", Text(pattern=checks.KEY_PATTERN, empty=False), "The taint.", required=True),
+        Field("key", Text(pattern=bounds.KEY_PATTERN, empty=False), "The taint.", required=True),
         Field("value", Text(), "Its value; empty tolerates any.", default="any"),
     ),
     Toleration,
@@ -176,7 +176,7 @@ _DATA = Record(
     (
         Field(
             "uri",
-            Text("an address", longest=checks.MAX_URI_BYTES),
+            Text("an address", longest=bounds.MAX_URI_BYTES),
             "Where the dataset is.",
             example="s3://bucket/imagenet",
             required=True,
@@ -193,7 +193,7 @@ _DATA = Record(
         ),
         Field(
             "region",
-            Text("cloud/region", checks.REGION_PATTERN),
+            Text("cloud/region", bounds.REGION_PATTERN),
             "The region it lies in; moving it elsewhere costs egress.",
             default="unknown: no egress is counted",
             example="aws/us-east-1",
@@ -207,7 +207,7 @@ _BUDGET = Record(
     (
         Field(
             "max_usd",
-            Number(checks.MAX_USD),
+            Number(bounds.MAX_USD),
             "The job is stopped as failed when it has cost this much.",
             unit="USD",
             default="0 (no limit)",
@@ -215,7 +215,7 @@ _BUDGET = Record(
         ),
         Field(
             "max_usd_per_hour",
-            Number(checks.MAX_USD),
+            Number(bounds.MAX_USD),
             "Places that cost more for the whole job are not considered.",
             unit="USD/h",
             default="0 (no limit)",
@@ -229,7 +229,7 @@ _RESTART = Record(
     (
         Field(
             "max",
-            Whole(0, checks.MAX_RESTARTS),
+            Whole(0, bounds.MAX_RESTARTS),
             "How often a failed job is tried again. A job whose node is lost always is.",
             default="0",
             example="3",
@@ -268,7 +268,7 @@ _CHECKPOINT = Record(
     Checkpoint,
 )
 
-_REGION = Text("cloud/region", checks.REGION_PATTERN, empty=False)
+_REGION = Text("cloud/region", bounds.REGION_PATTERN, empty=False)
 
 FOREIGN = {
     "file_mounts": "use workdir for code, data for datasets",
@@ -289,7 +289,7 @@ SPEC = Record(
     (
         Field(
             "name",
-            Text("a name", checks.NAME_PATTERN),
+            Text("a name", bounds.NAME_PATTERN),
             "What people call the job. Need not be unique.",
             default="none",
             example="resnet-50",
@@ -311,7 +311,7 @@ SPEC = Record(
         ),
         Field(
             "replicas",
-            Whole(1, checks.MAX_REPLICAS),
+            Whole(1, bounds.MAX_REPLICAS),
             "Identical copies that run together, or not at all.",
             aliases=("num_nodes",),
             default="1",
@@ -326,14 +326,14 @@ SPEC = Record(
         ),
         Field(
             "workdir",
-            Text("a directory", longest=checks.MAX_PATH_BYTES),
+            Text("a directory", longest=bounds.MAX_PATH_BYTES),
             "A directory that the job starts in, or `bundle:sha256:…` of an uploaded one.",
             default="an empty directory",
             example=".",
         ),
         Field(
             "setup",
-            Text("a script", longest=checks.MAX_SCRIPT_BYTES),
+            Text("a script", longest=bounds.MAX_SCRIPT_BYTES),
             "A shell script run once per replica before `run`; its failure fails the replica.",
             default="none",
             example="pip install -r requirements.txt",
@@ -348,7 +348,7 @@ SPEC = Record(
         ),
         Field(
             "envs",
-            BorrowedVariables(checks.VARIABLE_PATTERN),
+            BorrowedVariables(bounds.VARIABLE_PATTERN),
             "Environment variables, taken as written (`on` stays `on`). A null one is taken from"
             " your own environment.",
             default="none",
@@ -356,14 +356,14 @@ SPEC = Record(
         ),
         Field(
             "secrets",
-            BorrowedVariables(checks.VARIABLE_PATTERN, Secret),
+            BorrowedVariables(bounds.VARIABLE_PATTERN, Secret),
             "The same, but no table, log or error shows them.",
             default="none",
             example="{HF_TOKEN: null}",
         ),
         Field(
             "data",
-            ListOf(_DATA, checks.MAX_DATA_SOURCES),
+            ListOf(_DATA, bounds.MAX_DATA_SOURCES),
             "Datasets that the job reads, for the price of moving them.",
             default="none",
         ),
@@ -383,7 +383,7 @@ SPEC = Record(
         ),
         Field(
             "users_in",
-            ListOf(_REGION, checks.MAX_ENTRIES, lone=True),
+            ListOf(_REGION, bounds.MAX_ENTRIES, lone=True),
             "Regions of the job's users; latency is counted to them.",
             default="none",
             example="[aws/eu-west-1]",
@@ -411,14 +411,14 @@ SPEC = Record(
         Field("checkpoint", _CHECKPOINT, "What the job itself does to survive."),
         Field(
             "tolerations",
-            ListOf(Tolerated(), checks.MAX_ENTRIES),
+            ListOf(Tolerated(), bounds.MAX_ENTRIES),
             "Taints of nodes that the job does not mind.",
             default="none",
             example="[spot, team=vision]",
         ),
         Field(
             "metadata",
-            Variables(checks.KEY_PATTERN),
+            Variables(bounds.KEY_PATTERN),
             "Notes of your own, kept with the job.",
             default="none",
             example="{team: vision}",

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from hyperion.model.checks import pointer_part, quoted
+from hyperion.model.faults import pointer_part, quoted
 from hyperion.wire import units
 from hyperion.wire.spec_tree import Kind, Listing, Node, Scalar, Table, describe
 

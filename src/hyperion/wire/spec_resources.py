@@ -4,7 +4,7 @@ import re
 from typing import Any, cast
 
 from hyperion.model.accelerators import canonical
-from hyperion.model.checks import (
+from hyperion.model.bounds import (
     ACCELERATOR_PATTERN,
     INFRA_PATTERN,
     KEY_PATTERN,

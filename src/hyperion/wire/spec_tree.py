@@ -6,6 +6,7 @@ from enum import Enum
 
 from msgspec import Struct
 
+from hyperion.model.faults import quoted
 from hyperion.wire.api import Problem
 
 MAX_DEPTH = 16
@@ -80,8 +81,6 @@ def describe(node: Node) -> str:
     if node.kind is Kind.NULL:
         return "nothing (null)"
     if node.kind is Kind.TEXT:
-        from hyperion.model.checks import quoted
-
         return quoted(node.text)
     text = node.text if len(node.text) <= 40 else node.text[:37] + "..."
     return f"the number {text}" if node.kind is not Kind.FLAG else text

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from hyperion.model.checks import pointer_part, quoted
+from hyperion.model.faults import pointer_part, quoted
 from hyperion.wire.api import Problem
 from hyperion.wire.spec_tree import (
     MAX_DEPTH,
