@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from hyperion.model.allocation import Allocation
-from hyperion.model.ids import AllocationId, JobId, QueueName
+from hyperion.model.allocation import Allocation, AllocationState
+from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
 from hyperion.model.job import Priority
 
 
@@ -30,10 +30,23 @@ class Occupant(Struct, frozen=True, kw_only=True):
     """Of all its replicas; 0 where machines have no price."""
     egress_usd: float = 0.0
     """Paid again when it starts elsewhere."""
-    least: int = 1
-    """An elastic job can give up its last ranks down to so many, if it need not restart."""
+    least: int = 0
+    """An elastic job that need not restart can give up its last ranks down to so many. 0: it
+    stands or falls as a whole."""
+    array: bool = False
+    """Its replicas are tasks of their own: each may be stopped alone, and loses its own work."""
+    min_runtime_ms: int = 0
+    """Of each task of an array; of other jobs ``preemptible_at_ms`` says it all."""
     stopping: bool = False
     """It is being stopped already: no victim, and its places will be free soon."""
+
+
+class Width(Struct, frozen=True):
+    """How much a job holds now, over all its replicas."""
+
+    replicas: int = 0
+    gpus_milli: int = 0
+    cpus_milli: int = 0
 
 
 class Running:
@@ -42,23 +55,64 @@ class Running:
     def __init__(self) -> None:
         self.occupants: dict[JobId, Occupant] = {}
         self._seats: dict[JobId, dict[AllocationId, Allocation]] = {}
+        self._on: dict[NodeId, dict[AllocationId, Allocation]] = {}
+        self._leaving: dict[AllocationId, Allocation] = {}
 
     def put(self, occupant: Occupant) -> None:
         """A job that got its first seat, or new facts about one."""
         self.occupants[occupant.job] = occupant
-        self._seats.setdefault(occupant.job, {})
+        for seat in self._seats.setdefault(occupant.job, {}).values():
+            self._note_leaving(seat)
 
     def drop(self, job: JobId) -> None:
         """It holds nothing any more; its seats go with it."""
         self.occupants.pop(job, None)
-        self._seats.pop(job, None)
+        for seat in self._seats.pop(job, {}).values():
+            self._leave(seat)
 
     def seat(self, allocation: Allocation) -> None:
-        """A live replica of an occupant."""
+        """A live replica of an occupant, or its new state."""
         self._seats[allocation.job][allocation.id] = allocation
+        self._on.setdefault(allocation.node, {})[allocation.id] = allocation
+        self._note_leaving(allocation)
 
     def unseat(self, allocation: Allocation) -> None:
-        self._seats.get(allocation.job, {}).pop(allocation.id, None)
+        found = self._seats.get(allocation.job, {}).pop(allocation.id, None)
+        if found is not None:
+            self._leave(found)
 
     def seats(self, job: JobId) -> Iterable[Allocation]:
         return self._seats.get(job, {}).values()
+
+    def on(self, node: NodeId) -> Iterable[Allocation]:
+        """The replicas that hold a part of this node."""
+        return self._on.get(node, {}).values()
+
+    @property
+    def leaving(self) -> Iterable[Allocation]:
+        """The replicas that are being stopped already; their places will be free soon."""
+        return self._leaving.values()
+
+    def leaves(self, seat: Allocation) -> bool:
+        return seat.id in self._leaving
+
+    def width(self, job: JobId) -> Width:
+        gpus_milli = cpus_milli = 0
+        seats = self._seats.get(job, {})
+        for seat in seats.values():
+            gpus_milli += seat.request.gpus_milli
+            cpus_milli += seat.request.cpus_milli
+        return Width(len(seats), gpus_milli, cpus_milli)
+
+    def _note_leaving(self, seat: Allocation) -> None:
+        if seat.state is AllocationState.STOPPING or self.occupants[seat.job].stopping:
+            self._leaving[seat.id] = seat
+        else:
+            self._leaving.pop(seat.id, None)
+
+    def _leave(self, seat: Allocation) -> None:
+        self._leaving.pop(seat.id, None)
+        here = self._on[seat.node]
+        del here[seat.id]
+        if not here:
+            del self._on[seat.node]

@@ -1,0 +1,239 @@
+"""Victims for a gang: gathered greedily by regret for each place that they free, then pruned."""
+
+import heapq
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from hyperion.model.allocation import Allocation
+from hyperion.model.constraints import HOST
+from hyperion.model.ids import NodeId
+from hyperion.placement.case import Case, Part
+from hyperion.placement.cheapest import cheapest
+from hyperion.placement.ground import Ground, Key, Share, give
+from hyperion.placement.planner import Plan
+
+Found = tuple[tuple[Share, ...], Plan]
+"""Whom to stop (nobody: no need, or enough are being stopped), and the plan that follows."""
+MOST_SHARES = 4_096
+"""Victims of one gang. More than any gang of which it is worth while."""
+MOST_DOMAINS = 8
+"""Parts of a level that are tried for a packed gang, the cheapest first."""
+
+
+def for_gang(case: Case) -> Found | None:
+    """The cheapest of the job's alternatives, by the regret of what had to be given up."""
+    best: Found | None = None
+    for alternative in case.alternatives:
+        for shares in _gathered(case, alternative):
+            found = pruned(case, repaid(case, case.ground(), shares))
+            if found is not None:
+                if best is None or cost(found[0]) < cost(best[0]):
+                    best = found
+                break
+    return best
+
+
+def cost(shares: Iterable[Share]) -> float:
+    return sum(share.regret_usd for share in shares)
+
+
+def pruned(case: Case, shares: Sequence[Share]) -> Found | None:
+    """Without those that the planner can do without, the dearest spared first; None if it has no
+    plan even with all of them gone."""
+    plan = case.plan_without(shares)
+    if plan is None:
+        return None
+    kept, before = list(shares), -1
+    ground = case.ground()
+    while len(kept) != before:  # again, where fewer victims can make the planner choose better
+        before = len(kept)
+        for share in sorted(kept, key=lambda s: (-s.regret_usd, s.key)):
+            fewer = [s for s in kept if s is not share]
+            other = case.plan_without(fewer) if ground.repays(fewer) else None
+            if other is not None:
+                kept, plan = fewer, other
+    return tuple(kept), plan
+
+
+def repaid(case: Case, ground: Ground, shares: Sequence[Share]) -> tuple[Share, ...]:
+    """With more of the queues that owe quota, the least regretted first, until it is paid back."""
+    chosen = list(shares)
+    if ground.repays(chosen):
+        return tuple(chosen)
+    creditors = {queue for queue, _ in case.rights.borrowed} | {case.rights.queue}
+    taken = {share.key for share in chosen}
+    offered = [
+        share
+        for share in _all_shares(case, ground)
+        if share.key not in taken and case.running.occupants[share.key[0]].queue in creditors
+    ]
+    for share in sorted(offered, key=lambda s: (_per_owed(case, ground, s), s.key)):
+        if ground.allows([*chosen, share]):
+            chosen.append(share)
+            if ground.repays(chosen):
+                break
+    return tuple(chosen)
+
+
+def _per_owed(case: Case, ground: Ground, share: Share) -> float:
+    back = ground.amounts(share.seats)
+    paid = sum(min(1.0, back.get(name, 0) / amount) for name, amount in case.rights.owed)
+    return share.regret_usd / paid if paid else float("inf")
+
+
+def _all_shares(case: Case, ground: Ground) -> list[Share]:
+    """Every share that may be given up, whole jobs rather than ranks of them."""
+    found: dict[Key, Share] = {}
+    for row in sorted(case.snapshot.row.values()):
+        node = case.snapshot.nodes[row]
+        assert node is not None
+        for ways in ground.shares_on(node.id):
+            found.setdefault(ways[0].key, ways[0])
+    return list(found.values())
+
+
+def _gathered(case: Case, alternative: int) -> Iterable[tuple[Share, ...]]:
+    """Sets of shares to try, the most promising first."""
+    parts = case.parts(alternative)
+    domains = _domains(case, parts)
+    offers: list[tuple[float, int, tuple[Share, ...]]] = []
+    for rows in domains:
+        gathering = _Gathering(case)
+        if all(gathering.make_room(part, rows) for part in parts):
+            chosen = tuple(gathering.ground.gone.values())
+            offers.append((cost(chosen), len(offers), chosen))
+    for _, _, chosen in sorted(offers)[:MOST_DOMAINS]:
+        yield chosen
+    if not case.plain:
+        yield from _more_and_more(case, offers[0][2] if offers else ())
+
+
+def _more_and_more(case: Case, chosen: tuple[Share, ...]) -> Iterable[tuple[Share, ...]]:
+    """Where amounts did not decide: twice as many victims each time, in order of regret."""
+    taken = {share.key for share in chosen}
+    rest = sorted(_all_shares(case, case.ground()), key=lambda s: (s.regret_usd, s.key))
+    rest = [share for share in rest if share.key not in taken]
+    more = 1
+    while more < 2 * len(rest) and more <= MOST_SHARES:
+        yield (*chosen, *rest[:more])
+        more *= 2
+
+
+def _domains(case: Case, parts: Sequence[Part]) -> list[list[int]]:
+    """The rows that must be enough, one set after the other: all, or the parts of a level."""
+    open = np.logical_or.reduce([part.open for part in parts])
+    rows = np.flatnonzero(open).tolist()
+    packing = case.job.packing
+    if packing is None or not packing.required:
+        return [rows]
+    by_label: dict[str, list[int]] = {}
+    for row in rows:
+        node = case.snapshot.nodes[row]
+        assert node is not None
+        label = "" if packing.level == HOST else node.labels.get(packing.level, "")
+        by_label.setdefault(label or f"\n{node.id}", []).append(row)
+    return list(by_label.values())
+
+
+class _Gathering:
+    """Places of the gang that are free are taken on the ground at once, so that what counts as
+    free is free for one more."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.ground = case.ground()
+
+    def make_room(self, part: Part, rows: Sequence[int]) -> bool:
+        """Give up shares until all replicas of the part have places in these rows."""
+        self.part = part
+        self.rows = {row for row in rows if part.open[row]}
+        self.short = part.replicas
+        heap: list[tuple[float, int]] = []
+        for row in sorted(self.rows):
+            self._occupy(row)
+        for row in sorted(self.rows) if self.short > 0 else ():
+            self._offer(heap, row)
+        while self.short > 0 and heap and len(self.ground.gone) < MOST_SHARES:
+            density, row = heapq.heappop(heap)
+            best = self._best(row)
+            if best is None:
+                continue
+            if heap and best[0] > heap[0][0] and best[0] > density:
+                heapq.heappush(heap, (best[0], row))
+                continue
+            for touched in self._take(best[1]) | {row}:
+                self._offer(heap, touched)
+        return self.short <= 0
+
+    def _offer(self, heap: list[tuple[float, int]], row: int) -> None:
+        best = self._best(row)
+        if best is not None:
+            heapq.heappush(heap, (best[0], row))
+
+    def _best(self, row: int) -> tuple[float, tuple[Share, ...]] | None:
+        """(regret for each place gained anywhere, shares): the cheapest way to one more place
+        here, or any one share that gains places."""
+        node = self._node(row)
+        groups = self.ground.shares_on(node)
+        if not groups:
+            return None
+        gone = list(self.ground.gone.values())
+        ways: list[tuple[Share, ...]] = [
+            (share,) for ways in groups for share in ways if self.ground.allows([*gone, share])
+        ]
+        least = cheapest(
+            self.ground.row(row),
+            node,
+            self.part.request,
+            groups,
+            lambda shares: self.ground.allows([*gone, *shares]),
+        )
+        if least is not None and len(least[1]) > 1:
+            ways.append(least[1])
+        best: tuple[float, tuple[Share, ...]] | None = None
+        for way in ways:
+            gained = self._gain(way)
+            if gained:
+                density = cost(way) / gained
+                if best is None or density < best[0]:
+                    best = density, way
+        return best
+
+    def _gain(self, shares: Sequence[Share]) -> int:
+        """Places for which there would be room, at most as many as are short."""
+        gained = 0
+        for row, seats in self._touched(shares).items():
+            trial = self.ground.row(row)
+            give(trial, seats, 1)
+            gained += trial.slots(self.part.request, self.short)
+            give(trial, seats, -1)
+        return min(gained, self.short)
+
+    def _take(self, shares: Sequence[Share]) -> set[int]:
+        touched = set(self._touched(shares))
+        for share in shares:
+            self.ground.take_away(share)
+        for row in sorted(touched):
+            self._occupy(row)
+        return touched
+
+    def _occupy(self, row: int) -> None:
+        trial = self.ground.row(row)
+        while self.short > 0 and trial.has_room(self.part.request):
+            trial.take(self.part.request)
+            self.short -= 1
+
+    def _touched(self, shares: Sequence[Share]) -> dict[int, list[Allocation]]:
+        found: dict[int, list[Allocation]] = {}
+        for share in shares:
+            for seat in share.seats:
+                row = self.case.snapshot.row.get(seat.node)
+                if row in self.rows and not self.case.running.leaves(seat):
+                    found.setdefault(row, []).append(seat)
+        return found
+
+    def _node(self, row: int) -> NodeId:
+        node = self.case.snapshot.nodes[row]
+        assert node is not None
+        return node.id

@@ -1,0 +1,224 @@
+"""A cluster as it would be once those that are being stopped, and victims, have gone.
+
+What may be given up is cut into *shares*: a whole job, one task of an array, or the last ranks
+of an elastic job. Nothing here changes the snapshot.
+"""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from hyperion.model.allocation import Allocation
+from hyperion.model.ids import JobId, NodeId, QueueName
+from hyperion.model.resources import MILLI
+from hyperion.placement.regret import NEVER, regret_usd, unsaved_ms, usd_per_ms
+from hyperion.placement.rights import Rights, Title
+from hyperion.placement.running import Occupant, Running
+from hyperion.placement.snapshot import Snapshot, count_devices, fullness
+from hyperion.placement.trial import TrialRow
+
+Key = tuple[JobId, int]
+"""Of two shares with the same key at most one is given up: a job, or a task of an array."""
+WHOLE = -1
+
+
+class Share(Struct, frozen=True, eq=False):
+    """Something that can be given up, what that costs, and the seats that it frees."""
+
+    key: Key
+    regret_usd: float
+    seats: tuple[Allocation, ...]
+    to_width: int = 0
+    """An elastic job goes on with so many replicas; 0: with none."""
+    reclaims: bool = False
+    """Its queue must keep its own quota."""
+
+
+class Ground:
+    """Rows are made when they are asked for, and follow what is taken away and brought back."""
+
+    def __init__(self, snapshot: Snapshot, running: Running, rights: Rights, now_ms: int) -> None:
+        self.snapshot = snapshot
+        self.running = running
+        self.rights = rights
+        self.now_ms = now_ms
+        self.gone: dict[Key, Share] = {}
+        self._rows: dict[int, TrialRow] = {}
+        self._shares: dict[JobId, tuple[Title | None, float]] = {}
+        self._whole: dict[JobId, Share] = {}
+        self._surplus = {queue: dict(need) for queue, need in rights.borrowed}
+
+    def row(self, row: int) -> TrialRow:
+        found = self._rows.get(row)
+        if found is None:
+            found = self._rows[row] = TrialRow(self.snapshot, row)
+            node = self.snapshot.nodes[row]
+            assert node is not None
+            for seat in self.running.on(node.id):
+                share = None if self.running.leaves(seat) else self._gone(seat)
+                if self.running.leaves(seat) or (share is not None and seat in share.seats):
+                    _give(found, seat, 1)
+        return found
+
+    def take_away(self, share: Share) -> None:
+        """Count all its seats as free, wherever they are."""
+        self.gone[share.key] = share
+        self._give(share, 1)
+
+    def bring_back(self, share: Share) -> None:
+        del self.gone[share.key]
+        self._give(share, -1)
+
+    def shares_on(self, node: NodeId) -> list[list[Share]]:
+        """What may be given up here: for each job or task its ways, at most one of which counts;
+        in order of the ids."""
+        found: dict[Key, list[Share]] = {}
+        for seat in self.running.on(node):
+            if self.running.leaves(seat):
+                continue
+            occupant = self.running.occupants[seat.job]
+            title, regret = self._standing(occupant)
+            if title is None:
+                continue
+            if occupant.array:
+                self._add_task(found, occupant, seat, title)
+            elif regret < NEVER:
+                self._add_job(found, occupant, seat, title, regret)
+        return [found[key] for key in sorted(found)]
+
+    def allows(self, shares: Iterable[Share]) -> bool:
+        """Whether no queue would be pushed below its own quota; if not, more of them would not."""
+        if not self._surplus:
+            return True
+        taken: dict[tuple[QueueName, str], int] = {}
+        for share in shares:
+            if share.reclaims:
+                queue = self.running.occupants[share.key[0]].queue
+                for name, amount in self.amounts(share.seats).items():
+                    taken[queue, name] = taken.get((queue, name), 0) + amount
+        return all(
+            amount <= self._surplus[queue].get(name, amount)
+            for (queue, name), amount in taken.items()
+        )
+
+    def amounts(self, seats: Iterable[Allocation]) -> dict[str, int]:
+        """What seats take of quotas, by resource."""
+        total: dict[str, int] = {}
+        for seat in seats:
+            r = seat.request
+            amounts = [
+                ("cpus_milli", r.cpus_milli),
+                ("memory_mib", r.memory_mib),
+                ("disk_mib", r.disk_mib),
+                ("gpus_milli", r.gpus_milli),
+                *r.custom,
+            ]
+            row = self.snapshot.row.get(seat.node)
+            if r.gpus_milli and row is not None:
+                kind = self.snapshot.groups[self.snapshot.group[row]].kind
+                amounts.append((f"gpus_milli/{kind.capacity.gpu_type}", r.gpus_milli))
+            for name, amount in amounts:
+                if amount:
+                    total[name] = total.get(name, 0) + amount
+        return total
+
+    def repays(self, shares: Iterable[Share]) -> bool:
+        """Whether the quota that is owed would be free again."""
+        if not self.rights.owed:
+            return True
+        creditors = {queue for queue, _ in self.rights.borrowed} | {self.rights.queue}
+        back = self.amounts(
+            seat
+            for share in shares
+            if self.running.occupants[share.key[0]].queue in creditors
+            for seat in share.seats
+        )
+        return all(back.get(name, 0) >= amount for name, amount in self.rights.owed)
+
+    # -- shares ---------------------------------------------------------------------------------
+
+    def _standing(self, occupant: Occupant) -> tuple[Title | None, float]:
+        found = self._shares.get(occupant.job)
+        if found is None:
+            title = self.rights.title(occupant)
+            regret = NEVER
+            if title is not None:
+                width = self.running.width(occupant.job)
+                regret = regret_usd(occupant, width, self.now_ms)
+            found = self._shares[occupant.job] = title, regret
+        return found
+
+    def _add_task(
+        self, found: dict[Key, list[Share]], occupant: Occupant, seat: Allocation, title: Title
+    ) -> None:
+        began_ms = seat.started_at_ms or seat.placed_at_ms or occupant.started_at_ms
+        if self.now_ms < max(occupant.preemptible_at_ms, began_ms + occupant.min_runtime_ms):
+            return
+        width = self.running.width(occupant.job)
+        lost_ms = unsaved_ms(occupant, began_ms, self.now_ms) + occupant.restore_ms
+        part = 1.0 / width.replicas
+        regret = part * (usd_per_ms(occupant, width) * lost_ms + occupant.egress_usd)
+        key = occupant.job, seat.rank
+        if key not in self.gone:
+            reclaims = title is Title.RECLAIM
+            found[key] = [Share(key, regret, (seat,), reclaims=reclaims)]
+
+    def _add_job(
+        self,
+        found: dict[Key, list[Share]],
+        occupant: Occupant,
+        seat: Allocation,
+        title: Title,
+        regret: float,
+    ) -> None:
+        key = occupant.job, WHOLE
+        if key in self.gone:
+            return
+        ways = found.get(key)
+        if ways is None:
+            ways = found[key] = [self._whole_of(occupant, title, regret)]
+        if 0 < occupant.least <= seat.rank:
+            all_seats = list(self.running.seats(occupant.job))
+            last = tuple(s for s in all_seats if s.rank >= seat.rank)
+            part = regret * len(last) / len(all_seats)
+            ways.append(Share(key, part, last, seat.rank, title is Title.RECLAIM))
+
+    def _whole_of(self, occupant: Occupant, title: Title, regret: float) -> Share:
+        found = self._whole.get(occupant.job)
+        if found is None:
+            seats = tuple(self.running.seats(occupant.job))
+            found = Share((occupant.job, WHOLE), regret, seats, reclaims=title is Title.RECLAIM)
+            self._whole[occupant.job] = found
+        return found
+
+    # -- rows -----------------------------------------------------------------------------------
+
+    def _gone(self, seat: Allocation) -> Share | None:
+        return self.gone.get((seat.job, WHOLE)) or self.gone.get((seat.job, seat.rank))
+
+    def _give(self, share: Share, sign: int) -> None:
+        for seat in share.seats:
+            row = self.snapshot.row.get(seat.node)
+            found = None if row is None else self._rows.get(row)
+            if found is not None and not self.running.leaves(seat):
+                _give(found, seat, sign)
+
+
+def give(row: TrialRow, seats: Iterable[Allocation], sign: int) -> None:
+    """Add what seats of this row hold to what is free there, or take it away again."""
+    for seat in seats:
+        _give(row, seat, sign)
+
+
+def _give(row: TrialRow, seat: Allocation, sign: int) -> None:
+    r = seat.request
+    row.cpus += sign * r.cpus_milli
+    row.memory += sign * r.memory_mib
+    row.disk += sign * r.disk_mib
+    if seat.devices:
+        share = min(r.gpus_milli, MILLI)
+        for device in seat.devices:
+            if device < len(row.devices):
+                row.devices[device] += sign * share
+        row.whole, row.part = count_devices(row.devices)
+    row.fullness = fullness(row.capacity, sum(row.devices), row.cpus, row.memory)

@@ -1,0 +1,163 @@
+"""Whom to stop so that a waiting job can start: the least regret, and nobody in vain."""
+
+from collections.abc import Iterator, Sequence
+from enum import Enum
+
+import numpy as np
+from msgspec import Struct
+
+from hyperion.model.ids import JobId
+from hyperion.model.job import Job
+from hyperion.placement import gang_victims
+from hyperion.placement.case import Case
+from hyperion.placement.cheapest import cheapest
+from hyperion.placement.ground import WHOLE, Ground, Share
+from hyperion.placement.planner import Plan, Seat
+from hyperion.placement.ranking import Policy
+from hyperion.placement.regret import regret_usd
+from hyperion.placement.rights import Rights
+from hyperion.placement.running import Running
+from hyperion.placement.snapshot import Snapshot
+
+__all__ = ["Eviction", "NoVictims", "Obstacle", "Rights", "Spared", "regret_usd", "victims"]
+
+
+class Eviction(Struct, frozen=True):
+    """Who has to stop, and what the job then gets."""
+
+    job: JobId
+    victims: tuple[JobId, ...]
+    """Each with all its replicas, wherever they are."""
+    plan: Plan
+    """Its places are free once the victims, and all that is being stopped already, have gone."""
+    regret_usd: float
+    shrink: tuple[tuple[JobId, int], ...] = ()
+    """Elastic jobs that go on with so many replicas, the last ranks stopped."""
+    tasks: tuple[tuple[JobId, int], ...] = ()
+    """Tasks of arrays, by rank; the others go on."""
+
+
+class Obstacle(Enum):
+    """Why nobody is stopped for a job."""
+
+    FITS = "there is room without stopping anybody"
+    WAIT = "what is being stopped already will do"
+    RIGHTS = "there is nobody it may take places from"
+    NOWHERE = "stopping all it may take places from would not make room"
+
+
+class Spared(Enum):
+    """Why jobs that hold places are no victims; completes ``12 jobs: …``."""
+
+    RIGHTS = "not of a lower class, nor on its own queue's quota"
+    EARLY = "have not run for long enough yet"
+    STOPPING = "are being stopped already"
+    USELESS = "could be stopped, but that would not make room"
+
+
+class NoVictims(Struct, frozen=True):
+    """Nobody is to stop, and why."""
+
+    job: JobId
+    reason: Obstacle
+    counts: dict[Spared, int] = {}
+    """Jobs that hold places, by why they are left alone; only when it could not be helped."""
+
+
+def victims(
+    snapshot: Snapshot,
+    running: Running,
+    wish: Job,
+    policy: Policy,
+    rights: Rights,
+    view: None = None,  # noqa: ARG001
+    now_ms: int = 0,
+) -> Eviction | NoVictims:
+    """The least regretted victims that let the wish start. The snapshot is left as it was.
+
+    For a single replica no cheaper set exists. For a gang the set is built greedily and then
+    pruned: without any one of them the job would not fit.
+    """
+    case = Case(snapshot, running, wish, policy, rights, now_ms)
+    if case.least == 1 and not wish.roles:
+        found = _for_one(case) or (None if case.plain else gang_victims.for_gang(case))
+    else:
+        found = gang_victims.for_gang(case)
+    if found is None:
+        return _nobody(case)
+    shares, seated = found
+    if not shares:
+        return NoVictims(wish.id, Obstacle.FITS if case.fits() else Obstacle.WAIT)
+    return _eviction(case, shares, seated)
+
+
+MOST_TRIES = 16
+"""Cheapest nodes that the planner is asked about where more than amounts decides."""
+
+
+def _for_one(case: Case) -> gang_victims.Found | None:
+    """The cheapest node for a single replica."""
+    ground = case.ground()
+    for tried, (shares, alternative, row) in enumerate(_by_cost(case, ground)):
+        if tried == MOST_TRIES:
+            return None
+        free_of_charge = len(shares) > 1 and any(not s.regret_usd for s in shares)
+        if case.plain and not case.rights.owed and not free_of_charge:
+            return shares, _seated(case.job, ground, shares, alternative, row)
+        found = gang_victims.pruned(case, gang_victims.repaid(case, ground, shares))
+        if found is not None:
+            return found
+    return None
+
+
+def _by_cost(case: Case, ground: Ground) -> Iterator[tuple[tuple[Share, ...], int, int]]:
+    """(victims, alternative, row), the least regret first, then the fewest victims."""
+    found: list[tuple[float, int, int, int, tuple[Share, ...]]] = []
+    for alternative in case.alternatives:
+        part = case.parts(alternative)[0]
+        for row in np.flatnonzero(part.open).tolist():
+            node = case.snapshot.nodes[row]
+            assert node is not None
+            groups = ground.shares_on(node.id)
+            least = cheapest(ground.row(row), node.id, part.request, groups, ground.allows)
+            if least is not None:
+                found.append((least[0], len(least[1]), alternative, row, least[1]))
+    found.sort(key=lambda entry: entry[:4])
+    for _, _, alternative, row, shares in found:
+        yield shares, alternative, row
+
+
+def _seated(job: Job, ground: Ground, shares: Sequence[Share], alternative: int, row: int) -> Plan:
+    """The plan on a node whose victims have gone."""
+    for share in shares:
+        ground.take_away(share)
+    node = ground.snapshot.nodes[row]
+    assert node is not None
+    devices = ground.row(row).take(job.alternatives[alternative])
+    return Plan(job.id, alternative, (Seat(node.id, devices),))
+
+
+def _eviction(case: Case, shares: Sequence[Share], seated: Plan) -> Eviction:
+    return Eviction(
+        job=case.job.id,
+        victims=tuple(s.key[0] for s in shares if s.key[1] == WHOLE and not s.to_width),
+        plan=seated,
+        regret_usd=sum(share.regret_usd for share in shares),
+        shrink=tuple((s.key[0], s.to_width) for s in shares if s.to_width),
+        tasks=tuple(s.key for s in shares if s.key[1] != WHOLE),
+    )
+
+
+def _nobody(case: Case) -> NoVictims:
+    counts = dict.fromkeys(Spared, 0)
+    for occupant in case.running.occupants.values():
+        if occupant.stopping:
+            counts[Spared.STOPPING] += 1
+        elif case.rights.title(occupant) is None:
+            counts[Spared.RIGHTS] += 1
+        elif case.now_ms < occupant.preemptible_at_ms:
+            counts[Spared.EARLY] += 1
+        else:
+            counts[Spared.USELESS] += 1
+    reason = Obstacle.NOWHERE if counts[Spared.USELESS] else Obstacle.RIGHTS
+    return NoVictims(case.job.id, reason, {k: n for k, n in counts.items() if n})
