@@ -23,9 +23,11 @@ from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase
 from hyperion.model.market import MarketView
-from hyperion.placement import choice, explain, ranking
+from hyperion.placement import choice, explain
 from hyperion.placement.choice import FleetCluster, Place
+from hyperion.placement.explain import Planned
 from hyperion.placement.objective import dollars
+from hyperion.placement.ranking import Rankers
 
 _RECORDS = (
     r.SecretsKept,
@@ -58,20 +60,13 @@ class FederationTimes(Struct, frozen=True, kw_only=True):
     placements_per_round: int = 1000
 
 
-class Planned(Struct, frozen=True):
-    """What a round would do with a job, and on what grounds."""
-
-    policy: str
-    chosen: Place | None
-    places: tuple[Place, ...]
-    sentence: str
-    rows: tuple[explain.Row, ...]
-    arithmetic: tuple[str, ...]
-
-
 class Federation:
     def __init__(
-        self, market: MarketView, policy: str, times: FederationTimes | None = None
+        self,
+        market: MarketView,
+        policy: str,
+        times: FederationTimes | None = None,
+        rankers: Rankers | None = None,
     ) -> None:
         times = times or FederationTimes()
         self.market = market
@@ -81,6 +76,7 @@ class Federation:
         self.peers: dict[ClusterId, Peer] = {}
         self.loads: dict[ClusterId, ClusterLoad] = {}
         self.orders: Orders[JobId] = Orders(times.resend_ms, times.silent_ms)
+        self.rankers = rankers or Rankers()
         self._round_due = True
         self._fleet: tuple[FleetCluster, ...] | None = None
         self._tidied_ms = 0
@@ -135,11 +131,12 @@ class Federation:
         fleet = self.fleet
         if without:
             fleet = tuple(c for c in fleet if c.cluster.id not in set(without))
-        places = choice.rank(job, fleet, self.market, ranking.policy(policy))
+        ranker = self.rankers.of(policy)
+        places = choice.rank(job, fleet, self.market, ranker)
         chosen = choice.choose(places)
         sentence, rows = explain.decision(job, places, chosen, policy)
         arithmetic = explain.arithmetic(job, chosen) if chosen else ()
-        return Planned(policy, chosen, places, sentence, rows, arithmetic)
+        return Planned(policy, chosen, places, sentence, rows, arithmetic + ranker.excuse)
 
     @property
     def fleet(self) -> tuple[FleetCluster, ...]:

@@ -17,6 +17,7 @@ from hyperion.adapters.link.streams import CLUSTERS
 from hyperion.adapters.market.static import OverlayError, StaticMarket
 from hyperion.control import messages as m
 from hyperion.control.federation import Federation, FederationTimes
+from hyperion.daemon import plugins
 from hyperion.daemon import questions as q
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.clock import WallClock
@@ -31,6 +32,7 @@ from hyperion.daemon.settings import FederationSettings
 from hyperion.daemon.starting import TRANSLATION, listen, load_credentials, open_store, pace
 from hyperion.model.ids import ClusterId
 from hyperion.model.market import MarketView
+from hyperion.placement.ranking import Rankers
 
 _log = logging.getLogger("hyperion.federation")
 
@@ -48,6 +50,7 @@ class FederationDaemon:
         self.directory = Path(settings.state_dir)
         _enrol_itself(settings)
         self.credentials = load_credentials(Path(settings.credentials), "federation")
+        plugins.discover()
         self.machine = Federation(
             _market(settings),
             settings.policy,
@@ -59,6 +62,7 @@ class FederationDaemon:
                 ended_kept=settings.ended_limit,
                 queue_max=settings.queue_limit,
             ),
+            Rankers(lambda name: plugins.watched(name, settings.policy_budget_ms)),
         )
         self.bundles = Bundles(
             self.directory / "bundles", limit_bytes=settings.bundle_limit_mib << 20

@@ -26,7 +26,7 @@ from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, Secret
 from hyperion.model.market import Offer
-from hyperion.placement import choice, explain, ranking
+from hyperion.placement import choice, explain
 from hyperion.ports import Clock
 from hyperion.wire import spec
 from hyperion.wire.api import (
@@ -121,7 +121,7 @@ class FederationApplication:
             raise spec.refusal(job, faults)
         machine = self._machine
         planned = machine.plan(job)
-        policy = ranking.policy(planned.policy)
+        policy = machine.rankers.of(planned.policy)
         regions = {c.cluster.region for c in machine.fleet if c.reachable}
         offers = choice.catalogue(job, machine.market, policy, CATALOGUE_ROWS, regions)
         chosen = planned.chosen

@@ -20,8 +20,8 @@ from hyperion.control import gang
 from hyperion.control import messages as m
 from hyperion.control.cluster import ClusterMachine
 from hyperion.control.uplink import ClusterTimes
+from hyperion.daemon import plugins, views
 from hyperion.daemon import questions as q
-from hyperion.daemon import views
 from hyperion.daemon.application import NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.clock import WallClock
@@ -43,7 +43,6 @@ from hyperion.model.checks import check
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId, JobId, NodeId
 from hyperion.model.job import Job, JobPhase
-from hyperion.placement import ranking
 from hyperion.ports import Reading
 from hyperion.wire import spec
 from hyperion.wire.api import NodeView, Submitted
@@ -82,7 +81,7 @@ class SchedulerDaemon:
             retention_ms=settings.retention_ms,
         )
         try:
-            policy = ranking.policy(settings.policy)
+            policy = plugins.watched(settings.policy, settings.policy_budget_ms)
         except ValueError as error:
             raise CannotStart(f"policy: {error}") from None
         self.machine = ClusterMachine(self.cluster, policy, times)

@@ -58,6 +58,16 @@ def _count(help_: str, unit: str = "", minimum: float = 1, maximum: float = 1e9)
     return _Is("integer", help_, unit, minimum=minimum, maximum=maximum)
 
 
+_POLICIES = f": {', '.join(POLICIES)}, or one that an installed package brings"
+_BUDGET = _Is(
+    "number",
+    "a policy of an installed package gets so long in a round, then `balanced` ranks the rest",
+    "ms",
+    minimum=1.0,
+    maximum=60_000.0,
+)
+
+
 class DaemonSettings(Struct, frozen=True, kw_only=True):
     """What all three daemons have in common."""
 
@@ -130,8 +140,9 @@ class FederationSettings(DaemonSettings, frozen=True, kw_only=True):
         ),
     ] = ""
     policy: Annotated[
-        str, _Is("text", "ranks places for jobs that name no policy", choices=POLICIES)
+        str, _Is("policy", "ranks places for jobs that name no policy" + _POLICIES)
     ] = "balanced"
+    policy_budget_ms: Annotated[float, _BUDGET] = 100.0
     prices: Annotated[
         str, _Is("path", "file that overlays the catalogue's prices; empty for none")
     ] = ""
@@ -165,7 +176,10 @@ class SchedulerSettings(DaemonSettings, frozen=True, kw_only=True):
     federation: Annotated[str, _Is("address", "HOST:PORT of the federation; empty for none")] = (
         "127.0.0.1:7070"
     )
-    policy: Annotated[str, _Is("text", "ranks nodes", choices=POLICIES)] = "pack"
+    policy: Annotated[str, _Is("policy", "ranks nodes and who waits before whom" + _POLICIES)] = (
+        "pack"
+    )
+    policy_budget_ms: Annotated[float, _BUDGET] = 100.0
     allow_declared: Annotated[
         bool, _Is("switch", "take in nodes with declared resources; not in production")
     ] = False
@@ -254,7 +268,7 @@ class UpSettings(Struct, frozen=True, kw_only=True):
         _Is("resources", "for the one node of world `one`", "GiB for memory and disk"),
     ] = Declaration()
     policy: Annotated[
-        str, _Is("text", "ranks places for jobs that name no policy", choices=POLICIES)
+        str, _Is("policy", "ranks places for jobs that name no policy" + _POLICIES)
     ] = "balanced"
     detach: Annotated[bool, _Is("switch", "return once it is ready; `hyperion down` ends it")] = (
         False

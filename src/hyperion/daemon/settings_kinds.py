@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from hyperion.model import accelerators
+from hyperion.model import accelerators, checks
 from hyperion.model.node import Taint
 from hyperion.model.resources import MILLI, Capacity
 from hyperion.wire.units import size_mib
@@ -237,11 +237,31 @@ def _declaration(value: object) -> Declaration:
     return parse_declare(_text(value))
 
 
+def _policy(value: object) -> str:
+    """Only a name that is not built in makes us look for plug-ins."""
+    name = _text(value)
+    if name not in checks.KNOWN_POLICIES:
+        from difflib import get_close_matches
+
+        from hyperion.daemon.plugins import discover
+
+        broken = [b for b in discover() if b.name == name]
+        if broken:
+            raise Wrong(f"a policy; {broken[0].origin} has failed: {broken[0].fault}")
+        if name not in checks.KNOWN_POLICIES:
+            known = sorted(checks.KNOWN_POLICIES)
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise Wrong(f"one of {', '.join(known)}, or an installed package's{hint}")
+    return name
+
+
 KINDS: Mapping[str, Callable[[object], Any]] = {
     "text": _text,
     "name": _name,
     "region": _region,
     "integer": _integer,
+    "policy": _policy,
     "number": _number,
     "switch": _switch,
     "address": _address,

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from hyperion.control import accounts
-from hyperion.control.federation import Federation, Planned
+from hyperion.control.federation import Federation
 from hyperion.control.liveness import Peer
 from hyperion.control.records import Decided, FederatedJob, NodeEntry
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
 from hyperion.model.job import JobPhase
 from hyperion.model.market import MarketView, Offer
 from hyperion.model.resources import ResourceRequest
-from hyperion.placement.explain import Row
+from hyperion.placement.explain import Planned, Row
 from hyperion.placement.offers import node_usd_per_hour
 from hyperion.placement.snapshot import Free
 from hyperion.ports import Reading

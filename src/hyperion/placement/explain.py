@@ -56,6 +56,17 @@ def refusal(u: Unplaceable) -> str:
     return f"{fit} of {_count(u.nodes, 'node')} {_fits(u.nodes)}: {'; '.join(parts)}{never}"
 
 
+class Planned(Struct, frozen=True):
+    """What a round would do with a job, and on what grounds."""
+
+    policy: str
+    chosen: Place | None
+    places: tuple[Place, ...]
+    sentence: str
+    rows: tuple[Row, ...]
+    arithmetic: tuple[str, ...]
+
+
 def decision(
     job: Job, places: Sequence[Place], chosen: Place | None, policy: str
 ) -> tuple[str, tuple[Row, ...]]:

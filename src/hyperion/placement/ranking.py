@@ -15,18 +15,22 @@ from hyperion.placement.watched import Budget, Guarded, TooLate, guarded
 __all__ = [
     "BALANCED",
     "BUILT_IN",
+    "BUILT_IN_ORIGIN",
     "Budget",
     "Candidates",
     "Column",
     "Guarded",
     "Policy",
+    "Rankers",
     "Room",
     "TooLate",
     "Waiting",
     "guarded",
+    "known",
     "origin",
     "policy",
     "register",
+    "unregister",
 ]
 
 
@@ -153,6 +157,7 @@ _MAKERS: dict[str, Callable[[], Policy]] = {
     "spread": Spread,
 }
 BUILT_IN: dict[str, Policy] = {name: make() for name, make in _MAKERS.items()}
+BUILT_IN_ORIGIN = "built in"
 _ORIGINS: dict[str, str] = {}
 """Of policies that are not built in: where each comes from."""
 
@@ -170,7 +175,7 @@ def register(make: Callable[[], Policy], origin: str) -> str:
         raise ValueError(f"its name is {name!r:.80}; give letters, digits, '.', '_' and '-'")
     if not callable(getattr(made, "cost", None)):
         raise ValueError(f"{name} has no method cost(job, candidates)")
-    taken = "built in" if name in BUILT_IN else _ORIGINS.get(name, origin)
+    taken = BUILT_IN_ORIGIN if name in BUILT_IN else _ORIGINS.get(name, origin)
     if taken != origin:
         raise ValueError(f"a policy called {name} is there already ({taken}); give it another name")
     _MAKERS[name] = make
@@ -193,7 +198,7 @@ def known() -> dict[str, str]:
 
 def origin(name: str) -> str:
     """Where the policy of this name comes from."""
-    return _ORIGINS.get(name, "built in")
+    return _ORIGINS.get(name, BUILT_IN_ORIGIN)
 
 
 def policy(name: str) -> Policy:
@@ -207,3 +212,32 @@ def policy(name: str) -> Policy:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"no policy is called {name!r}{hint} (known: {names})")
     return make()
+
+
+class Rankers:
+    """Policies by name, each under watch from the first time that it is asked for."""
+
+    def __init__(self, watched: Callable[[str], Guarded] | None = None) -> None:
+        """``watched`` makes one, or raises ValueError; without it, with no limit of time."""
+        self.watched: dict[str, Guarded] = {}
+        self._make = watched or (lambda name: Guarded(policy(name), origin=origin(name)))
+
+    def of(self, name: str) -> Guarded:
+        """The policy of this name; one that is always replaced where none is here (any more)."""
+        found = self.watched.get(name)
+        if found is None:
+            try:
+                found = self._make(name)
+            except ValueError as error:
+                found = Guarded(_Absent(name, str(error)), origin="not here")
+            self.watched[name] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Absent:
+    name: str
+    fault: str
+
+    def cost(self, job: Job, candidates: Candidates) -> Column:  # noqa: ARG002
+        raise LookupError(self.fault)

@@ -78,6 +78,13 @@ class Guarded:
         return self._fallen
 
     @property
+    def excuse(self) -> tuple[str, ...]:
+        """A sentence for ``why``, if it has been replaced in this round."""
+        if not self._fallen:
+            return ()
+        return (f"Policy balanced ranked instead of {self.name}, which {self.fault}.",)
+
+    @property
     def per_user(self) -> bool:
         return bool(getattr(self.policy, "per_user", False))
 
@@ -112,6 +119,8 @@ class Guarded:
         order = getattr(self.policy, "order", None)
         if self._fallen or (observe is None and order is None):
             return 0.0
+        if self.budget is not None:  # jobs come between rounds, any number of them
+            self.budget.begin()
         if observe is not None:
             _, fault = self._ask(observe, waiting.job)
             if fault:
