@@ -29,6 +29,7 @@ from hyperion.wire.api import (
     OfferView,
     PlanRow,
     PlanView,
+    PolicyView,
     Submitted,
     VersionView,
     WhyView,
@@ -202,6 +203,15 @@ class Fifo:
                 cpus=4, cpus_free=3, waiting=self._queue.qsize(), running=1 if self._current else 0,
                 usd_per_hour=0.1, gco2e_per_kwh=300, declared=False, version="0", heard_ms_ago=10,
             )
+        ]  # fmt: skip
+
+    async def policies(self) -> list[PolicyView]:
+        return [
+            PolicyView(name="balanced", where="federation", in_force=True, origin="built in"),
+            PolicyView(
+                name="greedy", where="home", in_force=True, origin="acme 1.2 (acme:Greedy)",
+                rounds_replaced=3, fault="raised KeyError: 'gpus'",
+            ),
         ]  # fmt: skip
 
     async def offers(

@@ -304,6 +304,7 @@ def test_ctrl_c_leaves_the_job_running_and_tells_how_to_go_on(home):
         ["cancel", "known"],
         ["plan", "--", "x"],
         ["nodes"],
+        ["policies"],
         ["clusters"],
         ["offers"],
         ["top"],

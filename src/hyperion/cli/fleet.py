@@ -9,6 +9,7 @@ from hyperion.cli import output as out
 from hyperion.cli.asking import client, examples, output_option, server_option
 from hyperion.cli.exits import Failure
 from hyperion.cli.output import Column, age, counted, emit, gib, number
+from hyperion.cli.policies import tell_replaced
 
 if TYPE_CHECKING:
     from hyperion.client.sync import Client
@@ -83,7 +84,9 @@ def nodes(cluster: str, output: str) -> None:
     """List nodes. DECLARED names resources that are declared for rehearsal, not really there."""
     with client() as connection:
         found = connection.nodes(cluster)
-    _emit_rows(found, output, lambda wide: out.table(NODE_COLUMNS, found, wide), "no nodes")
+        _emit_rows(found, output, lambda wide: out.table(NODE_COLUMNS, found, wide), "no nodes")
+        if output not in {"json", "yaml"}:
+            tell_replaced(connection)
 
 
 @click.command(epilog=examples("hyperion clusters", "hyperion clusters -o json"))

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "nodes": ("fleet", "nodes", "List nodes."),
     "clusters": ("fleet", "clusters", "List clusters."),
     "offers": ("fleet", "offers", "What could be had in the clouds."),
+    "policies": ("policies", "policies", "What ranks places, and what it did wrong."),
     "top": ("top", "top", "How busy the nodes are."),
     "cordon": ("fleet", "cordon", "Place nothing new on a node."),
     "uncordon": ("fleet", "uncordon", "Use a node again."),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 MAX_SPEC_BYTES = 1 << 20
 STDIN = Path("-")
+_POLICY_PLACES = ("/policy", "/objective")
 _COMMAND_KEY = "hyperion.command"
 
 _RESOURCES = {
@@ -102,12 +103,24 @@ def job_to_run(spec: Path | None, flags: Mapping[str, Any]) -> "Job":
     if spec is None and not words:
         raise click.UsageError("give a spec file, '-' for standard input, or: -- COMMAND...")
     job_id = new_job_id()
-    try:
+
+    def read() -> "Job":
         if spec is None:
             job = _from_command(words, job_id)
         else:
             job = _from_file(spec, job_id, _variables(given))
-        return _flagged(job, given)
+        return _flagged(job, dict(given))
+
+    try:
+        try:
+            return read()
+        except SpecError as error:
+            if spec == STDIN or not any(p.pointer in _POLICY_PLACES for p in error.problems):
+                raise
+            from hyperion.daemon.plugins import discover
+
+            discover()  # it may be the policy of a package that is installed here
+            return read()
     except SpecError as error:
         raise Failure(str(error), "correct the spec", BAD_USAGE) from None
 

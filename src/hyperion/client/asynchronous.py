@@ -31,6 +31,7 @@ from hyperion.wire.api import (
     NodeView,
     OfferView,
     PlanView,
+    PolicyView,
     Submitted,
     VersionView,
     WhyView,
@@ -46,6 +47,7 @@ JobViews = list[JobView]
 NodeViews = list[NodeView]
 ClusterViews = list[ClusterView]
 OfferViews = list[OfferView]
+PolicyViews = list[PolicyView]
 
 
 class AsyncClient:
@@ -131,6 +133,10 @@ class AsyncClient:
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
     ) -> OfferViews:
         return await self._call(calls.offers(accelerators, region, market, limit))
+
+    async def policies(self) -> PolicyViews:
+        """Ranking policies: where each comes from, where it decides, what it did wrong last."""
+        return await self._call(calls.policies())
 
     async def version(self) -> VersionView:
         return await self._call(calls.version())

@@ -29,6 +29,7 @@ from hyperion.wire.api import (
     NodeView,
     OfferView,
     PlanView,
+    PolicyView,
     Submitted,
     VersionView,
     WhyView,
@@ -131,6 +132,10 @@ def clusters() -> Call[list[ClusterView]]:
 def offers(accelerators: str, region: str, market: str, limit: int) -> Call[list[OfferView]]:
     query = [("accelerators", accelerators), ("region", region), ("market", market)]
     return Call(_get("/offers", [*query, ("limit", limit)]), list[OfferView])
+
+
+def policies() -> Call[list[PolicyView]]:
+    return Call(_get("/policies"), list[PolicyView])
 
 
 def version() -> Call[VersionView]:

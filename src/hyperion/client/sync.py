@@ -32,6 +32,7 @@ from hyperion.wire.api import (
     NodeView,
     OfferView,
     PlanView,
+    PolicyView,
     Submitted,
     VersionView,
     WhyView,
@@ -50,6 +51,7 @@ JobViews = list[JobView]
 NodeViews = list[NodeView]
 ClusterViews = list[ClusterView]
 OfferViews = list[OfferView]
+PolicyViews = list[PolicyView]
 
 
 class Client:
@@ -139,6 +141,10 @@ class Client:
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
     ) -> OfferViews:
         return self._call(calls.offers(accelerators, region, market, limit))
+
+    def policies(self) -> PolicyViews:
+        """Ranking policies: where each comes from, where it decides, what it did wrong last."""
+        return self._call(calls.policies())
 
     def version(self) -> VersionView:
         return self._call(calls.version())

@@ -11,6 +11,7 @@ from hyperion.wire.api import (
     NodeView,
     OfferView,
     PlanView,
+    PolicyView,
     Submitted,
     VersionView,
     WhyView,
@@ -81,6 +82,9 @@ class Application(Protocol):
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
     ) -> list[OfferView]:
         """Cheapest per GPU first; a prefix of the region will do."""
+
+    async def policies(self) -> list[PolicyView]:
+        """Those known to the federation, then those in force or broken in each cluster."""
 
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
         """``node`` is ``cluster/node``, or a node's name where it is unique."""

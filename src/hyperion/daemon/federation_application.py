@@ -4,7 +4,7 @@ import asyncio
 import platform
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -15,8 +15,8 @@ from hyperion.adapters.link.errors import LinkError
 from hyperion.control.federation import Federation
 from hyperion.control.messages import Answer, JobCancelRequested, JobSubmitted
 from hyperion.control.records import FederatedJob, FederatedJobAccepted, FederatedJobMoved
+from hyperion.daemon import plugins, views
 from hyperion.daemon import questions as q
-from hyperion.daemon import views
 from hyperion.daemon.application import Conflict, Exhausted, NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.driver import Driver
@@ -26,7 +26,7 @@ from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, Secret
 from hyperion.model.market import Offer
-from hyperion.placement import choice, explain
+from hyperion.placement import choice, explain, ranking
 from hyperion.ports import Clock
 from hyperion.wire import spec
 from hyperion.wire.api import (
@@ -36,11 +36,13 @@ from hyperion.wire.api import (
     NodeView,
     OfferView,
     PlanView,
+    PolicyView,
     Submitted,
     VersionView,
     WhyView,
 )
 
+T = TypeVar("T")
 CATALOGUE_ROWS = 12
 LOGS_S = 30.0
 ASK_S = 3.0
@@ -224,14 +226,7 @@ class FederationApplication:
     async def nodes(self, cluster: str = "") -> list[NodeView]:
         if cluster and ClusterId(cluster) not in self._machine.state.clusters:
             raise NotFound(f"no cluster {cluster}; hyperion clusters lists them")
-        asked = [c for c in self._clusters.peers if cluster in ("", c)]
-        bodies = await asyncio.gather(
-            *(self._ask(c, q.NODES, None) for c in asked), return_exceptions=True
-        )
-        found: list[NodeView] = []
-        for body in bodies:
-            if isinstance(body, bytes):
-                found += msgspec.json.decode(body, type=list[NodeView])
+        found = await self._of_clusters(q.NODES, NodeView, cluster)
         return sorted(found, key=lambda n: (n.cluster, n.id))
 
     async def clusters(self) -> list[ClusterView]:
@@ -247,6 +242,16 @@ class FederationApplication:
             )
             for id, entry in sorted(machine.state.clusters.items())
         ]
+
+    async def policies(self) -> list[PolicyView]:
+        machine = self._machine
+        here = "federation"
+        found = [
+            views.policy_view(machine.rankers.of(name), here, in_force=name == machine.policy)
+            for name in sorted({*ranking.known(), *machine.rankers.watched})
+        ]
+        found += views.broken_policies(plugins.discover(), here)
+        return found + await self._of_clusters(q.POLICIES, PolicyView)
 
     async def offers(
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
@@ -346,6 +351,18 @@ class FederationApplication:
             if known is not None:
                 view = views.job_view(known, at_ms)
                 self._history.add(JobChange(sequence=sequence, at_ms=at_ms, job=view))
+
+    async def _of_clusters(self, method: str, row: type[T], cluster: str = "") -> list[T]:
+        """The rows that the clusters answer, of all or of one; who is cut off answers none."""
+        asked = sorted(c for c in self._clusters.peers if cluster in ("", c))
+        bodies = await asyncio.gather(
+            *(self._ask(c, method, None) for c in asked), return_exceptions=True
+        )
+        found: list[T] = []
+        for body in bodies:
+            if isinstance(body, bytes):
+                found += msgspec.json.decode(body, type=list[row])  # type: ignore[valid-type]
+        return found
 
     async def _ask(self, cluster: str, method: str, body: Any) -> bytes:
         raw = msgspec.json.encode(body) if body is not None else b""

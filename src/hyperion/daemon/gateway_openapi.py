@@ -17,9 +17,9 @@ MAX_SPECS = 1000
 """In one submission."""
 VIEWS = [
     Job, api.ClusterView, api.JobChange, api.JobView, api.NodeView, api.OfferView, api.PlanView,
-    api.Submitted, api.VersionView, api.WhyView, rest.AuthorityAnswer, rest.BundleAnswer,
-    rest.Health, rest.JoinAnswer, rest.JoinRequest, rest.LogChunk, rest.ProblemDetails,
-    rest.TokenAnswer, rest.TokenRequest,
+    api.PolicyView, api.Submitted, api.VersionView, api.WhyView,
+    rest.AuthorityAnswer, rest.BundleAnswer, rest.Health, rest.JoinAnswer, rest.JoinRequest,
+    rest.LogChunk, rest.ProblemDetails, rest.TokenAnswer, rest.TokenRequest,
 ]  # fmt: skip
 YAML_TYPES = ("text/yaml", "application/yaml", "application/x-yaml")
 

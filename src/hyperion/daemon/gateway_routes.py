@@ -35,6 +35,7 @@ from hyperion.wire.api import (
     NodeView,
     OfferView,
     PlanView,
+    PolicyView,
     Submitted,
     VersionView,
     WhyView,
@@ -232,6 +233,15 @@ async def clusters(request: Req) -> list[ClusterView]:
     return await application_of(request).clusters()
 
 
+@get(
+    "/policies",
+    responses=declared(),
+    summary="Ranking policies: where each comes from, where it decides, what it did wrong last",
+)
+async def policies(request: Req) -> list[PolicyView]:
+    return await application_of(request).policies()
+
+
 @get("/offers", responses=declared(), summary="What the catalogue says can be had, cheapest first")
 async def offers(
     request: Req,
@@ -312,7 +322,7 @@ async def openapi(request: Req) -> Response[bytes]:
 ROUTES = [
     openapi,
     submit, plan, list_jobs, show, spec, why, cancel, logs, watch, nodes, cordon,
-    clusters, offers, version, healthz, authority, join, new_join_token, upload,
+    clusters, policies, offers, version, healthz, authority, join, new_join_token, upload,
 ]  # fmt: skip
 
 

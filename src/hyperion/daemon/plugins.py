@@ -80,7 +80,7 @@ def _register(entry: EntryPoint) -> str:
     try:
         make: Callable[[], Any] = entry.load()
         if not callable(make):
-            return f"{entry.value} is a {type(make).__name__}; name a class or a function"
+            return f"{entry.value} is of type {type(make).__name__}; name a class or a function"
         name = ranking.register(make, _origin(entry))
     except (Exception, SystemExit) as error:  # a package of somebody else's
         return f"{type(error).__name__}: {error}"[:300]

@@ -5,6 +5,7 @@ from msgspec import Struct
 LOGS = "logs"
 NODES = "nodes"
 CORDON = "cordon"
+POLICIES = "policies"
 EXPLAIN = "explain"
 BUNDLE = "bundle"
 

@@ -19,6 +19,7 @@ from hyperion.adapters.link.uplink import Uplink
 from hyperion.control import gang
 from hyperion.control import messages as m
 from hyperion.control.cluster import ClusterMachine
+from hyperion.control.records import AllocationPlaced
 from hyperion.control.uplink import ClusterTimes
 from hyperion.daemon import plugins, views
 from hyperion.daemon import questions as q
@@ -49,6 +50,7 @@ from hyperion.wire.api import NodeView, Submitted
 from hyperion.wire.relay import Measured
 
 _log = logging.getLogger("hyperion.scheduler")
+EXCUSES_KEPT = 1000
 LOGS_S = 30.0
 """How long an agent may take between pieces of output that is there already."""
 _NOT_BEGUN = (AllocationState.PLACED, AllocationState.READY)
@@ -81,10 +83,12 @@ class SchedulerDaemon:
             retention_ms=settings.retention_ms,
         )
         try:
-            policy = plugins.watched(settings.policy, settings.policy_budget_ms)
+            self.policy = plugins.watched(settings.policy, settings.policy_budget_ms)
         except ValueError as error:
             raise CannotStart(f"policy: {error}") from None
-        self.machine = ClusterMachine(self.cluster, policy, times)
+        self.machine = ClusterMachine(self.cluster, self.policy, times)
+        self.excuses: dict[JobId, tuple[str, ...]] = {}
+        """Why ``balanced`` chose the nodes of a job; of the newest ones."""
         self.lease = LeaseFile(self.directory / "lease")
         self.readings: dict[NodeId, Reading] = {}
         self.bundles = Bundles(self.directory / "bundles", self._fetch)
@@ -102,6 +106,7 @@ class SchedulerDaemon:
             self.machine, store, self.clock, self._perform, pace(settings, settings.round_ms)
         )
         self.driver.recover()
+        self.driver.subscribe(self._remember_excuse)
         trust_domain = settings.trust_domain
         self.agents = Downlinks(
             AGENTS,
@@ -148,6 +153,7 @@ class SchedulerDaemon:
         )
         uplink.serve(q.NODES, self._answer_nodes)
         uplink.serve(q.CORDON, self._answer_cordon)
+        uplink.serve(q.POLICIES, self._answer_policies)
         uplink.serve(q.EXPLAIN, self._answer_explain)
         uplink.serve(q.LOGS, self._answer_logs)
         return uplink
@@ -172,6 +178,17 @@ class SchedulerDaemon:
                 self.agents.disconnect(node, "your lease has ended; attach anew")
             case m.KeepLease(remaining_ms):
                 self.lease.keep(remaining_ms)
+
+    def _remember_excuse(self, _sequence: int, _at_ms: int, records: Sequence[Any]) -> None:
+        """Which of the jobs placed just now were ranked by the policy's replacement."""
+        for record in records:
+            if isinstance(record, AllocationPlaced):
+                job = record.allocation.job
+                self.excuses.pop(job, None)
+                if self.policy.excuse:
+                    self.excuses[job] = self.policy.excuse
+        while len(self.excuses) > EXCUSES_KEPT:
+            del self.excuses[next(iter(self.excuses))]
 
     def _agent_attached(self, node: str, hello: m.NodeHello) -> None:
         if hello.node.declared and not self.settings.allow_declared:
@@ -253,6 +270,10 @@ class SchedulerDaemon:
         asked = msgspec.json.decode(body, type=q.Cordon)
         yield msgspec.json.encode(await self.cordon(asked.node, asked.cordon, asked.drain))
 
+    async def _answer_policies(self, _: bytes) -> AsyncIterator[bytes]:
+        rows = [views.policy_view(self.policy, self.cluster.id)]
+        yield msgspec.json.encode(rows + views.broken_policies(plugins.discover(), self.cluster.id))
+
     async def _answer_explain(self, body: bytes) -> AsyncIterator[bytes]:
         asked = msgspec.json.decode(body, type=q.Explain)
         yield msgspec.json.encode(self.explain(JobId(asked.job)))
@@ -266,7 +287,8 @@ class SchedulerDaemon:
         if known.status.phase is not JobPhase.QUEUED:
             live = state.live_of(job_id)
             where = ", ".join(dict.fromkeys(str(a.node) for a in live)) or "no node"
-            return q.Explanation((f"{len(live)} of {known.job.replicas} replicas are on {where}.",))
+            placed = f"{len(live)} of {known.job.replicas} replicas are on {where}."
+            return q.Explanation((placed, *self.excuses.get(job_id, ())))
         refusal = self.machine.rounds.refusals.get(state.shape(known.job))
         position = state.queue.position(job_id)
         before = {0: "No job is", 1: "1 job is"}.get(position or 0, f"{position} jobs are")

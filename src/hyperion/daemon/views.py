@@ -8,12 +8,14 @@ from hyperion.control import accounts
 from hyperion.control.federation import Federation
 from hyperion.control.liveness import Peer
 from hyperion.control.records import Decided, FederatedJob, NodeEntry
+from hyperion.daemon.plugins import Broken
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
 from hyperion.model.job import JobPhase
 from hyperion.model.market import MarketView, Offer
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement.explain import Planned, Row
 from hyperion.placement.offers import node_usd_per_hour
+from hyperion.placement.ranking import Guarded
 from hyperion.placement.snapshot import Free
 from hyperion.ports import Reading
 from hyperion.wire.api import (
@@ -23,6 +25,7 @@ from hyperion.wire.api import (
     OfferView,
     PlanRow,
     PlanView,
+    PolicyView,
     WhyView,
 )
 
@@ -130,6 +133,25 @@ def _what_became(known: FederatedJob) -> str:
     times = f" It was started again {again} time{'s' * (again != 1)}." if again else ""
     reason = f": {status.reason}" if status.reason else ""
     return f"Now it is {status.phase.value}{where}{reason}.{times}".replace("..", ".")
+
+
+def policy_view(watched: Guarded, where: str, in_force: bool = True) -> PolicyView:
+    return PolicyView(
+        name=watched.name,
+        where=where,
+        in_force=in_force,
+        origin=watched.origin,
+        rounds_replaced=watched.replaced,
+        fault=watched.fault,
+    )
+
+
+def broken_policies(broken: Iterable[Broken], where: str) -> list[PolicyView]:
+    """Entry points that gave no policy, in the same table."""
+    return [
+        PolicyView(name=b.name, where=where, in_force=False, origin=b.origin, fault=b.fault)
+        for b in broken
+    ]
 
 
 def cluster_view(

@@ -153,6 +153,22 @@ class OfferView(Struct, frozen=True, kw_only=True):
     source: str
 
 
+class PolicyView(Struct, frozen=True, kw_only=True):
+    """A row of ``hyperion policies``: a policy in the federation or a cluster."""
+
+    name: str
+    where: str
+    """``federation``, or a cluster's name."""
+    in_force: bool
+    """It decides there now; at the federation a job may name another."""
+    origin: str
+    """``built in``, or the package and object that brings it."""
+    rounds_replaced: int = 0
+    """How many rounds balanced decided in its place, since the daemon was started."""
+    fault: str = ""
+    """What it did wrong last, or why it could not be loaded."""
+
+
 class Submitted(Struct, frozen=True, kw_only=True):
     """The answer to a submission."""
 

@@ -98,6 +98,18 @@ class Deadline(Duration):
         return out
 
 
+class PolicyName(Choice):
+    """One that is built in, or that an installed package has registered."""
+
+    def __init__(self) -> None:
+        super().__init__({name: name for name in checks.POLICIES})
+
+    def read(self, node: Node, place: Place, to: Reading) -> object:
+        if isinstance(node, Scalar) and node.text in checks.KNOWN_POLICIES:
+            return node.text
+        return super().read(node, place, to)
+
+
 class ObjectiveOrPolicy:
     """Weights, or the name of a policy. Reads to an Objective or to a text."""
 
@@ -376,7 +388,7 @@ SPEC = Record(
         ),
         Field(
             "policy",
-            Choice({name: name for name in checks.POLICIES}),
+            PolicyName(),
             "The ranking policy.",
             default="the federation's (balanced)",
             example="cheapest",
