@@ -1,6 +1,6 @@
 """The jobs that hold nodes, as those see them that wait: what stopping one costs, when it ends."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
@@ -57,9 +57,15 @@ class Running:
         self._seats: dict[JobId, dict[AllocationId, Allocation]] = {}
         self._on: dict[NodeId, dict[AllocationId, Allocation]] = {}
         self._leaving: dict[AllocationId, Allocation] = {}
+        self._watchers: list[Callable[[JobId, bool], object]] = []
+
+    def watch(self, touched: Callable[[JobId, bool], object]) -> None:
+        """Tell of every change: the job, and whether places may have become free, or be later."""
+        self._watchers.append(touched)
 
     def put(self, occupant: Occupant) -> None:
         """A job that got its first seat, or new facts about one."""
+        self._tell(occupant.job, occupant.job in self.occupants)
         self.occupants[occupant.job] = occupant
         for seat in self._seats.setdefault(occupant.job, {}).values():
             self._note_leaving(seat)
@@ -69,17 +75,20 @@ class Running:
         self.occupants.pop(job, None)
         for seat in self._seats.pop(job, {}).values():
             self._leave(seat)
+        self._tell(job, True)
 
     def seat(self, allocation: Allocation) -> None:
         """A live replica of an occupant, or its new state."""
         self._seats[allocation.job][allocation.id] = allocation
         self._on.setdefault(allocation.node, {})[allocation.id] = allocation
         self._note_leaving(allocation)
+        self._tell(allocation.job, False)
 
     def unseat(self, allocation: Allocation) -> None:
         found = self._seats.get(allocation.job, {}).pop(allocation.id, None)
         if found is not None:
             self._leave(found)
+            self._tell(allocation.job, True)
 
     def seats(self, job: JobId) -> Iterable[Allocation]:
         return self._seats.get(job, {}).values()
@@ -103,6 +112,10 @@ class Running:
             gpus_milli += seat.request.gpus_milli
             cpus_milli += seat.request.cpus_milli
         return Width(len(seats), gpus_milli, cpus_milli)
+
+    def _tell(self, job: JobId, freed: bool) -> None:
+        for touched in self._watchers:
+            touched(job, freed)
 
     def _note_leaving(self, seat: Allocation) -> None:
         if seat.state is AllocationState.STOPPING or self.occupants[seat.job].stopping:
