@@ -24,6 +24,11 @@ SHAPES_KEPT = 64
 SHAPES_USED = 12
 """The weightiest ones only: costs grow with their number, and most jobs are of few shapes."""
 _LARGEST_UNIT = 1e9
+GRAIN = 1 << 20
+"""Probabilities are multiples of its inverse, and amounts are whole: so sums are exact, and equal
+nodes cost the same in whatever order a library adds."""
+BLOCK = 4096
+"""Nodes looked at together, so that what lies between two steps stays in the cache."""
 
 
 class Shape(NamedTuple):
@@ -75,7 +80,7 @@ class Fragmentation:
         self._taken_in = self._seen
         heaviest = sorted(self._weights.items(), key=lambda item: (-item[1], item[0]))[:SHAPES_USED]
         total = sum(weight for _, weight in heaviest)
-        demand = tuple((shape, weight / total) for shape, weight in heaviest)
+        demand = tuple((shape, round(weight / total * GRAIN) / GRAIN) for shape, weight in heaviest)
         changed = demand != self._demand
         self._demand = demand
         return changed
@@ -108,61 +113,94 @@ def increase(room: Room, demand: Sequence[tuple[Shape, float]]) -> Column:
 
     Of the GPUs of a node that are partly used only the one with the most left is looked at.
     """
-    r = room.request
-    whole = np.asarray(room.gpus, np.float64)
-    part = np.asarray(room.part_milli, np.float64)
-    cpus, memory = np.asarray(room.cpus_milli), np.asarray(room.memory_mib)
-    nothing = np.zeros(len(whole))
-    before = _State(whole, part, nothing, cpus, memory)
-    cpus, memory = cpus - r.cpus_milli, memory - r.memory_mib
-    if r.gpus_milli >= MILLI:
-        after = _State(whole - r.whole_gpus, part, nothing, cpus, memory)
-    elif r.gpus_milli:
-        breaks = part < r.gpus_milli
-        left = np.where(breaks, float(MILLI - r.gpus_milli), 0.0)
-        rest = np.where(breaks, part, part - r.gpus_milli)
-        after = _State(whole - breaks, np.maximum(rest, left), np.minimum(rest, left), cpus, memory)
-    else:
-        after = _State(whole, part, nothing, cpus, memory)
-    types = {kind.gpu_type for kind in room.capacities if kind.gpus}
-    of_type = {
-        name: np.array([k.gpu_type == name for k in room.capacities])[room.kind]
-        for name in {shape.gpu_type for shape, _ in demand}
-        if name and types != {name}
-    }
-    total = nothing
-    for shape, probability in demand:
-        suits = of_type.get(shape.gpu_type)
-        total = total + probability * (
-            _fragmented(after, shape, suits) - _fragmented(before, shape, suits)
-        )
-    return total
+    n = len(room.gpus)
+    costs = np.empty(n)
+    needs = _Needs.of(demand)
+    suits = _suits(room, demand)
+    for first in range(0, n, BLOCK):
+        at = slice(first, first + BLOCK)
+        states = _states(room, at)
+        half = len(states.whole) // 2
+        expected = needs.probability @ _fragmented(states, needs, suits[:, at])
+        costs[at] = expected[half:] - expected[:half]
+    return costs
 
 
-class _State(NamedTuple):
-    """Nodes by what is free: whole GPUs, and the shares of at most two that are partly used."""
+class _Needs(NamedTuple):
+    """The demand in columns of one entry a shape, to be held against rows of nodes."""
 
-    whole: Column
-    part: Column
-    lesser: Column
+    probability: Column
+    gpus_milli: NDArray[Any]
+    whole: NDArray[Any]
+    cpus_milli: NDArray[Any]
+    memory_mib: NDArray[Any]
+
+    @staticmethod
+    def of(demand: Sequence[tuple[Shape, float]]) -> "_Needs":
+        table = np.array([(s.gpus_milli, s.cpus_milli, s.memory_mib) for s, _ in demand])
+        gpus, cpus, memory = table[:, :1], table[:, 1:2], table[:, 2:]
+        return _Needs(np.array([p for _, p in demand]), gpus, -(-gpus // MILLI), cpus, memory)
+
+
+class _States(NamedTuple):
+    """Nodes by what is free: all as they are, then all with one replica more."""
+
+    whole: NDArray[Any]
+    part: NDArray[Any]
+    lesser: NDArray[Any] | None
+    """A second GPU that is partly used; None where no node has one."""
     cpus: NDArray[Any]
     memory: NDArray[Any]
 
 
-def _fragmented(n: _State, shape: Shape, suits: NDArray[np.bool_] | None) -> Column:
-    """The free share of each node's GPUs that the shape cannot use, in thousandths."""
-    free_part = n.part + n.lesser
-    if shape.gpus_milli >= MILLI:
-        fits = n.whole >= shape.gpus_milli // MILLI
-        lost = free_part
-    else:
-        fits = (n.whole >= 1) | (n.part >= shape.gpus_milli)
-        lost = np.where(n.part < shape.gpus_milli, n.part, 0.0)
-        lost = lost + np.where(n.lesser < shape.gpus_milli, n.lesser, 0.0)
-    fits = fits & (n.cpus >= shape.cpus_milli) & (n.memory >= shape.memory_mib)
-    if suits is not None:
-        fits &= suits
-    return np.where(fits, lost, n.whole * MILLI + free_part)
+def _states(room: Room, at: slice) -> _States:
+    r = room.request
+    whole, part = room.gpus[at], room.part_milli[at]
+    cpus, memory = room.cpus_milli[at], room.memory_mib[at]
+    whole_after, part_after, lesser = whole, part, None
+    if r.gpus_milli >= MILLI:
+        whole_after = whole - r.whole_gpus
+    elif r.gpus_milli:
+        breaks = part < r.gpus_milli
+        left = np.where(breaks, MILLI - r.gpus_milli, 0)
+        rest = np.where(breaks, part, part - r.gpus_milli)
+        whole_after = whole - breaks
+        part_after = np.maximum(rest, left)
+        lesser = np.concatenate((np.zeros_like(rest), np.minimum(rest, left)))
+    return _States(
+        np.concatenate((whole, whole_after)),
+        np.concatenate((part, part_after)),
+        lesser,
+        np.concatenate((cpus, cpus - r.cpus_milli)),
+        np.concatenate((memory, memory - r.memory_mib)),
+    )
+
+
+def _fragmented(n: _States, needs: _Needs, suits: NDArray[np.bool_]) -> Column:
+    """By shape and node, the free share of its GPUs that the shape cannot use, in thousandths."""
+    enough = n.part >= needs.gpus_milli
+    fits = ((n.whole >= needs.whole) | enough) & np.concatenate((suits, suits), axis=1)
+    fits &= n.cpus >= needs.cpus_milli
+    fits &= n.memory >= needs.memory_mib
+    lost = np.where(enough, 0.0, n.part)
+    free = n.whole * float(MILLI) + n.part
+    if n.lesser is not None:
+        lost += np.where(n.lesser >= needs.gpus_milli, 0.0, n.lesser)
+        free = free + n.lesser
+    return np.where(fits, lost, free)
+
+
+def _suits(room: Room, demand: Sequence[tuple[Shape, float]]) -> NDArray[np.bool_]:
+    """By shape and node: the node's GPUs are of the type that the shape asks for."""
+    n = len(room.gpus)
+    if n < len(room.capacities):
+        types = [room.capacities[kind].gpu_type for kind in room.kind.tolist()]
+        return np.array([[s.gpu_type in ("", t) for t in types] for s, _ in demand])
+    types = [capacity.gpu_type for capacity in room.capacities]
+    by_kind = np.array([[s.gpu_type in ("", t) for t in types] for s, _ in demand])
+    if by_kind.all():
+        return np.broadcast_to(by_kind[:, :1], (len(demand), n))
+    return by_kind[:, room.kind]
 
 
 def _shape(request: ResourceRequest) -> Shape:
