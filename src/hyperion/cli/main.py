@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("logs", "logs", "Output of a job."),
     "wait": ("jobs", "wait", "Wait until jobs have ended."),
     "cancel": ("jobs", "cancel", "End jobs."),
+    "sim": ("sim", "sim", "Run a cluster in simulated time, and compare policies."),
     "nodes": ("fleet", "nodes", "List nodes."),
     "clusters": ("fleet", "clusters", "List clusters."),
     "offers": ("fleet", "offers", "What could be had in the clouds."),
