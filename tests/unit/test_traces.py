@@ -121,7 +121,7 @@ def test_particulars_of_the_published_traces():
     assert "expected one of bert, cifar10" in unknown.bad[0].message
 
 
-# -- Slurm ------------------------------------------------------------------------------------------
+# -- Slurm ----------------------------------------------------------------------------------------
 
 
 def sacct(tmp_path, *rows, header=SACCT):
@@ -176,7 +176,7 @@ def test_a_requeued_job_is_a_job_each_time_it_ran(tmp_path):
     assert [j.job.id for j in trace.jobs] == ["slurm-5", "slurm-5-run2"]
 
 
-# -- refused whole ----------------------------------------------------------------------------------
+# -- refused whole --------------------------------------------------------------------------------
 
 
 def test_an_unknown_trace_is_told_with_the_nearest_name_and_the_list():
@@ -238,7 +238,7 @@ def test_a_trace_without_a_single_job_is_refused(tmp_path):
         prepared(wish(generator="", trace=str(path)))
 
 
-# -- shaping ----------------------------------------------------------------------------------------
+# -- shaping --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
