@@ -198,7 +198,11 @@ class ClusterState:
         if status.phase is JobPhase.QUEUED:
             if id not in self.queue:
                 self.queue.add(
-                    id, known.job.priority, known.order, self.shape(known.job), status.not_before_ms
+                    id,
+                    priority=known.job.priority,
+                    order=known.order,
+                    shape=self.shape(known.job),
+                    not_before_ms=status.not_before_ms,
                 )
         else:
             self.queue.remove(id)

@@ -431,7 +431,7 @@ class Federation:
     def _place_waiting(self, now_ms: int) -> _Decisions:
         self._round_due = False
         placed = 0
-        for job_id in self.state.queue.candidates(now_ms):
+        for job_id, _ in self.state.queue.candidates(now_ms):
             known = self.state.jobs[job_id]
             lately = now_ms - known.status.placed_at_ms < self.times.reconsider_ms
             planned = self.plan(known.job, known.status.excluded if lately else ())

@@ -166,8 +166,12 @@ class FederationState:
         self.next_order = max(self.next_order, known.order + 1)
         if status.phase is JobPhase.QUEUED:
             if id not in self.queue:
-                shape = shape_key(known.job)
-                self.queue.add(id, known.job.priority, known.order, shape)
+                self.queue.add(
+                    id,
+                    priority=known.job.priority,
+                    order=known.order,
+                    shape=shape_key(known.job),
+                )
         else:
             self.queue.remove(id)
         if status.phase.is_terminal:

@@ -75,7 +75,7 @@ class Rounds:
                     yield from self._uplink.tell(job_id, now_ms)
 
     def _wishes(self, now_ms: int, federated_too: bool) -> Iterator[Job]:
-        for job_id in self._state.queue.candidates(now_ms):
+        for job_id, _ in self._state.queue.candidates(now_ms):
             known = self._state.jobs[job_id]
             if federated_too or not known.federated:
                 yield known.job

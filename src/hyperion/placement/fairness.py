@@ -1,0 +1,497 @@
+"""Queues as a tree: what each may take now, what it has borrowed, and how much it has had lately.
+
+Quotas follow the rules of hierarchical cohorts. A queue first uses the part of its quota that it
+does not lend, then what its cohort has idle, within its own borrowing limit, and so on upward; a
+queue without a parent is where borrowing ends. A resource that no queue on the way up names in its
+quota is not limited. Shares are dominant shares (Ghodsi et al., NSDI 2011) of the discovered
+capacity: the mean of what is held now and of what was held lately, divided by the weight, and
+compared among siblings only.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+
+from msgspec import Struct
+
+from hyperion.model.ids import QueueName
+from hyperion.model.queue import DEFAULT_QUEUE, Queue
+from hyperion.model.resources import ResourceRequest
+from hyperion.placement.usage import (
+    UNLIMITED,
+    Branch,
+    Usage,
+    available,
+    connect,
+    fits,
+    give_back,
+    lacking,
+    over,
+    rights,
+    take,
+)
+
+Need = tuple[tuple[str, int], ...]
+"""Amounts by resource, sorted by name, without zeros."""
+HALF_LIFE_MS = 3_600_000
+REFRESHES_PER_HALF_LIFE = 360
+"""Shares are brought up to date so often where nothing was charged; the error is below 0.2 %."""
+UNKNOWN_CAPACITY = float(1 << 50)
+"""Taken for a resource of which no capacity is known: it settles ties and nothing else."""
+
+
+def need_of(request: ResourceRequest, gpu_type: str = "", replicas: int = 1) -> Need:
+    """What so many replicas count for; GPUs of a known type count both as theirs and as any."""
+    found = [(name, amount * replicas) for name, amount in request.custom]
+    found += [
+        ("cpus_milli", request.cpus_milli * replicas),
+        ("disk_mib", request.disk_mib * replicas),
+        ("gpus_milli", request.gpus_milli * replicas),
+        ("memory_mib", request.memory_mib * replicas),
+    ]
+    kind = gpu_type or request.gpu_type
+    if kind and request.gpus_milli:
+        found.append((f"gpus_milli/{kind}", request.gpus_milli * replicas))
+    return tuple(sorted(item for item in found if item[1] > 0))
+
+
+_NONE: dict[str, bool] = {}
+
+
+class Admission(Enum):
+    """What its quota says to a job."""
+
+    NOMINAL = "nominal"
+    """It fits within what its queue may always have."""
+    BORROWS = "borrows"
+    """It fits with what the cohort leaves idle."""
+    RECLAIM = "reclaim"
+    """It is within the quota, but others have borrowed that: it fits once they have given back."""
+    DISPLACES = "displaces"
+    """It fits only in place of less urgent jobs of its own queue."""
+    REFUSED = "refused"
+
+    @property
+    def at_once(self) -> bool:
+        """Whether nobody need be stopped for it."""
+        return self is Admission.NOMINAL or self is Admission.BORROWS
+
+
+class QuotaRefusal(Struct, frozen=True):
+    """The first limit on the way up that does not allow it."""
+
+    queue: QueueName
+    """Whose limit it is: the job's queue or one above it."""
+    resource: str
+    """Empty: the queue is stopped."""
+    used: int
+    quota: int
+    """With what may be borrowed."""
+    asked: int
+    """What would be added to ``used``: the need, less what queues below keep for themselves."""
+
+
+class Standing(Struct, frozen=True):
+    """A queue as tables show it."""
+
+    queue: QueueName
+    held: dict[str, int]
+    lately: dict[str, float]
+    """The average, in which what was held a half-life ago counts half."""
+    quota: dict[str, int]
+    """What it and those below it may always have, less what those keep for themselves."""
+    borrowed: dict[str, int]
+    share: float
+
+
+class History(Struct, frozen=True):
+    """What a queue held lately; kept from time to time, since nothing else tells it."""
+
+    as_of_ms: int
+    average: dict[str, float]
+
+
+class UnknownQueue(KeyError):
+    """No such queue; the text says so and names the remedy."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'no queue "{name}" here; hyperion queues lists them')
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class QueueTree:
+    """Pure and synchronous; time comes in as ``now_ms``. The default queue is always there."""
+
+    def __init__(self, queues: Iterable[Queue] = (), half_life_ms: int = HALF_LIFE_MS) -> None:
+        self.half_life_ms = half_life_ms
+        self.revision = 0
+        """Changes whenever the tree's shape or its quotas do."""
+        self._declared: dict[QueueName, Queue] = {DEFAULT_QUEUE: Queue(name=DEFAULT_QUEUE)}
+        self._branches: dict[str, Branch] = {}
+        """With those that are gone from ``_declared`` but still hold something."""
+        self._made = 0
+        self._columns: dict[str, int] = {}
+        self._capacity: dict[str, int] = {}
+        self._scale: list[float] = []
+        self._changed: dict[str, bool] = {}
+        self._refreshed_ms = 0
+        self._stale = True
+        for queue in queues:
+            self.put(queue)
+
+    # -- the tree -------------------------------------------------------------------------------
+
+    def put(self, queue: Queue) -> None:
+        """Make or change a queue. One whose parent is not there yet stands at the top meanwhile."""
+        self._declared[queue.name] = queue
+        self._stale = True
+        self.revision += 1
+
+    def drop(self, name: str) -> None:
+        """Remove it; what its jobs hold is counted until they end. The default queue only loses
+        its quota."""
+        self._declared.pop(QueueName(name), None)
+        self._declared.setdefault(DEFAULT_QUEUE, Queue(name=DEFAULT_QUEUE))
+        self._stale = True
+        self.revision += 1
+
+    def queues(self) -> list[Queue]:
+        return list(self._declared.values())
+
+    def __contains__(self, name: object) -> bool:
+        return (name or DEFAULT_QUEUE) in self._declared
+
+    def set_capacity(self, amounts: Mapping[str, int]) -> None:
+        """What the cluster has in all: shares are parts of it."""
+        if amounts != self._capacity:
+            self._capacity = dict(amounts)
+            self._stale = True
+
+    def objection(self, name: str, user: str = "") -> str:
+        """Why the user's job cannot wait in this queue, in words; empty when it can."""
+        queue = self._declared.get(QueueName(name or DEFAULT_QUEUE))
+        if queue is None:
+            return str(UnknownQueue(name))
+        below = self.branch(queue.name).children
+        if below:
+            first = ", ".join(child.queue.name for child in below[:3])
+            return f'queue "{queue.name}" is a cohort of others; name one of them, such as {first}'
+        if queue.users and user not in queue.users:
+            return (
+                f'queue "{queue.name}" is not open to user "{user}"; name another one, or ask for'
+                " the user to be added to it"
+            )
+        return ""
+
+    def branch(self, name: str) -> Branch:
+        """The live bookkeeping of one queue; raises UnknownQueue."""
+        if self._stale:
+            self._rebuild()
+        found = self._branches.get(name or DEFAULT_QUEUE)
+        if found is None:
+            raise UnknownQueue(name)
+        return found
+
+    # -- what is held ---------------------------------------------------------------------------
+
+    def charge(
+        self,
+        name: str,
+        need: Need,
+        sign: int,
+        now_ms: int = 0,
+        *,
+        user: str = "",
+        priority: int = 0,
+        nice: int = 0,
+    ) -> None:
+        """Count what a job has taken (1) or given back (-1).
+
+        ``now_ms`` 0: as of the last time that was told. A queue that is gone is counted too, since
+        its jobs run on. With ``priority``, more urgent jobs of the queue may displace this one;
+        taking and giving back must say the same.
+        """
+        if self._stale:
+            self._rebuild()
+        branch = self._branches.get(name or DEFAULT_QUEUE) or self._remnant(name)
+        columns = self._columns
+        amounts = []
+        for resource, amount in need:
+            column = columns.get(resource)
+            amounts.append((self._add_column(resource) if column is None else column, amount))
+        for above in branch.path:
+            above.count(amounts, sign, now_ms, self.half_life_ms, self._scale)
+        if user:
+            usage = branch.users.get(user)
+            if usage is None:
+                usage = branch.users[user] = Usage(len(columns))
+            usage.count(amounts, sign, now_ms, self.half_life_ms, self._scale)
+        if priority:
+            branch.note_holder((priority, nice), amounts, sign)
+        for column, amount in amounts:
+            branch.direct[column] += sign * amount
+            if branch.named[column]:
+                (take if sign > 0 else give_back)(branch.path, column, amount)
+        if sign < 0 or branch.queue.name not in self._changed:
+            self._changed[branch.queue.name] = sign < 0
+
+    def user(self, name: str, user: str) -> Usage:
+        """What one user has had in a queue, for the order of users within it."""
+        branch = self.branch(name)
+        usage = branch.users.get(user)
+        if usage is None:
+            usage = branch.users[user] = Usage(len(self._columns))
+        return usage
+
+    def changed(self) -> Mapping[str, bool]:
+        """Queues in which something was charged since the last call, and whether something was
+        given back. Only one may ask."""
+        if not self._changed:
+            return _NONE
+        changed, self._changed = self._changed, {}
+        return changed
+
+    # -- what is allowed ------------------------------------------------------------------------
+
+    def admission(self, name: str, need: Need, priority: int = 0, nice: int = 0) -> Admission:
+        """What the quotas say now. O(depth x resources). Raises UnknownQueue."""
+        if self._stale:
+            self._rebuild()
+        branch = self._branches.get(name or DEFAULT_QUEUE)
+        if branch is None:
+            raise UnknownQueue(name)
+        return self.admit(branch, need, priority, nice)
+
+    def admit(self, branch: Branch, need: Need, priority: int = 0, nice: int = 0) -> Admission:
+        """``admission`` for a caller that holds the branch."""
+        if branch.stopped:
+            return Admission.REFUSED
+        verdict = Admission.NOMINAL
+        columns, named = self._columns, branch.named
+        for resource, amount in need:
+            column = columns.get(resource)
+            if column is not None and named[column]:
+                borrows = fits(branch.path, column, amount)
+                if borrows < 0:
+                    return self._by_force(branch, need, priority, nice)
+                if borrows:
+                    verdict = Admission.BORROWS
+        return verdict
+
+    def _by_force(self, branch: Branch, need: Need, priority: int, nice: int) -> Admission:
+        """Whether it fits once others have been stopped."""
+        for column, amount, level, _ in self._lacks(branch, need):
+            if next(rights(branch.path, column, amount, level), None) is None:
+                break
+        else:
+            return Admission.RECLAIM
+        if priority and branch.holders:
+            for column, amount, _, _ in self._lacks(branch, need):
+                left = amount - branch.less_urgent(column, priority, nice)
+                if left > 0 and fits(branch.path, column, left) < 0:
+                    return Admission.REFUSED
+            return Admission.DISPLACES
+        return Admission.REFUSED
+
+    def room(self, name: str, need: Need, most: int) -> int:
+        """How many times the need fits at once, at most ``most``, without stopping anybody."""
+        branch = self.branch(name)
+        if branch.stopped:
+            return 0
+        for resource, amount in need:
+            column = self._columns.get(resource)
+            if column is not None and branch.named[column]:
+                most = min(most, available(branch.path, column) // amount)
+        return max(0, most)
+
+    def refusal(self, name: str, need: Need) -> QuotaRefusal | None:
+        """Why it does not fit at once; None when it does."""
+        branch = self.branch(name)
+        if branch.stopped:
+            at = next(above for above in branch.path if above.queue.stopped)
+            return QuotaRefusal(at.queue.name, "", 0, 0, 0)
+        for column, _, level, asked in self._lacks(branch, need):
+            at = branch.path[level]
+            resource = next(r for r, c in self._columns.items() if c == column)
+            return QuotaRefusal(at.queue.name, resource, at.used[column], at.limit[column], asked)
+        return None
+
+    def headroom(self, name: str, resource: str) -> int:
+        """How much of the resource the queue's own limit still allows, whoever is above it."""
+        branch = self.branch(name)
+        column = self._columns.get(resource)
+        return UNLIMITED if column is None else branch.limit[column] - branch.used[column]
+
+    def spare(self, name: str, resource: str) -> int:
+        """How much the queue still lacks to what it may always have; 0 without such a quota."""
+        branch = self.branch(name)
+        column = self._columns.get(resource)
+        return 0 if column is None else branch.subtree[column] - branch.used[column]
+
+    def may_displace(self, name: str, resource: str, priority: int, nice: int) -> bool:
+        """Whether the queue's own less urgent jobs hold any of the resource."""
+        column = self._columns.get(resource)
+        return column is not None and self.branch(name).less_urgent(column, priority, nice) > 0
+
+    def borrowers(self, name: str, need: Need) -> list[QueueName]:
+        """Queues that hold more than their own of what ``name`` lacks and may take back.
+
+        After some have given back, others may be due: ask again.
+        """
+        branch = self.branch(name)
+        found: dict[QueueName, None] = {}
+        for column, amount, level, _ in self._lacks(branch, need):
+            for right in rights(branch.path, column, amount, level):
+                for holder in over(branch.path[right + 1], column, branch.path[right]):
+                    found[holder.queue.name] = None
+        return list(found)
+
+    def _lacks(self, branch: Branch, need: Need) -> Iterator[tuple[int, int, int, int]]:
+        """(column, amount, level, asked there) of each resource that some limit does not allow."""
+        for resource, amount in need:
+            column = self._columns.get(resource)
+            if column is not None and branch.named[column]:
+                lack = lacking(branch.path, column, amount)
+                if lack is not None:
+                    yield column, amount, *lack
+
+    # -- shares ---------------------------------------------------------------------------------
+
+    def share(self, name: str, now_ms: int) -> float:
+        """The dominant share, now and lately, over the queue's weight: least goes first."""
+        branch = self.branch(name)
+        branch.advance(now_ms, self.half_life_ms)
+        branch.weigh(self._scale)
+        return branch.share
+
+    def weight(self, name: str) -> float:
+        """Which part of the cluster is due to it when every queue wants more."""
+        return self.branch(name).part
+
+    def refresh(self, now_ms: int) -> bool:
+        """Bring all shares up to date, if that was some time ago; users long gone are forgotten."""
+        if self._stale:
+            self._rebuild()
+        if 0 <= now_ms - self._refreshed_ms < self.half_life_ms / REFRESHES_PER_HALF_LIFE:
+            return False
+        self._refreshed_ms = now_ms
+        for branch in self._branches.values():
+            branch.advance(now_ms, self.half_life_ms)
+            branch.weigh(self._scale)
+            for user, usage in list(branch.users.items()):
+                usage.advance(now_ms, self.half_life_ms)
+                usage.weigh(self._scale)
+                if usage.share < 1e-9 and not any(usage.held):
+                    del branch.users[user]
+        return True
+
+    def history(self) -> dict[str, History]:
+        """By queue, and by ``queue/user``: what ``restore_history`` takes."""
+        if self._stale:
+            self._rebuild()
+        found = {}
+        for name, usage in self._usages():
+            if any(usage.average):
+                average = {r: usage.average[c] for r, c in self._columns.items()}
+                found[name] = History(usage.as_of_ms, {r: a for r, a in average.items() if a})
+        return found
+
+    def restore_history(self, history: Mapping[str, History]) -> None:
+        """Queues that are gone are passed over. What is held is not in it: that is charged."""
+        if self._stale:
+            self._rebuild()
+        for name, past in history.items():
+            queue, _, user = name.partition("/")
+            if queue not in self._branches:
+                continue
+            columns = {
+                r: self._add_column(r) if r not in self._columns else self._columns[r]
+                for r in past.average
+            }
+            usage = self.user(queue, user) if user else self._branches[queue]
+            usage.average = [0.0] * len(self._columns)
+            for resource, amount in past.average.items():
+                usage.average[columns[resource]] = amount
+            usage.as_of_ms = past.as_of_ms
+            usage.weigh(self._scale)
+
+    def standing(self, name: str, now_ms: int) -> Standing:
+        share = self.share(name, now_ms)
+        branch = self.branch(name)
+        columns = self._columns.items()
+        excess = {r: branch.used[c] - branch.subtree[c] for r, c in columns if branch.named[c]}
+        return Standing(
+            queue=branch.queue.name,
+            held={r: branch.held[c] for r, c in columns if branch.held[c]},
+            lately={r: branch.average[c] for r, c in columns if branch.average[c]},
+            quota={r: branch.subtree[c] for r, c in columns if branch.subtree[c]}
+            | dict.fromkeys((r for r, amount in branch.queue.quota.items() if not amount), 0),
+            borrowed={r: amount for r, amount in excess.items() if amount > 0},
+            share=share,
+        )
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """What is counted step by step is what the queues' own jobs hold; raises AssertionError."""
+        if self._stale:
+            self._rebuild()
+        before = {b: (list(b.held), list(b.used)) for b in self._branches.values()}
+        for branch in self._bottom_up():
+            assert min(branch.direct, default=0) >= 0, f"{branch.queue.name} holds less than none"
+            branch.add_up()
+        for branch, was in before.items():
+            assert (branch.held, branch.used) == was, f"{branch.queue.name} is counted wrongly"
+
+    def _usages(self) -> Iterator[tuple[str, Usage]]:
+        for name, branch in self._branches.items():
+            yield name, branch
+            for user, usage in branch.users.items():
+                yield f"{name}/{user}", usage
+
+    def _add_column(self, resource: str) -> int:
+        column = self._columns[resource] = len(self._columns)
+        self._scale.append(0.5 / (self._capacity.get(resource, 0) or UNKNOWN_CAPACITY))
+        for branch in self._branches.values():
+            branch.widen(1)
+        return column
+
+    def _remnant(self, name: str) -> Branch:
+        """A queue that has been removed, as long as its jobs hold something."""
+        return self._add_branch(Queue(name=QueueName(name), stopped=True), stopped=True)
+
+    def _add_branch(self, queue: Queue, *, stopped: bool = False) -> Branch:
+        self._made += 1
+        branch = self._branches[queue.name] = Branch(queue, self._made, len(self._columns))
+        branch.stopped = stopped
+        return branch
+
+    def _rebuild(self) -> None:
+        """Everything that follows from the queues' words and from what their own jobs hold."""
+        self._stale = False
+        for name, branch in list(self._branches.items()):
+            if name in self._declared:
+                continue
+            if any(branch.direct):
+                branch.queue = Queue(name=QueueName(name), stopped=True)
+            else:
+                del self._branches[name]
+        for queue in self._declared.values():
+            branch = self._branches.get(queue.name) or self._add_branch(queue)
+            branch.queue, branch.weight = queue, queue.weight
+        for resource in (*self._capacity, *(r for q in self._declared.values() for r in q.quota)):
+            if resource not in self._columns:
+                self._add_column(resource)
+        self._scale[:] = [
+            0.5 / (self._capacity.get(resource, 0) or UNKNOWN_CAPACITY)
+            for resource in self._columns
+        ]
+        connect(self._branches)
+        for branch in self._bottom_up():
+            branch.set_quota(self._columns)
+            branch.add_up()
+            branch.weigh(self._scale)
+
+    def _bottom_up(self) -> list[Branch]:
+        return sorted(self._branches.values(), key=lambda branch: -len(branch.path))
