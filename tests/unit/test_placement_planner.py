@@ -304,7 +304,7 @@ def test_a_node_with_new_facts_keeps_what_it_holds_and_its_cordon():
 def test_rows_and_kinds_of_removed_nodes_are_used_again():
     c = columns.empty()
     for n in range(300):
-        c.add_node(node(f"n{n}", labels={"host": f"n{n}"}))
+        c.add_node(node(f"n{n}", labels={"serial": f"s{n}"}))
         if n >= 3:
             c.remove_node(NodeId(f"n{n - 3}"))
     assert c.rows <= 5

@@ -47,7 +47,7 @@ def refusal(u: Unplaceable) -> str:
     """``0 of 40 nodes fit: 18: GPU type; 22: only 6 of 8 GPUs free``, most frequent first."""
     if not u.nodes:
         return "the cluster has no nodes"
-    fit = sum(count for reason, count in u.rejected.items() if reason.name == "GANG")
+    fit = sum(count for reason, count in u.rejected.items() if reason.name in _FIT_ALONE)
     parts = [
         f"{count}: {u.details.get(reason, reason.value)}"
         for reason, count in sorted(u.rejected.items(), key=lambda item: -item[1])
@@ -65,6 +65,9 @@ class Planned(Struct, frozen=True):
     sentence: str
     rows: tuple[Row, ...]
     arithmetic: tuple[str, ...]
+
+_FIT_ALONE = ("GANG", "TOPOLOGY")
+"""Reasons of nodes that would take one replica."""
 
 
 def decision(

@@ -1,10 +1,12 @@
 """What may run where at all: typed refusals, and the checks that do not depend on what is free."""
 
+from collections.abc import Mapping
 from enum import Enum
 
 from msgspec import Struct
 
 from hyperion.model.cluster import Shape
+from hyperion.model.constraints import NodeTerm, Operator
 from hyperion.model.job import Job, Toleration
 from hyperion.model.market import Market
 from hyperion.model.node import Node
@@ -22,17 +24,25 @@ class Reason(Enum):
     MARKET = "other market (use_spot)"
     GPU_TYPE = "GPU type"
     LABEL = "labels do not match"
+    AFFINITY = "node affinity does not match"
     TAINT = "a taint that the job does not tolerate"
     RUNTIME = "no container runtime for its image"
     BUDGET = "over the job's budget"
     SILENT = "not heard from"
     CORDONED = "cordoned"
+    WINDOW = "kept free by a window"
     GPU_COUNT = "not enough GPUs free"
     GPU_FRACTION = "no single GPU with that share free"
     CPU = "not enough CPUs free"
     MEMORY = "not enough memory free"
     DISK = "not enough disk free"
+    CUSTOM = "not enough of a countable of the site free"
+    RESERVED = "reserved for another job"
+    REPLICA_AFFINITY = "not near the replicas that it must be near to"
+    ANTI_AFFINITY = "near to replicas that it must be away from"
+    SPREAD = "its replicas would be spread unevenly"
     FULL = "no room now"
+    TOPOLOGY = "no part of the topology has room for all replicas"
     GANG = "room for some replicas but not for all"
 
 
@@ -41,6 +51,7 @@ class Kind(Struct, frozen=True, kw_only=True):
 
     capacity: Capacity
     labels: dict[str, str]
+    """``VARIOUS`` where its nodes differ."""
     taints: tuple[tuple[str, str], ...]
     market: Market
     instance_type: str = ""
@@ -50,10 +61,16 @@ class Kind(Struct, frozen=True, kw_only=True):
     """Empty: not known, so not checked."""
 
 
-def kind_of_node(node: Node) -> Kind:
+VARIOUS = "*"
+"""The label of a kind, or of a shape, whose nodes each have a value of their own, such as their
+rack. A question about it is answered by the nodes alone; of a kind it counts as met."""
+
+
+def kind_of_node(node: Node, labels: dict[str, str]) -> Kind:
+    """``labels`` are the node's as far as they tell kinds apart."""
     return Kind(
         capacity=node.capacity,
-        labels=node.labels,
+        labels=labels,
         taints=tuple(sorted((t.key, t.value) for t in node.taints)),
         market=node.market,
         instance_type=node.instance_type,
@@ -77,16 +94,18 @@ def kind_of_shape(shape: Shape) -> Kind:
 
 def refusal(job: Job, request: ResourceRequest, kind: Kind) -> Reason | None:
     """Why no replica could run on an empty node of this kind; None when one could."""
-    if not on_market(request.use_spot, kind.market):
-        return Reason.MARKET
-    if not gpu_type_fits(request, kind.capacity):
-        return Reason.GPU_TYPE
-    if any(kind.labels.get(key) != value for key, value in request.labels.items()):
-        return Reason.LABEL
-    if kind.taints and not all(_tolerated(t, job.tolerations) for t in kind.taints):
-        return Reason.TAINT
-    if job.image and kind.runtimes and not any(r != PLAIN_RUNTIME for r in kind.runtimes):
-        return Reason.RUNTIME
+    image_runs = not kind.runtimes or any(r != PLAIN_RUNTIME for r in kind.runtimes)
+    checks = (
+        (Reason.MARKET, on_market(request.use_spot, kind.market)),
+        (Reason.GPU_TYPE, gpu_type_fits(request, kind.capacity)),
+        (Reason.LABEL, all(kind.labels.get(k) in (v, VARIOUS) for k, v in request.labels.items())),
+        (Reason.AFFINITY, all(t.weight or term_holds(t, kind.labels) for t in request.affinity)),
+        (Reason.TAINT, all(_tolerated(t, job.tolerations) for t in kind.taints)),
+        (Reason.RUNTIME, not job.image or image_runs),
+    )
+    for reason, holds in checks:
+        if not holds:
+            return reason
     return size_refusal(request, kind.capacity)
 
 
@@ -96,17 +115,51 @@ PLAIN_RUNTIME = "process"
 
 def size_refusal(request: ResourceRequest, capacity: Capacity) -> Reason | None:
     """Which dimension of an empty node is too small for one replica."""
-    if request.gpus_milli > MILLI and request.gpus_milli % MILLI:
-        return Reason.GPU_FRACTION
-    if request.gpus_milli > capacity.gpus * MILLI:
-        return Reason.GPU_COUNT
-    if request.cpus_milli > capacity.cpus_milli:
-        return Reason.CPU
-    if request.memory_mib > capacity.memory_mib:
-        return Reason.MEMORY
-    if request.disk_mib > capacity.disk_mib:
-        return Reason.DISK
-    return None
+    mixed = request.gpus_milli > MILLI and request.gpus_milli % MILLI
+    checks = (
+        (Reason.GPU_FRACTION, not mixed),
+        (Reason.GPU_COUNT, request.gpus_milli <= capacity.gpus * MILLI),
+        (Reason.CPU, request.cpus_milli <= capacity.cpus_milli),
+        (Reason.MEMORY, request.memory_mib <= capacity.memory_mib),
+        (Reason.DISK, request.disk_mib <= capacity.disk_mib),
+        (Reason.CUSTOM, not request.custom or not missing_custom(request, capacity)),
+    )
+    return next((reason for reason, holds in checks if not holds), None)
+
+
+def missing_custom(request: ResourceRequest, capacity: Capacity) -> str:
+    """The first countable of which an empty node has too few; empty when it has enough of all."""
+    has = dict(capacity.custom)
+    return next((n for n, need in request.custom if need > has.get(n, 0)), "")
+
+
+def term_holds(term: NodeTerm, labels: Mapping[str, str]) -> bool:
+    """Whether these labels are as the term wants them; ``VARIOUS`` is."""
+    has = labels.get(term.key)
+    if has == VARIOUS:
+        return True
+    match term.operator:
+        case Operator.IN | Operator.NOT_IN:
+            return (has in term.values) == (term.operator is Operator.IN)
+        case Operator.EXISTS | Operator.ABSENT:
+            return (has is None) == (term.operator is Operator.ABSENT)
+        case _:
+            return has is not None and beyond(has, term)
+
+
+def beyond(text: str, term: NodeTerm) -> bool:
+    """Whether a label is a whole number greater, or less, than the term's."""
+    number = whole_number(text)
+    bound = whole_number(term.values[0]) if term.values else None
+    if number is None or bound is None:
+        return False
+    return number > bound if term.operator is Operator.GREATER else number < bound
+
+
+def whole_number(text: str) -> int | None:
+    """None for what is not written as one, of at most 18 digits."""
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
 
 
 def on_market(use_spot: bool | None, market: Market) -> bool:
@@ -141,6 +194,11 @@ def slots(request: ResourceRequest, capacity: Capacity) -> int:
     ):
         if need:
             most = min(most, has // need)
+    if request.custom:
+        amounts = dict(capacity.custom)
+        for name, need in request.custom:
+            if need:
+                most = min(most, amounts.get(name, 0) // need)
     return most
 
 
@@ -171,6 +229,8 @@ def request_key(r: ResourceRequest) -> tuple[object, ...]:
         tuple(sorted(r.labels.items())) if r.labels else (),
         r.infra,
         r.use_spot,
+        r.custom,
+        r.affinity,
     )
 
 

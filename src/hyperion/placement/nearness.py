@@ -1,0 +1,157 @@
+"""A job's terms about replicas, its own and others', against what is held and what is planned."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperion.model.job import Job
+from hyperion.placement.feasibility import Reason
+from hyperion.placement.neighbours import Apart, Neighbours, Pairs, has_pairs
+from hyperion.placement.ranking import Column
+from hyperion.placement.snapshot import Snapshot
+
+_UNEVEN = 0.5
+"""The weight of each replica more than a preferred spread wants."""
+_MOST_PENALTIES = 100
+
+
+class Nearness:
+    """By row, where a job may be for the sake of replicas; asked anew after each seat."""
+
+    def __init__(
+        self, snapshot: Snapshot, planned: Neighbours, job: Job, kept_from: tuple[Apart, ...]
+    ) -> None:
+        self._snapshot = snapshot
+        self._planned = planned
+        self._job = job
+        self._kept_from = kept_from
+        """Which replicas want such a job away from them."""
+
+    @property
+    def matters(self) -> bool:
+        return bool(self._job.replica_affinity or self._kept_from)
+
+    @property
+    def follows_own(self) -> bool:
+        """Whether a seat for one of its replicas changes where the next may be."""
+        job = self._job
+        return bool(job.spread) or any(
+            has_pairs(job.metadata, term.labels) for term in job.replica_affinity
+        )
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether some of its replicas have places already."""
+        return bool(self._own())
+
+    def gathers(self) -> list[str]:
+        """Levels at which its replicas must be together, while none of their like is anywhere."""
+        return [
+            t.level
+            for t in self._job.replica_affinity
+            if not t.anti
+            and not t.weight
+            and has_pairs(self._job.metadata, t.labels)
+            and not self._anybody(t.labels)
+        ]
+
+    def penalties(self, unit: float) -> Column:
+        """Infinite where it must not be; a part of ``unit`` for each preference not met."""
+        cost = np.zeros(self._snapshot.rows)
+        for term in self._job.replica_affinity:
+            if not self._anybody(term.labels):
+                if not term.anti and not has_pairs(self._job.metadata, term.labels):
+                    cost += np.inf if not term.weight else unit * term.weight / 100
+                continue
+            near, parts = self._near(term.labels, term.level)
+            if term.weight:
+                misses = np.minimum(near, _MOST_PENALTIES) if term.anti else near == 0
+                table = misses * (unit * term.weight / 100)
+            else:
+                table = np.where((near > 0) == term.anti, np.inf, 0.0)
+            cost += table[parts]
+        for apart in self._kept_from:
+            near, parts = self._apart(apart)
+            cost += np.where(near > 0, np.inf, 0.0)[parts]
+        return cost
+
+    def uneven(self, cost: Column, unit: float) -> Column | None:
+        """What its spread adds to these costs; None for nothing."""
+        if not self._job.spread or not self._own():
+            return None
+        more = np.zeros(len(cost))
+        for spread in self._job.spread:
+            skew, parts = self._skew(spread.level, cost < np.inf)
+            over = np.maximum(skew - spread.max_skew, 0)
+            table = np.where(over > 0, np.inf, 0.0) if spread.required else over * (unit * _UNEVEN)
+            more += table[parts]
+        return more
+
+    def objections(self, fits: NDArray[np.bool_]) -> list[tuple[Reason, NDArray[np.bool_]]]:
+        """For a refusal: by reason, the rows that it forbids; ``fits`` are those with room."""
+        found: list[tuple[Reason, NDArray[np.bool_]]] = []
+        rows = self._snapshot.rows
+        for term in self._job.replica_affinity:
+            if term.weight:
+                continue
+            reason = Reason.ANTI_AFFINITY if term.anti else Reason.REPLICA_AFFINITY
+            if not self._anybody(term.labels):
+                if not term.anti and not has_pairs(self._job.metadata, term.labels):
+                    found.append((reason, np.ones(rows, np.bool_)))
+                continue
+            near, parts = self._near(term.labels, term.level)
+            found.append((reason, ((near > 0) == term.anti)[parts]))
+        for apart in self._kept_from:
+            near, parts = self._apart(apart)
+            found.append((Reason.ANTI_AFFINITY, (near > 0)[parts]))
+        for spread in self._job.spread if self._own() else ():
+            if spread.required:
+                skew, parts = self._skew(spread.level, fits)
+                found.append((Reason.SPREAD, (skew > spread.max_skew)[parts]))
+        return found
+
+    def _skew(
+        self, level: str, fits: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """By part, how many replicas it would have more than the emptiest that could take one."""
+        parts, count = self._snapshot.labels.parts(level, self._snapshot.rows)
+        own = np.bincount(parts[self._own()], minlength=count)
+        possible = own[parts[fits]]
+        return own + 1 - int(possible.min(initial=_MANY)), parts
+
+    def _own(self) -> list[int]:
+        """The rows of its replicas, held or planned."""
+        job = self._job.id
+        return [*self._snapshot.neighbours.own(job), *self._planned.own(job)]
+
+    def own_parts(self, level: str) -> set[int]:
+        """The parts in which it has replicas."""
+        parts, _ = self._snapshot.labels.parts(level, self._snapshot.rows)
+        return {int(p) for p in parts[self._own()]}
+
+    def _anybody(self, pairs: Pairs) -> bool:
+        rows = self._snapshot.rows
+        return any(
+            n.has(pairs) and (len(pairs) == 1 or bool(n.count(pairs, rows).any()))
+            for n in (self._snapshot.neighbours, self._planned)
+        )
+
+    def _near(self, pairs: Pairs, level: str) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(how many such replicas each part has, the part of each row)."""
+        rows = self._snapshot.rows
+        parts, count = self._snapshot.labels.parts(level, rows)
+        near = np.zeros(count, np.int64)
+        for neighbours in (self._snapshot.neighbours, self._planned):
+            if neighbours.has(pairs):
+                by_row = neighbours.count(pairs, rows)
+                at = np.flatnonzero(by_row)
+                near += np.bincount(parts[at], weights=by_row[at], minlength=count).astype(np.int64)
+        return near, parts
+
+    def _apart(self, term: Apart) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        parts, count = self._snapshot.labels.parts(term[1], self._snapshot.rows)
+        both = (self._snapshot.neighbours, self._planned)
+        at = [row for n in both for row in n.apart_rows(term)]
+        return np.bincount(parts[at], minlength=count), parts
+
+
+_MANY = 2**31
