@@ -89,8 +89,7 @@ class Case:
         return isinstance(planner.plan(self.snapshot, self.job, self.policy), Plan)
 
     def _open(self, job: Job, alternative: int) -> NDArray[np.bool_]:
-        key = planner.demand_key(job)
-        return planner._demands(self.snapshot, key, job)[alternative].open
+        return planner.open_rows(self.snapshot, job, alternative)
 
 
 @contextmanager
@@ -102,9 +101,9 @@ def without(snapshot: Snapshot, seats: Iterable[Allocation]) -> Iterator[None]:
             held = snapshot.held(seat.node) if seat.node in snapshot.row else ()
             kept = next((a for a in held if a.id == seat.id), None)
             if kept is not None:
-                taken.append(kept)
+                taken.append((kept, snapshot.neighbours.job_of(kept.id)))
                 snapshot.drop(kept)
         yield
     finally:
-        for kept in reversed(taken):
-            snapshot.hold(kept)
+        for kept, job in reversed(taken):
+            snapshot.hold(kept, job)

@@ -66,6 +66,7 @@ class Planned(Struct, frozen=True):
     rows: tuple[Row, ...]
     arithmetic: tuple[str, ...]
 
+
 _FIT_ALONE = ("GANG", "TOPOLOGY")
 """Reasons of nodes that would take one replica."""
 

@@ -283,9 +283,9 @@ def warm() -> bool:
     global _active  # noqa: PLW0603  # one switch for the process, and either setting is right
     if find_spec("numba") is None:
         return False
-    from hyperion.placement import kernels_numba
+    from hyperion.placement.kernels_numba import compiled
 
-    _active = kernels_numba.compiled()
+    _active = compiled()
     return True
 
 

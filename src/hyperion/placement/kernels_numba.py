@@ -4,6 +4,8 @@ Imported only where numba is installed. What is compiled is kept on disk, so tha
 start of the first daemon after an update waits for it.
 """
 
+# ruff: noqa: ANN001, ANN202, ARG001, PLR0912, PLR1730  # what is compiled is typed by what it is called with
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 import numpy as np
 from numba import njit
 
@@ -18,9 +20,7 @@ MILLI = 1000
 
 
 @njit(cache=True, inline="always")
-def _row_cost(
-    row, need, amounts, custom, kept, fullness, group, gate, price, weights, extra
-):
+def _row_cost(row, need, amounts, custom, kept, fullness, group, gate, price, weights, extra):
     """As ``kernels.row_cost``; the same sums in the same order."""
     if not gate[row]:
         return np.inf
