@@ -144,6 +144,18 @@ def test_a_lease_counts_from_when_the_heartbeat_was_sent():
     assert a.machine.lease.until_ms < a.now_ms + 27_000, "an answer to nothing sent is void"
 
 
+def test_it_asks_for_a_new_lease_once_a_third_of_the_old_one_is_gone_and_until_it_comes():
+    a = leased()
+    beats = list(sent(a.wait(9_500), m.NodeHeartbeat))
+    assert len(beats) == 9
+    assert all(beat.fresh for beat in beats)
+    late = list(sent(a.wait(5_000), m.NodeHeartbeat))
+    assert len(late) == 5
+    assert not any(beat.fresh for beat in late), "a lost answer is asked for again each second"
+    a.say(m.Lease(sequence=late[-1].sequence, duration_ms=30_000))
+    assert all(beat.fresh for beat in sent(a.wait(5_000), m.NodeHeartbeat))
+
+
 def test_after_a_restart_it_takes_up_what_ran():
     a = leased()
     a.say(run(), m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))

@@ -133,6 +133,19 @@ def test_jobs_of_a_lost_node_are_placed_anew_only_after_its_lease_has_surely_end
     assert stop.allocation == run.allocation, "what was given up for lost must not run on"
 
 
+def test_a_heartbeat_under_a_fresh_lease_is_heard_and_not_answered():
+    c = attached(node("n1"), node("n2"))
+    before = c.machine.peers["n1"].granted_until_ms
+    c.wait(5000)
+    fresh = m.NodeHeard(node="n1", heartbeat=m.NodeHeartbeat(sequence=5, fresh=True))
+    asks = m.NodeHeard(node="n2", heartbeat=m.NodeHeartbeat(sequence=5))
+    [answer] = c.say(m.NodesHeard((fresh, asks)))
+    assert answer == m.SendToNode("n2", m.Lease(sequence=5, duration_ms=30_000))
+    assert c.machine.peers["n1"].heard_ms == c.now_ms
+    assert c.machine.peers["n1"].granted_until_ms == before, "nothing was granted"
+    assert c.machine.peers["n2"].granted_until_ms == c.now_ms + 30_000
+
+
 def test_a_short_lease_still_leaves_the_dead_mans_switch_time_to_act():
     short = ClusterTimes(node_lease_ms=1000)
     where = Cluster(id=ClusterId("c1"), region="aws/us-east-1")

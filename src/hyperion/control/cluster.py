@@ -102,7 +102,10 @@ class ClusterMachine:
             case m.NodeReported(node, report):
                 yield from self._hear_replica(node, report, now_ms)
             case m.NodeHeard(node, heartbeat):
-                yield from self._renew(node, heartbeat.sequence, now_ms)
+                yield from self._hear_node(node, heartbeat, now_ms)
+            case m.NodesHeard(heartbeats):
+                for heard in heartbeats:
+                    yield from self._hear_node(heard.node, heard.heartbeat, now_ms)
             case m.PlaceJob():
                 yield from self._place(event, now_ms)
             case m.StopJob():
@@ -301,6 +304,12 @@ class ClusterMachine:
             if a.id not in mentioned:
                 yield from self._order_again(a, now_ms)
         yield from self.uplink.beat(now_ms, news_ms=20)  # somebody may wait for such a node
+
+    def _hear_node(self, node: NodeId, heartbeat: m.NodeHeartbeat, now_ms: int) -> _Decisions:
+        if not heartbeat.fresh:
+            yield from self._renew(node, heartbeat.sequence, now_ms)
+        elif node in self.peers:
+            self.peers[node].heard_ms = now_ms
 
     def _renew(self, node: NodeId, sequence: int, now_ms: int) -> _Decisions:
         peer = self.peers.get(node)

@@ -169,10 +169,12 @@ class NodeHello(Struct, frozen=True, tag=True, omit_defaults=True):
     allocations: tuple[AllocationReport, ...] = ()
 
 
-class NodeHeartbeat(Struct, frozen=True, tag=True):
+class NodeHeartbeat(Struct, frozen=True, tag=True, omit_defaults=True):
     """I live. The Hello counts as number 0 of its session."""
 
     sequence: int
+    fresh: bool = False
+    """Most of my lease is still to come: no answer is wanted."""
 
 
 # -- events -------------------------------------------------------------------------------------
@@ -231,6 +233,12 @@ class NodeReported(Struct, frozen=True, tag=True):
 class NodeHeard(Struct, frozen=True, tag=True):
     node: NodeId
     heartbeat: NodeHeartbeat
+
+
+class NodesHeard(Struct, frozen=True, tag=True):
+    """The newest heartbeat of each node that has sent any since the last of these."""
+
+    heartbeats: tuple[NodeHeard, ...]
 
 
 class NodeDetached(Struct, frozen=True, tag=True):
@@ -308,6 +316,7 @@ ClusterEvent = (
     | NodeAttached
     | NodeReported
     | NodeHeard
+    | NodesHeard
     | NodeDetached
     | CordonRequested
     | Tick

@@ -29,7 +29,7 @@ from hyperion.daemon.running import Tasks, run, together
 from hyperion.daemon.settings import DAY_MS, AgentSettings
 from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
 from hyperion.model.ids import AllocationId
-from hyperion.ports import Surroundings
+from hyperion.ports import Reading, Surroundings
 from hyperion.wire.environment import surroundings
 from hyperion.wire.relay import Measured
 
@@ -63,6 +63,7 @@ class AgentDaemon:
             keep=Bounds(days=settings.replica_retention_ms / DAY_MS),
             use_cgroups=settings.cgroups,
         )
+        self.reading: Reading | None = None
         self.tasks = Tasks()
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -122,6 +123,8 @@ class AgentDaemon:
         match command:
             case m.SendToScheduler(message):
                 self.uplink.send(message)
+                if type(message) is m.NodeHeartbeat and self.reading is not None:
+                    self._send_reading(self.reading)
             case m.LaunchReplica(order):
                 self.tasks.begin(self.runtime.launch(order), f"launching {order.allocation}")
             case m.PrepareReplica(order):
@@ -172,4 +175,11 @@ class AgentDaemon:
             await asyncio.sleep(self.settings.telemetry_ms / 1000)
             if self.uplink.attached:
                 reading = self.telemetry.read(self.clock.now_ms())
-                self.uplink.send(Measured(self.node.id, reading))
+                if self.settings.heartbeat_ms <= self.settings.telemetry_ms:
+                    self.reading = reading  # goes with the next heartbeat, in one envelope
+                else:
+                    self._send_reading(reading)
+
+    def _send_reading(self, reading: Reading) -> None:
+        self.reading = None
+        self.uplink.send(Measured(self.node.id, reading))

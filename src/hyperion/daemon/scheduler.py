@@ -27,6 +27,7 @@ from hyperion.daemon.application import NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.clock import WallClock
 from hyperion.daemon.driver import Driver
+from hyperion.daemon.heartbeats import Heartbeats
 from hyperion.daemon.lease_file import LeaseFile
 from hyperion.daemon.observe import start_logging
 from hyperion.daemon.readiness import say_ready
@@ -47,7 +48,7 @@ from hyperion.model.job import Job, JobPhase
 from hyperion.ports import Reading
 from hyperion.wire import spec
 from hyperion.wire.api import NodeView, Submitted
-from hyperion.wire.relay import Measured
+from hyperion.wire.codec import Unread, WireError
 
 _log = logging.getLogger("hyperion.scheduler")
 EXCUSES_KEPT = 1000
@@ -90,7 +91,7 @@ class SchedulerDaemon:
         self.excuses: dict[JobId, tuple[str, ...]] = {}
         """Why ``balanced`` chose the nodes of a job; of the newest ones."""
         self.lease = LeaseFile(self.directory / "lease")
-        self.readings: dict[NodeId, Reading] = {}
+        self.readings: dict[NodeId, Reading | Unread] = {}
         self.bundles = Bundles(self.directory / "bundles", self._fetch)
         self.uplink: Uplink | None = None
         self.port = 0
@@ -105,6 +106,7 @@ class SchedulerDaemon:
         self.driver = Driver(
             self.machine, store, self.clock, self._perform, pace(settings, settings.round_ms)
         )
+        self.heartbeats = Heartbeats(self.driver.note)
         self.driver.recover()
         self.driver.subscribe(self._remember_excuse)
         trust_domain = settings.trust_domain
@@ -191,6 +193,7 @@ class SchedulerDaemon:
             del self.excuses[next(iter(self.excuses))]
 
     def _agent_attached(self, node: str, hello: m.NodeHello) -> None:
+        self.heartbeats.drop(NodeId(node))
         if hello.node.declared and not self.settings.allow_declared:
             declared = ", ".join(hello.node.declared)
             _log.error(
@@ -209,16 +212,28 @@ class SchedulerDaemon:
             case m.AllocationReport():
                 self.driver.note(m.NodeReported(node=NodeId(node), report=message))
             case m.NodeHeartbeat():
-                self.driver.note(m.NodeHeard(node=NodeId(node), heartbeat=message))
-            case Measured():
-                self._measured(node, message.reading)
+                self.heartbeats.take(m.NodeHeard(node=NodeId(node), heartbeat=message))
+            case Unread():
+                self._measured(node, message)
 
     def _agent_detached(self, node: str) -> None:
+        self.heartbeats.drop(NodeId(node))
         self.driver.note(m.NodeDetached(node=NodeId(node)))
 
-    def _measured(self, node: str, reading: Reading) -> None:
-        if NodeId(node) in self.machine.state.nodes:
+    def _measured(self, node: str, reading: Reading | Unread) -> None:
+        if node in self.machine.state.nodes:
             self.readings[NodeId(node)] = reading
+
+    def _reading(self, node: NodeId) -> Reading | None:
+        """The newest one of the node, if it has sent any that the contract admits."""
+        newest = self.readings.get(node)
+        if isinstance(newest, Unread):
+            try:
+                return newest.read()
+            except WireError as fault:
+                _log.error("a reading of node %s was dropped: %s", node, fault)
+                return None
+        return newest
 
     # -- what the scheduler offers --------------------------------------------------------------
 
@@ -257,7 +272,7 @@ class SchedulerDaemon:
             free,
             len(state.live_on(node)),
             self.machine.peers.get(node),
-            None if entry.lost else self.readings.get(node),
+            None if entry.lost else self._reading(node),
             self.clock.now_ms(),
         )
 

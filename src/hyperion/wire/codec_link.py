@@ -97,6 +97,28 @@ def decode(item: Value) -> Value:
         raise fault.within(name) from None
 
 
+def decode_late(item: Value) -> Value:
+    """Like ``decode``, but a reading is only looked at when somebody asks for it: one of thousands
+    of nodes that report each second is seldom asked about."""
+    if item.WhichOneof("item") != "metrics":
+        return decode(item)
+    return Unread(item.metrics.node_id, item.metrics)
+
+
+class Unread(Struct, frozen=True):
+    """A node's reading as it came."""
+
+    node: str
+    message: Any
+
+    def read(self) -> Reading:
+        """The reading, or WireError where the contract does not admit it."""
+        try:
+            return metrics_from_proto(self.message)[1]
+        except WireError as fault:
+            raise fault.within("metrics") from None
+
+
 def _item_encoder(kind: type[Struct]) -> tuple[str, ToFields]:
     name = _FIELDS.get(kind)
     if name is None:

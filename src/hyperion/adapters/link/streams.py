@@ -24,6 +24,7 @@ class Direction(Struct, frozen=True):
 
     pack: Callable[[Iterable[Any]], Any]
     envelope: type[Any]
+    decode: Callable[[Any], Any] = codec.decode
 
     def packed(self, items: Sequence[Struct]) -> Iterator[bytes]:
         """Envelopes. An item the contract does not admit is dropped and logged: a message may be
@@ -52,9 +53,10 @@ class Direction(Struct, frozen=True):
             items = self.envelope.FromString(envelope).items
         except DecodeError:
             raise Invalid(f"{len(envelope)} bytes that are no {self.envelope.__name__}") from None
+        decode = self.decode
         for item in items:
             try:
-                message = codec.decode(item)
+                message = decode(item)
             except ValueError as error:
                 _log.error("a message from the other side was dropped: %s", error)
                 continue
@@ -83,7 +85,7 @@ AGENTS = Stream(
     service="hyperion.v1.Agents",
     server=Role.SCHEDULER,
     client=Role.AGENT,
-    up=Direction(codec.pack_agent, link_pb2.AgentMessage),
+    up=Direction(codec.pack_agent, link_pb2.AgentMessage, codec.decode_late),
     down=Direction(codec.pack_scheduler, link_pb2.SchedulerMessage),
     hello=NodeHello,
     hello_id=lambda hello: str(hello.node.id),

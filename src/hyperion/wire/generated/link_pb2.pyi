@@ -221,10 +221,12 @@ class NodeHello(_message.Message):
     def __init__(self, node: _Optional[_Union[_node_pb2.Node, _Mapping]] = ..., allocations: _Optional[_Iterable[_Union[AllocationReport, _Mapping]]] = ...) -> None: ...
 
 class NodeHeartbeat(_message.Message):
-    __slots__ = ("sequence",)
+    __slots__ = ("sequence", "fresh")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
     sequence: int
-    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+    fresh: bool
+    def __init__(self, sequence: _Optional[int] = ..., fresh: _Optional[bool] = ...) -> None: ...
 
 class Call(_message.Message):
     __slots__ = ("id", "method", "body")
