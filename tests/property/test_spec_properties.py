@@ -6,17 +6,31 @@ import string
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from hyperion.model.checks import POLICIES, check
+from hyperion.model.constraints import (
+    LEVELS,
+    NodeTerm,
+    Operator,
+    Packing,
+    ReplicaTerm,
+    Spread,
+)
 from hyperion.model.job import (
+    Array,
     Budget,
     Checkpoint,
+    Condition,
     DataSource,
+    Dependency,
+    Elastic,
     Framework,
     Job,
     Objective,
     Priority,
     Restart,
+    Role,
     Secret,
     Toleration,
 )
@@ -127,6 +141,23 @@ regions = st.sampled_from(["aws/us-east-1", "gcp/europe-west1", "edge/home"])
 floats = st.floats(0, 1000, allow_nan=False).map(lambda value: value + 0.0)
 seconds = st.floats(0, 3600).map(lambda value: round(value, 3))
 gpus = st.sampled_from([0, 1, 125, 500, 1000, 8000])
+levels = st.sampled_from(LEVELS)
+weights = st.integers(0, 100)
+numbers = st.integers(-(1 << 53), 1 << 53).map(lambda number: (str(number),))
+terms = st.one_of(
+    st.builds(NodeTerm, words, st.just(Operator.EXISTS), weight=weights),
+    st.builds(NodeTerm, words, st.just(Operator.ABSENT), weight=st.integers(1, 100)),
+    st.builds(
+        NodeTerm,
+        words,
+        st.sampled_from([Operator.IN, Operator.NOT_IN]),
+        st.lists(words | lines, min_size=1, max_size=3).map(tuple),
+        weights,
+    ),
+    st.builds(
+        NodeTerm, words, st.sampled_from([Operator.GREATER, Operator.LESS]), numbers, weights
+    ),
+)
 requests = st.builds(
     lambda milli, name, **rest: ResourceRequest(
         gpus_milli=milli, gpu_type=name if milli else "", **rest
@@ -139,6 +170,62 @@ requests = st.builds(
     labels=st.dictionaries(words, lines, max_size=2),
     infra=st.sampled_from(["", "aws", "aws/us-east-1", "my-cluster"]),
     use_spot=st.none() | st.booleans(),
+    custom=st.dictionaries(words.map(lambda w: "own-" + w), st.integers(1, 10**9), max_size=2).map(
+        lambda amounts: tuple(sorted(amounts.items()))
+    ),
+    affinity=st.lists(terms, max_size=2).map(tuple),
+)
+labels = st.dictionaries(words, lines, min_size=1, max_size=2).map(
+    lambda pairs: tuple(sorted(pairs.items()))
+)
+near = st.lists(st.builds(ReplicaTerm, labels, levels, weight=weights), max_size=2)
+away = st.lists(
+    st.builds(ReplicaTerm, labels, levels, st.just(True), st.integers(1, 100)), max_size=2
+)
+roles = st.lists(
+    st.builds(
+        lambda name, replicas, resources, words: Role(
+            name=name,
+            replicas=replicas,
+            resources=resources,
+            command=words if len(words) > 1 else (),
+            run=words[0] if len(words) == 1 else "",
+        ),
+        words,
+        st.integers(1, 1000),
+        requests,
+        st.lists(words, max_size=3).map(tuple),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda role: role.name,
+).map(tuple)
+
+
+def with_form(job, form):
+    """A job that is an array, elastic, or has roles."""
+    if isinstance(form, Array):
+        return structs.replace(job, array=form, replicas=1, packing=None)
+    if isinstance(form, Elastic):
+        return structs.replace(job, elastic=form, replicas=max(job.replicas, form.min))
+    if form:
+        total = sum(role.replicas for role in form)
+        first = (form[0].resources,)
+        return structs.replace(job, roles=form, replicas=total, alternatives=first)
+    return job
+
+
+forms = st.one_of(
+    st.just(()),
+    st.builds(Elastic, st.integers(1, 10), st.booleans()),
+    st.builds(
+        Array,
+        st.integers(1, 1_000_000),
+        st.integers(0, 1000),
+        st.integers(1, 2000),
+        st.integers(0, 1_000_000),
+    ),
+    roles,
 )
 variables = st.dictionaries(words.map(lambda w: "V_" + w), lines, max_size=3)
 jobs = st.builds(
@@ -163,16 +250,36 @@ jobs = st.builds(
     deadline_s=seconds,
     budget=st.builds(Budget, floats, floats),
     restart=st.builds(Restart, st.integers(0, 1000), seconds),
-    checkpoint=st.builds(Checkpoint, lines, seconds),
+    checkpoint=st.builds(Checkpoint, lines, seconds, seconds, seconds),
+    queue=words | st.just(""),
+    nice=st.integers(-1000, 1000),
+    packing=st.none() | st.builds(Packing, levels, st.booleans()),
+    spread=st.lists(
+        st.builds(Spread, levels, st.integers(1, 100), st.just(False)),
+        max_size=2,
+        unique_by=lambda spread: spread.level,
+    ).map(tuple),
+    replica_affinity=st.tuples(near, away).map(lambda pair: (*pair[0], *pair[1])),
+    begin_s=seconds,
+    after=st.lists(
+        st.builds(Dependency, words.map(lambda w: "job-" + w), st.sampled_from(Condition)),
+        max_size=3,
+        unique_by=lambda dependency: dependency.job,
+    ).map(tuple),
+    reservation=words | st.just(""),
+    min_runtime_s=seconds,
     tolerations=st.lists(st.builds(Toleration, words, lines), max_size=2).map(tuple),
     metadata=st.dictionaries(words, lines, max_size=3),
 )
 
 
-@QUICK
-@given(jobs)
-def test_a_job_survives_its_mapping_and_its_yaml(job):
-    if check(job):  # objective up to 1001
+@settings(QUICK, max_examples=100)
+@given(jobs, forms)
+def test_a_job_survives_its_mapping_and_its_yaml(job, form):
+    job = with_form(job, form)
+    if job.deadline_s <= job.begin_s:
+        job = structs.replace(job, deadline_s=0.0)
+    if check(job):  # objective up to 1001, a label that a term forbids
         return
     mapping = job_to_mapping(job)
     assert job_from_mapping(mapping, job_id="j", environ={}, now_ms=0) == job

@@ -10,7 +10,19 @@ import yaml
 from msgspec import structs
 
 from hyperion.model.checks import POLICIES, check
-from hyperion.model.job import Framework, Job, Priority, Secret, Toleration
+from hyperion.model.constraints import NodeTerm, Operator, Packing, ReplicaTerm, Spread
+from hyperion.model.job import (
+    Array,
+    Condition,
+    Dependency,
+    Elastic,
+    Framework,
+    Job,
+    Priority,
+    Role,
+    Secret,
+    Toleration,
+)
 from hyperion.model.resources import ResourceRequest
 from hyperion.wire import schema
 from hyperion.wire.sbatch import job_from_sbatch
@@ -22,6 +34,7 @@ from hyperion.wire.spec import (
     job_to_mapping,
     problems,
 )
+from hyperion.wire.spec_places import term_of, term_text
 
 ROOT = pathlib.Path(__file__).parents[2]
 NOW_MS = 1_700_000_000_000
@@ -306,6 +319,141 @@ def test_policies_are_those_that_exist():
         assert ranking.policy(name).name == name
 
 
+# -- where, when and in what form ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nvlink", NodeTerm("nvlink")),
+        ("'!spot'", NodeTerm("spot", Operator.ABSENT)),
+        ("not spot", NodeTerm("spot", Operator.ABSENT)),
+        ("disk = nvme", NodeTerm("disk", Operator.IN, ("nvme",))),
+        ("disk==nvme", NodeTerm("disk", Operator.IN, ("nvme",))),
+        ("disk != hdd", NodeTerm("disk", Operator.NOT_IN, ("hdd",))),
+        ("zone in (a, b)", NodeTerm("zone", Operator.IN, ("a", "b"))),
+        ("zone not in (a,b)", NodeTerm("zone", Operator.NOT_IN, ("a", "b"))),
+        ("zone notin (a)", NodeTerm("zone", Operator.NOT_IN, ("a",))),
+        ("gpu-memory > 40", NodeTerm("gpu-memory", Operator.GREATER, ("40",))),
+        ("gpu-memory >= 40", NodeTerm("gpu-memory", Operator.GREATER, ("39",))),
+        ("load < -3", NodeTerm("load", Operator.LESS, ("-3",))),
+        ("load <= 3", NodeTerm("load", Operator.LESS, ("4",))),
+        ("{term: zone in (a), weight: 5}", NodeTerm("zone", Operator.IN, ("a",), 5)),
+        (
+            "{key: zone, operator: NotIn, values: [a, 1]}",
+            NodeTerm("zone", Operator.NOT_IN, ("a", "1")),
+        ),
+        ("{key: zone, values: a}", NodeTerm("zone", Operator.IN, ("a",))),
+        ("{key: zone, weight: 1}", NodeTerm("zone", weight=1)),
+        ("{key: n, operator: Gt, values: [4]}", NodeTerm("n", Operator.GREATER, ("4",))),
+    ],
+)
+def test_terms_on_nodes_may_be_written_in_many_ways(text, expected):
+    found = read(f"run: a\nresources:\n  node_affinity:\n  - {text}\n").alternatives[0].affinity
+    assert found == (expected,)
+    shown = term_text(structs.replace(expected, weight=0))
+    assert term_of(shown) == structs.replace(expected, weight=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("100", Array(100)),
+        ("0-99%10", Array(100, limit=10)),
+        ("1-15:2", Array(8, first=1, step=2)),
+        ("'5,7,9'", Array(3, first=5, step=2)),
+        ("{size: 100000, limit: 500}", Array(100_000, limit=500)),
+    ],
+)
+def test_arrays_may_be_written_in_many_ways(text, expected):
+    assert read(f"run: a\narray: {text}").array == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("job-a", (Dependency("job-a"),)),
+        ("17", (Dependency("17"),)),
+        ("afterany:17:18", (Dependency("17", Condition.ANY), Dependency("18", Condition.ANY))),
+        ("[a, {afterany: b}]", (Dependency("a"), Dependency("b", Condition.ANY))),
+        (
+            "{afternotok: [a, b], afterok: c}",
+            (
+                Dependency("a", Condition.NOT_OK),
+                Dependency("b", Condition.NOT_OK),
+                Dependency("c"),
+            ),
+        ),
+    ],
+)
+def test_dependencies_may_be_written_in_many_ways(text, expected):
+    assert read(f"run: a\nafter: {text}").after == expected
+
+
+def test_where_and_when():
+    job = read(
+        """
+run: a
+queue: research
+nice: -5
+replicas: 4
+topology: {preferred: nvlink}
+spread: [host, {level: zone, max_skew: 2, required: false}]
+near: app=cache,tier=one
+away_from: [{labels: {app: web}, level: rack}, {labels: {app: noisy}, weight: 50}]
+begin: 2023-11-14T23:13:20Z
+reservation: maint-1
+min_runtime: 10m
+checkpoint: {every: 10m, restore: 1m}
+resources: {custom: {tape: 2, fpga: 1}}
+"""
+    )
+    assert (job.queue, job.nice, job.reservation) == ("research", -5, "maint-1")
+    assert (job.begin_s, job.min_runtime_s) == (3600, 600)
+    assert (job.checkpoint.every_s, job.checkpoint.restore_s) == (600, 60)
+    assert job.packing == Packing("nvlink", required=False)
+    assert job.spread == (Spread("host"), Spread("zone", 2, required=False))
+    assert job.replica_affinity == (
+        ReplicaTerm((("app", "cache"), ("tier", "one"))),
+        ReplicaTerm((("app", "web"),), "rack", anti=True),
+        ReplicaTerm((("app", "noisy"),), anti=True, weight=50),
+    )
+    assert job.alternatives[0].custom == (("fpga", 1), ("tape", 2))
+
+
+def test_roles_take_what_they_leave_out_from_the_job():
+    text = """
+run: train
+resources: {cpus: 2, infra: aws}
+roles:
+  server: {run: [serve, --fast]}
+  trainer: {replicas: 4, resources: {accelerators: A100, cpus: 8}}
+"""
+    job = read(text)
+    server = ResourceRequest(cpus_milli=2000, infra="aws")
+    trainer = ResourceRequest(gpus_milli=1000, gpu_type="A100", cpus_milli=8000, infra="aws")
+    assert job.roles == (
+        Role(name="server", resources=server, command=("serve", "--fast")),
+        Role(name="trainer", replicas=4, resources=trainer),
+    )
+    assert (job.replicas, job.alternatives) == (5, (server,))
+    assert [job.request(rank, 0) for rank in (0, 1, 4)] == [server, trainer, trainer]
+    assert read(yaml.safe_dump(job_to_mapping(job))) == job
+
+
+def test_the_order_of_roles_survives_writers_that_sort_the_keys():
+    job = read("run: a\nroles:\n- {name: trainer, replicas: 2}\n- {name: server}\n")
+    assert [role.name for role in job.roles] == ["trainer", "server"]
+    assert read(yaml.safe_dump(job_to_mapping(job), sort_keys=True)) == job
+
+
+def test_elastic_jobs_have_their_most_as_replicas():
+    job = read("run: a\nelastic: {min: 2, max: 8, restart: false}")
+    assert (job.elastic, job.replicas, job.least_replicas) == (Elastic(2, restart=False), 8, 2)
+    assert read("run: a\nreplicas: 8\nelastic: {min: 2}").replicas == 8
+    assert job_to_mapping(job)["elastic"] == {"min": 2, "max": 8, "restart": False}
+
+
 # -- the schema, the reference, the examples ----------------------------------------------------
 
 
@@ -365,6 +513,11 @@ def test_what_the_schema_takes_for_a_fault_the_parser_refuses(text, expected):
         "run: a\nimage: x",
         "run: a\nresources: {memory: 16XB}",
         "run: a\ndeadline: soon",
+        "run: a\narray: all",
+        "run: a\ntopology: rak",
+        "run: a\nafter: {when: b}",
+        "run: a\nroles: {trainer: {replica: 2}}",
+        "run: a\nresources: {custom: {fpga: 0}}",
         "name: x",
     ],
 )

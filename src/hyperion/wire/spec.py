@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from hyperion.model.checks import check, check_id
 from hyperion.model.faults import Fault
 from hyperion.model.ids import JobId, UserId
-from hyperion.model.job import Framework, Job, Objective, Priority
-from hyperion.wire import units
+from hyperion.model.job import Job
+from hyperion.model.resources import ResourceRequest
 from hyperion.wire.api import Problem
 from hyperion.wire.spec_fields import SPEC
+from hyperion.wire.spec_gang import elastic_of, roles_of
 from hyperion.wire.spec_kinds import Place, Reading, shown_key
-from hyperion.wire.spec_resources import alternatives, resources_mapping
+from hyperion.wire.spec_mapping import job_to_mapping
+from hyperion.wire.spec_resources import alternatives
 from hyperion.wire.spec_tree import MAX_PROBLEMS, Node, SpecError, tree_of
 
 __all__ = [
@@ -77,31 +79,6 @@ def job_from_command(argv: Sequence[str], *, job_id: str, **overrides: object) -
     return job
 
 
-def job_to_mapping(job: Job) -> dict[str, Any]:
-    """The spec that reads back as this job, defaults left out; secrets are ``***``."""
-    out: dict[str, Any] = {}
-    if job.name:
-        out["name"] = job.name
-    if job.framework is not Framework.CUSTOM:
-        out["framework"] = job.framework.value
-    if job.priority is not Priority.BATCH:
-        out["priority"] = job.priority.name
-    if job.replicas != 1:
-        out["replicas"] = job.replicas
-    resources = resources_mapping(job.alternatives)
-    if resources:
-        out["resources"] = resources
-    for name in ("image", "workdir", "setup"):
-        if value := getattr(job, name):
-            out[name] = value
-    out["run"] = job.run or list(job.command)
-    if job.envs:
-        out["envs"] = dict(job.envs)
-    if job.secrets:
-        out["secrets"] = dict.fromkeys(job.secrets, "***")
-    return out | _wishes_mapping(job)
-
-
 def problems(faults: Iterable[Fault]) -> tuple[Problem, ...]:
     """Faults of a job that did not come from a text, as the APIs answer them."""
     return tuple(
@@ -134,7 +111,7 @@ def _built(
     values: dict[str, Any], job_id: str, user: str, reading: Reading
 ) -> tuple[Job, tuple[int | None, ...]]:
     """The job as far as it could be read: what was refused has its default, for more checks."""
-    requests, origins = alternatives(values.pop("resources", None))
+    resources = values.pop("resources", None)
     run = values.pop("run", "")
     values["command" if isinstance(run, tuple) else "run"] = run
     objective = values.get("objective")
@@ -144,6 +121,22 @@ def _built(
             reading.refuse(
                 reading.places["/objective"], "found a policy here and another in policy; keep one"
             )
+    near, away = values.pop("near", ()), values.pop("away_from", ())
+    away = tuple(structs.replace(term, anti=True) for term in away)
+    if near or away:
+        values["replica_affinity"] = (*near, *away)
+    if "topology" in values:
+        values["packing"] = values.pop("topology")
+    if "elastic" in values:
+        values["elastic"] = elastic_of(values["elastic"], values, reading)
+    origins: tuple[int | None, ...] = (None,)
+    if "roles" in values:
+        values["roles"] = roles = roles_of(values["roles"], resources or {}, reading)
+        values.setdefault("replicas", sum(role.replicas for role in roles))
+        reading.places.setdefault("/replicas", reading.places["/roles"])
+        requests: tuple[ResourceRequest, ...] = (roles[0].resources,)
+    else:
+        requests, origins = alternatives(resources)
     job = Job(id=JobId(job_id), user=UserId(user), alternatives=requests, **values)
     return job, origins
 
@@ -174,6 +167,10 @@ def _all_problems(
 
 def _original(pointer: str, origins: tuple[int | None, ...], reading: Reading) -> str:
     """The pointer into the spec as written, for one into the job that was made of it."""
+    if pointer.startswith("/roles/") and pointer not in reading.places:
+        _, _, rest = pointer.partition("/resources/")
+        if rest and f"/resources/{rest}" in reading.places:
+            return f"/resources/{rest}"  # inherited
     if pointer.startswith("/resources/"):
         pointer = _original_resource(pointer, origins, reading)
     for now, before in reading.moved.items():
@@ -230,44 +227,6 @@ def _name(pointer: str) -> str:
 def _part(part: str) -> str:
     part = part.replace("~1", "/").replace("~0", "~")
     return f"[{part}]" if part.isdigit() else f".{shown_key(part)}"
-
-
-def _wishes_mapping(job: Job) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    if job.data:
-        out["data"] = [_without_defaults(source) for source in job.data]
-        for entry in out["data"]:
-            if "size_gib" in entry:
-                entry["size_gb"] = units.tidy(entry.pop("size_gib"))
-    if job.objective != Objective():
-        out["objective"] = _without_defaults(job.objective)
-    if job.policy:
-        out["policy"] = job.policy
-    rest = {
-        "users_in": list(job.users_in),
-        "expected": units.tidy(job.expected_s),
-        "deadline": units.tidy(job.deadline_s),
-        "budget": _without_defaults(job.budget),
-        "restart": _renamed(job.restart, backoff_s="backoff"),
-        "checkpoint": _renamed(job.checkpoint, grace_s="grace"),
-        "tolerations": [_without_defaults(toleration) for toleration in job.tolerations],
-        "metadata": dict(job.metadata),
-    }
-    return out | {name: value for name, value in rest.items() if value}
-
-
-def _without_defaults(value: Struct) -> dict[str, Any]:
-    """The attributes of a Struct that differ from its defaults, or have none."""
-    kept = {}
-    for field in structs.fields(value):
-        own = getattr(value, field.name)
-        if field.required or own != field.default:
-            kept[field.name] = units.tidy(own) if isinstance(own, float) else own
-    return kept
-
-
-def _renamed(value: Struct, **names: str) -> dict[str, Any]:
-    return {names.get(key, key): own for key, own in _without_defaults(value).items()}
 
 
 def _fits(character: str) -> bool:

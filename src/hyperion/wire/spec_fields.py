@@ -1,24 +1,18 @@
 """The fields of a spec, once: parser, JSON Schema and reference are all made from these."""
 
-import datetime
-import re
 from collections.abc import Iterator
 from typing import Any, cast
 
 from hyperion.model import bounds, checks
+from hyperion.model.constraints import LEVELS
 from hyperion.model.job import (
-    Budget,
-    Checkpoint,
-    DataSource,
     Framework,
     Objective,
     Priority,
-    Restart,
     Secret,
-    Toleration,
 )
+from hyperion.wire.spec_gang import ARRAY, ELASTIC, After, Roles
 from hyperion.wire.spec_kinds import (
-    Amount,
     BorrowedVariables,
     Choice,
     Duration,
@@ -29,85 +23,16 @@ from hyperion.wire.spec_kinds import (
     Reading,
     Record,
     Schema,
+    Signed,
     Text,
     Variables,
     Whole,
 )
+from hyperion.wire.spec_places import REPLICA_TERM, SPREAD, TOPOLOGY
+from hyperion.wire.spec_records import BUDGET, CHECKPOINT, DATA, RESTART, TOLERATED
 from hyperion.wire.spec_resources import RESOURCES
-from hyperion.wire.spec_tree import Kind, Listing, Node, Scalar, Table, describe
-
-_moment = re.compile(r"\d{4}-\d{2}-\d{2}([Tt ].*)?").fullmatch
-
-
-class Run:
-    """A script, or a list that is an argument vector. Reads to a text or to a tuple of texts."""
-
-    words = "script, or list of arguments"
-
-    def read(self, node: Node, place: Place, to: Reading) -> str | tuple[str, ...] | None:
-        if isinstance(node, Scalar) and node.kind is Kind.TEXT:
-            return node.text
-        if not isinstance(node, Listing):
-            to.expect(place, node, "a script, such as: python train.py, or a list of arguments")
-            return None
-        if not node.items:
-            to.refuse(place, "found an empty list, expected a program and its arguments")
-            return None
-        arguments = []
-        for index, item in enumerate(node.items):
-            at = place.item(index, item)
-            to.places[at.canonical] = at
-            if isinstance(item, Scalar) and item.kind is not Kind.NULL:
-                arguments.append(item.text)
-            else:
-                to.expect(at, item, "one argument; put it in quotes")
-        return tuple(arguments) or None
-
-    def schema(self) -> Schema:
-        argument: Schema = {"type": ["string", "number", "boolean"]}
-        most = bounds.MAX_ARGUMENTS
-        vector: Schema = {"type": "array", "minItems": 1, "maxItems": most, "items": argument}
-        return {"anyOf": [{"type": "string", "minLength": 1}, vector]}
-
-
-class Deadline(Duration):
-    """A duration from now, or a moment. Reads to seconds from now."""
-
-    words = "duration or time"
-
-    def read(self, node: Node, place: Place, to: Reading) -> float | None:
-        if not (isinstance(node, Scalar) and node.kind is Kind.TEXT and _moment(node.text)):
-            return super().read(node, place, to)
-        try:
-            moment = datetime.datetime.fromisoformat(node.text)
-            seconds = moment.timestamp() - to.now_ms / 1000 if moment.tzinfo else None
-        except (ValueError, OverflowError, OSError):
-            to.expect(place, node, "a time such as 2026-03-31T18:00:00Z")
-            return None
-        if seconds is None:
-            to.expect(place, node, "a time with its zone; add Z for UTC, or +02:00")
-            return None
-        if seconds <= 0:
-            to.expect(place, node, "a time in the future")
-            return None
-        return round(seconds, 3)
-
-    def schema(self) -> Schema:
-        out = super().schema()
-        out["anyOf"].append({"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}[Tt ].*$"})
-        return out
-
-
-class PolicyName(Choice):
-    """One that is built in, or that an installed package has registered."""
-
-    def __init__(self) -> None:
-        super().__init__({name: name for name in checks.POLICIES})
-
-    def read(self, node: Node, place: Place, to: Reading) -> object:
-        if isinstance(node, Scalar) and node.text in checks.KNOWN_POLICIES:
-            return node.text
-        return super().read(node, place, to)
+from hyperion.wire.spec_tree import Kind, Node, Scalar, Table
+from hyperion.wire.spec_work import Image, Moment, Run
 
 
 class ObjectiveOrPolicy:
@@ -115,50 +40,42 @@ class ObjectiveOrPolicy:
 
     words = "mapping of weights, or a policy"
 
+    def __init__(self) -> None:
+        self.record = _WEIGHTS
+
     def read(self, node: Node, place: Place, to: Reading) -> Objective | str | None:
         if isinstance(node, Table):
             return cast("Objective | None", _WEIGHTS.read(node, place, to))
         if isinstance(node, Scalar) and node.kind is Kind.TEXT:
             to.places["/policy"] = place
-            return node.text
+            return _policy(node.text)
         to.expect(place, node, "weights such as {cost: 1, carbon: 2}, or the name of a policy")
         return None
 
     def schema(self) -> Schema:
-        return {"anyOf": [_WEIGHTS.schema(), {"enum": list(checks.POLICIES)}]}
+        return {"anyOf": [_WEIGHTS.schema(), *POLICY.schema()["anyOf"]]}
 
 
-class Tolerated:
-    """``key``, ``key=value`` or a mapping of the two."""
+class Policy(Text):
+    """A built-in policy in any case, or the name of a plug-in, which the checks know."""
 
-    words = "KEY=VALUE"
-
-    def read(self, node: Node, place: Place, to: Reading) -> Toleration | None:
-        if isinstance(node, Table):
-            return cast("Toleration | None", _TOLERATION.read(node, place, to))
-        if isinstance(node, Scalar) and node.kind is Kind.TEXT:
-            key, _, value = node.text.partition("=")
-            return Toleration(key, value)
-        to.expect(place, node, "key, key=value, or {key: …, value: …}")
-        return None
-
-    def schema(self) -> Schema:
-        return {"anyOf": [_TOLERATION.schema(), {"type": "string", "pattern": "^[^=]+(=.*)?$"}]}
-
-
-class Image(Text):
-    """Refused as long as no runtime can honour it."""
+    words = "word"
 
     def read(self, node: Node, place: Place, to: Reading) -> str | None:
-        if isinstance(node, Scalar) and node.kind is Kind.TEXT:
-            return node.text
-        to.refuse(
-            place, f"found {describe(node)}; container images are not supported yet; remove it"
-        )
-        return None
+        text = super().read(node, place, to)
+        return None if text is None else _policy(text)
 
     def schema(self) -> Schema:
-        return {"type": "string", "maxLength": 0}
+        plug_in: Schema = {"type": "string", "pattern": f"^({bounds.NAME_PATTERN})?$"}
+        return {"anyOf": [{"enum": list(checks.POLICIES)}, plug_in]}
+
+
+POLICY = Policy(f"one of {', '.join(checks.POLICIES)}")
+
+
+def _policy(text: str) -> str:
+    word = text.lower().replace("_", "-")
+    return word if word in checks.POLICIES else text
 
 
 def _weight(name: str, doc: str) -> Field:
@@ -174,110 +91,6 @@ _WEIGHTS = Record(
     ),
     Objective,
     words="mapping of weights",
-)
-
-_TOLERATION = Record(
-    (
-        Field("key", Text(pattern=bounds.KEY_PATTERN, empty=False), "The taint.", required=True),
-        Field("value", Text(), "Its value; empty tolerates any.", default="any"),
-    ),
-    Toleration,
-)
-
-_DATA = Record(
-    (
-        Field(
-            "uri",
-            Text("an address", longest=bounds.MAX_URI_BYTES),
-            "Where the dataset is.",
-            example="s3://bucket/imagenet",
-            required=True,
-        ),
-        Field(
-            "size_gb",
-            Amount(),
-            "How much of it the job reads, in GiB, as in `memory`.",
-            to="size_gib",
-            aliases=("size",),
-            unit="GiB",
-            default="0",
-            example="150",
-        ),
-        Field(
-            "region",
-            Text("cloud/region", bounds.REGION_PATTERN),
-            "The region it lies in; moving it elsewhere costs egress.",
-            default="unknown: no egress is counted",
-            example="aws/us-east-1",
-        ),
-    ),
-    DataSource,
-    words="mapping with uri, size_gb and region",
-)
-
-_BUDGET = Record(
-    (
-        Field(
-            "max_usd",
-            Number(bounds.MAX_USD),
-            "The job is stopped as failed when it has cost this much.",
-            unit="USD",
-            default="0 (no limit)",
-            example="250",
-        ),
-        Field(
-            "max_usd_per_hour",
-            Number(bounds.MAX_USD),
-            "Places that cost more for the whole job are not considered.",
-            unit="USD/h",
-            default="0 (no limit)",
-            example="12.5",
-        ),
-    ),
-    Budget,
-)
-
-_RESTART = Record(
-    (
-        Field(
-            "max",
-            Whole(0, bounds.MAX_RESTARTS),
-            "How often a failed job is tried again. A job whose node is lost always is.",
-            default="0",
-            example="3",
-        ),
-        Field(
-            "backoff",
-            Duration(),
-            "Before the first retry; doubled for each further one, at most 10 minutes.",
-            to="backoff_s",
-            unit="s",
-            default="10s",
-            example="30s",
-        ),
-    ),
-    Restart,
-)
-
-_CHECKPOINT = Record(
-    (
-        Field(
-            "dir",
-            Text("a directory or an address"),
-            "Where the job keeps its checkpoints; handed to it as `HYPERION_CHECKPOINT_DIR`.",
-            example="/data/checkpoints",
-        ),
-        Field(
-            "grace",
-            Duration(),
-            "How long the job may take to end itself between SIGTERM and SIGKILL.",
-            to="grace_s",
-            unit="s",
-            default="10s",
-            example="2m",
-        ),
-    ),
-    Checkpoint,
 )
 
 _REGION = Text("cloud/region", bounds.REGION_PATTERN, empty=False)
@@ -297,7 +110,14 @@ FOREIGN = {
     "id": "the system gives ids",
 }
 """Fields of other systems, each with what to do here."""
-SPEC = Record(
+
+
+class _Spec(Record):
+    def schema(self) -> Schema:
+        return super().schema() | {"anyOf": [{"required": ["run"]}, {"required": ["roles"]}]}
+
+
+SPEC = _Spec(
     (
         Field(
             "name",
@@ -331,6 +151,50 @@ SPEC = Record(
         ),
         Field("resources", RESOURCES, "What one replica needs, and where it may be."),
         Field(
+            "roles",
+            Roles(),
+            "Replicas that differ, by name: all of them run, or none. Ranks are dealt to the roles"
+            " in this order.",
+            default="all are alike",
+        ),
+        Field("elastic", ELASTIC, "Runs with any number of replicas between two bounds."),
+        Field(
+            "array",
+            ARRAY,
+            "Many tasks as one job, each a replica of its own with its index in"
+            " `HYPERION_ARRAY_INDEX`. A number is how many; a range is as in Slurm.",
+            default="none",
+            example="0-99%10",
+        ),
+        Field(
+            "topology",
+            TOPOLOGY,
+            "All replicas close together: a level alone is `required`.",
+            default="anywhere",
+            example="{required: rack}",
+        ),
+        Field(
+            "spread",
+            ListOf(SPREAD, len(LEVELS), lone=True, tables=True),
+            "Its own replicas evenly over the parts of a level.",
+            default="anywhere",
+            example="rack",
+        ),
+        Field(
+            "near",
+            ListOf(REPLICA_TERM, bounds.MAX_TERMS, lone=True, tables=True),
+            "Where replicas of jobs with this metadata are.",
+            default="anywhere",
+            example="app=cache",
+        ),
+        Field(
+            "away_from",
+            ListOf(REPLICA_TERM, bounds.MAX_TERMS, lone=True, tables=True),
+            "Where no replicas of jobs with this metadata are.",
+            default="anywhere",
+            example="{labels: {app: web}, level: rack}",
+        ),
+        Field(
             "image",
             Image(),
             "Container image. Not supported yet: a spec that names one is refused.",
@@ -354,9 +218,8 @@ SPEC = Record(
             "run",
             Run(),
             "What to run: a shell script, or a list that is run as it is, without a shell.",
-            default="must be given",
+            default="must be given, here or for each role",
             example="python train.py",
-            required=True,
         ),
         Field(
             "envs",
@@ -375,7 +238,7 @@ SPEC = Record(
         ),
         Field(
             "data",
-            ListOf(_DATA, bounds.MAX_DATA_SOURCES),
+            ListOf(DATA, bounds.MAX_DATA_SOURCES),
             "Datasets that the job reads, for the price of moving them.",
             default="none",
         ),
@@ -388,7 +251,7 @@ SPEC = Record(
         ),
         Field(
             "policy",
-            PolicyName(),
+            POLICY,
             "The ranking policy.",
             default="the federation's (balanced)",
             example="cheapest",
@@ -401,6 +264,20 @@ SPEC = Record(
             example="[aws/eu-west-1]",
         ),
         Field(
+            "queue",
+            Text("the name of a queue", bounds.NAME_PATTERN),
+            "Where it waits, and whose quota it uses.",
+            default="default",
+            example="research",
+        ),
+        Field(
+            "nice",
+            Signed(bounds.MAX_NICE),
+            "Among the jobs of one queue and priority the least nice comes first.",
+            default="0",
+            example="10",
+        ),
+        Field(
             "expected",
             Duration(),
             "How long you expect it to run; one-time costs such as egress are spread over it.",
@@ -411,19 +288,52 @@ SPEC = Record(
         ),
         Field(
             "deadline",
-            Deadline(),
+            Moment(),
             "Stopped as failed this long after submission, or at this time.",
             to="deadline_s",
             unit="s",
             default="0 (none)",
             example="2h30m",
         ),
-        Field("budget", _BUDGET, "Hard limits."),
-        Field("restart", _RESTART, "Retries after a failure of its own."),
-        Field("checkpoint", _CHECKPOINT, "What the job itself does to survive."),
+        Field(
+            "begin",
+            Moment(),
+            "Not started before this long after submission, or before this time.",
+            to="begin_s",
+            unit="s",
+            default="0 (at once)",
+            example="2h",
+        ),
+        Field(
+            "after",
+            After(),
+            "Jobs that must have ended first: well (`afterok`, what an id alone means), in any way"
+            " (`afterany`) or badly (`afternotok`).",
+            default="none",
+            example="[job-a, {afterany: job-b}]",
+        ),
+        Field(
+            "reservation",
+            Text("the name of a reservation", bounds.NAME_PATTERN),
+            "Runs inside this reservation: on its nodes, in its time.",
+            default="none",
+            example="maint-1",
+        ),
+        Field(
+            "min_runtime",
+            Duration(),
+            "Not preempted before it has run so long.",
+            to="min_runtime_s",
+            unit="s",
+            default="0",
+            example="10m",
+        ),
+        Field("budget", BUDGET, "Hard limits."),
+        Field("restart", RESTART, "Retries after a failure of its own."),
+        Field("checkpoint", CHECKPOINT, "What the job itself does to survive."),
         Field(
             "tolerations",
-            ListOf(Tolerated(), bounds.MAX_ENTRIES),
+            ListOf(TOLERATED, bounds.MAX_ENTRIES),
             "Taints of nodes that the job does not mind.",
             default="none",
             example="[spot, team=vision]",
@@ -450,11 +360,13 @@ def _walk(prefix: str, record: Record) -> Iterator[tuple[str, Field]]:
     for field in record.fields:
         name = prefix + field.name
         yield name, field
-        kind: Any = field.kind
-        if isinstance(kind, ObjectiveOrPolicy):
-            kind = _WEIGHTS
-        inner = getattr(kind, "kind", None)
-        if isinstance(kind, Record):
-            yield from _walk(name + ".", kind)
-        elif isinstance(inner, Record) and field.name != "any_of":
-            yield from _walk(name + "[].", inner)
+        if isinstance(field.kind, Record):
+            yield from _walk(name + ".", field.kind)
+        elif isinstance(field.kind, Roles):
+            yield from _walk(name + ".NAME.", field.kind.kind)
+        elif field.name != "any_of":
+            inner: Any = getattr(field.kind, "kind", field.kind)
+            inner = getattr(inner, "record", inner)
+            mark = "[]." if isinstance(field.kind, ListOf) else "."
+            if isinstance(inner, Record):
+                yield from _walk(name + mark, inner)

@@ -140,6 +140,13 @@ class Whole:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
+class Signed(Whole):
+    """A whole number that may be below 0."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(-most, most)
+
+
 class Number:
     words = "number"
 
@@ -333,12 +340,16 @@ class BorrowedVariables(Variables):
 
 
 class ListOf:
-    def __init__(self, kind: ValueKind, most: int, lone: bool = False) -> None:
-        self.kind, self.most, self.lone = kind, most, lone
+    def __init__(
+        self, kind: ValueKind, most: int, lone: bool = False, tables: bool = False
+    ) -> None:
+        """``lone``: a text alone is a list of it; ``tables``: so is a mapping."""
+        self.kind, self.most, self.lone, self.tables = kind, most, lone, tables
         self.words = f"list of {kind.words}"
 
     def read(self, node: Node, place: Place, to: Reading) -> tuple[Any, ...] | None:
-        if self.lone and isinstance(node, Scalar) and node.kind is Kind.TEXT:
+        is_text = isinstance(node, Scalar) and node.kind is Kind.TEXT
+        if self.lone and (is_text or (self.tables and isinstance(node, Table))):
             node = Listing((node,), node.line, node.column)
         if not isinstance(node, Listing):
             to.expect(place, node, f"a list (- …) of {self.kind.words}")

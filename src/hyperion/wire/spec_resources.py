@@ -10,7 +10,9 @@ from hyperion.model.bounds import (
     KEY_PATTERN,
     MAX_ALTERNATIVES,
     MAX_CPUS,
+    MAX_TERMS,
 )
+from hyperion.model.constraints import NodeTerm
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.wire import units
 from hyperion.wire.spec_kinds import (
@@ -25,6 +27,7 @@ from hyperion.wire.spec_kinds import (
     Text,
     Variables,
 )
+from hyperion.wire.spec_places import NODE_TERM, Countables, term_text
 from hyperion.wire.spec_tree import Kind, Node, Scalar, Table
 
 _named = re.compile(rf"({ACCELERATOR_PATTERN})(?::([^:]*))?").fullmatch
@@ -249,6 +252,21 @@ _FIELDS = (
         default="none",
         example="{disk: nvme}",
     ),
+    Field(
+        "node_affinity",
+        ListOf(NODE_TERM, MAX_TERMS, lone=True, tables=True),
+        "What a node's labels must be, or had better be.",
+        to="affinity",
+        default="none",
+        example='[gpu-memory > 40, "zone in (a, b)", not spot]',
+    ),
+    Field(
+        "custom",
+        Countables(),
+        "Countables of the site's own, of one replica.",
+        default="none",
+        example="{fpga: 1}",
+    ),
 )
 
 
@@ -315,11 +333,12 @@ def alternatives(
 def resources_mapping(requests: tuple[ResourceRequest, ...]) -> dict[str, Any]:
     """The ``resources`` of a spec that reads back as these requests."""
     if len(requests) == 1:
-        return _request_mapping(requests[0])
-    return {"any_of": [_request_mapping(request) for request in requests]}
+        return request_mapping(requests[0])
+    return {"any_of": [request_mapping(request) for request in requests]}
 
 
-def _request_mapping(request: ResourceRequest) -> dict[str, Any]:
+def request_mapping(request: ResourceRequest) -> dict[str, Any]:
+    """The ``resources`` that read back as this one request."""
     out: dict[str, Any] = {}
     if request.gpus_milli:
         count = units.tidy(request.gpus_milli / MILLI)
@@ -336,4 +355,18 @@ def _request_mapping(request: ResourceRequest) -> dict[str, Any]:
         out["infra"] = request.infra
     if request.labels:
         out["labels"] = dict(request.labels)
+    if request.affinity:
+        out["node_affinity"] = [_term_mapping(term) for term in request.affinity]
+    if request.custom:
+        out["custom"] = dict(request.custom)
     return out
+
+
+def _term_mapping(term: NodeTerm) -> object:
+    text = term_text(term)
+    if text:
+        return {"term": text, "weight": term.weight} if term.weight else text
+    out: dict[str, Any] = {"key": term.key, "operator": term.operator.value}
+    if term.values:
+        out["values"] = list(term.values)
+    return out | ({"weight": term.weight} if term.weight else {})

@@ -155,7 +155,9 @@ class _Composer:
     def fresh(self, event: _Event, events: Iterator[_Event], pointer: str, depth: int) -> Node:
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
         if event.tag not in (None, "!", "tag:yaml.org,2002:str"):
-            self.report(event, pointer, f"found the tag {quoted(str(event.tag))}; remove it")
+            own = str(event.tag).startswith("!")
+            remedy = "put the text in quotes" if own else "remove it"
+            self.report(event, pointer, f"found the tag {quoted(str(event.tag))}; {remedy}")
         if isinstance(event, yaml.ScalarEvent):
             plain = bool(event.implicit[0]) and event.tag is None
             kind = _kind(event.value) if plain else Kind.TEXT

@@ -1,0 +1,139 @@
+"""The mappings inside a spec: data, budget, restart, checkpoint, tolerations."""
+
+from hyperion.model import bounds
+from hyperion.model.job import Budget, Checkpoint, DataSource, Restart, Toleration
+from hyperion.wire.spec_kinds import Amount, Duration, Field, Number, Record, Text, Whole
+from hyperion.wire.spec_shorthand import Parsed, Shorthand
+
+
+def _toleration(text: str) -> Toleration:
+    key, _, value = text.partition("=")
+    return Toleration(key, value)
+
+
+_TOLERATION = Record(
+    (
+        Field("key", Text(pattern=bounds.KEY_PATTERN, empty=False), "The taint.", required=True),
+        Field("value", Text(), "Its value; empty tolerates any.", default="any"),
+    ),
+    Toleration,
+)
+
+TOLERATED = Shorthand(
+    _TOLERATION,
+    Parsed("KEY=VALUE", "key, key=value, or {key: …, value: …}", _toleration, "[^=]+(=.*)?"),
+)
+
+DATA = Record(
+    (
+        Field(
+            "uri",
+            Text("an address", longest=bounds.MAX_URI_BYTES),
+            "Where the dataset is.",
+            example="s3://bucket/imagenet",
+            required=True,
+        ),
+        Field(
+            "size_gb",
+            Amount(),
+            "How much of it the job reads, in GiB, as in `memory`.",
+            to="size_gib",
+            aliases=("size",),
+            unit="GiB",
+            default="0",
+            example="150",
+        ),
+        Field(
+            "region",
+            Text("cloud/region", bounds.REGION_PATTERN),
+            "The region it lies in; moving it elsewhere costs egress.",
+            default="unknown: no egress is counted",
+            example="aws/us-east-1",
+        ),
+    ),
+    DataSource,
+    words="mapping with uri, size_gb and region",
+)
+
+BUDGET = Record(
+    (
+        Field(
+            "max_usd",
+            Number(bounds.MAX_USD),
+            "The job is stopped as failed when it has cost this much.",
+            unit="USD",
+            default="0 (no limit)",
+            example="250",
+        ),
+        Field(
+            "max_usd_per_hour",
+            Number(bounds.MAX_USD),
+            "Places that cost more for the whole job are not considered.",
+            unit="USD/h",
+            default="0 (no limit)",
+            example="12.5",
+        ),
+    ),
+    Budget,
+)
+
+RESTART = Record(
+    (
+        Field(
+            "max",
+            Whole(0, bounds.MAX_RESTARTS),
+            "How often a failed job is tried again. A job whose node is lost always is.",
+            default="0",
+            example="3",
+        ),
+        Field(
+            "backoff",
+            Duration(),
+            "Before the first retry; doubled for each further one, at most 10 minutes.",
+            to="backoff_s",
+            unit="s",
+            default="10s",
+            example="30s",
+        ),
+    ),
+    Restart,
+)
+
+CHECKPOINT = Record(
+    (
+        Field(
+            "dir",
+            Text("a directory or an address"),
+            "Where the job keeps its checkpoints; handed to it as `HYPERION_CHECKPOINT_DIR`.",
+            example="/data/checkpoints",
+        ),
+        Field(
+            "grace",
+            Duration(),
+            "How long the job may take to end itself between SIGTERM and SIGKILL.",
+            to="grace_s",
+            unit="s",
+            default="10s",
+            example="2m",
+        ),
+        Field(
+            "every",
+            Duration(),
+            "How often the job writes one: what it loses when it is preempted.",
+            to="every_s",
+            unit="s",
+            default="only when told to end, where `dir` is set",
+            example="10m",
+        ),
+        Field(
+            "restore",
+            Duration(),
+            "How long it takes to get back to where the checkpoint was.",
+            to="restore_s",
+            unit="s",
+            default="0",
+            example="1m",
+        ),
+    ),
+    Checkpoint,
+)
