@@ -154,7 +154,9 @@ def test_nobody_is_stopped_when_it_fits():
 def test_what_is_being_stopped_is_waited_for():
     world = World().run("a", (0, 0, 1, 2, 3), gpus=4, stopping=True)
     world.run("b", (0, 4, 5, 6, 7), gpus=4)
-    assert world.victims(wish(gpus=4)) == NoVictims(JobId("urgent"), Obstacle.WAIT)
+    waits = world.victims(wish(gpus=4))
+    assert waits.reason is Obstacle.WAIT
+    assert waits.plan.seats[0].devices == (0, 1, 2, 3)
     found = world.victims(wish(gpus=6))  # not enough: but what it gives is counted
     assert found.victims == (JobId("b"),)
 
@@ -286,7 +288,7 @@ def test_below_its_least_width_it_stops_whole():
 
 
 def test_a_task_of_an_array_is_stopped_alone():
-    world = World().run("sweep", *((0, n) for n in range(8)), array=True, usd_per_hour=8.0)
+    world = World().run("sweep", *((0, n) for n in range(8)), array=True, usd_per_hour=1.0)
     found = world.victims(wish(gpus=2))
     assert found.tasks == ((JobId("sweep"), 0), (JobId("sweep"), 1))
     assert found.victims == ()

@@ -1,7 +1,8 @@
 """One job's search for victims: what it asks for, where, and what is so once they have gone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 
 import numpy as np
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from hyperion.model.job import Job
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement import planner
 from hyperion.placement.ground import Ground, Share
-from hyperion.placement.planner import Plan
+from hyperion.placement.planner import Plan, View, Wish, Withheld
 from hyperion.placement.ranking import Policy
 from hyperion.placement.rights import Rights
 from hyperion.placement.running import Running
@@ -35,18 +36,23 @@ class Case:
         self,
         snapshot: Snapshot,
         running: Running,
-        job: Job,
+        wish: Job | Wish,
         policy: Policy,
         rights: Rights,
+        view: View | None,
         now_ms: int,
     ) -> None:
+        if not isinstance(wish, Wish):
+            wish = Wish(wish, at_least=wish.least_replicas)
         self.snapshot = snapshot
         self.running = running
-        self.job = job
+        self.wish = wish if wish.at_most == 0 else replace(wish, at_most=0)
+        self.job = wish.job
+        self.least = wish.least
         self.policy = policy
         self.rights = rights
+        self.view = view
         self.now_ms = now_ms
-        self.least = job.least_replicas
 
     @property
     def alternatives(self) -> range:
@@ -56,10 +62,15 @@ class Case:
     def plain(self) -> bool:
         """Whether amounts alone decide where on open rows its replicas fit."""
         job = self.job
-        packed = job.packing is not None and job.packing.required and self.least > 1
-        spread = any(s.required for s in job.spread) and self.least > 1
-        near = any(not term.weight for term in job.replica_affinity)
-        return not (packed or spread or near)
+        if not (job.packing or job.spread or job.replica_affinity or job.metadata):
+            return True
+        alone = self.least == 1 and not self.wish.first_rank
+        return not (
+            (job.packing is not None and job.packing.required and not alone)
+            or any(s.required for s in job.spread if not alone)
+            or any(not term.weight for term in job.replica_affinity)
+            or self.snapshot.neighbours.kept_from(job.metadata)
+        )
 
     def parts(self, alternative: int) -> list[Part]:
         """The job's replicas by what they ask for."""
@@ -68,28 +79,39 @@ class Case:
             request = job.alternatives[alternative]
             return [Part(request, self.least, self._open(job, alternative))]
         found = []
-        for role in job.roles:
+        ranks = range(self.wish.first_rank, self.wish.first_rank + self.least)
+        for role, several in groupby(ranks, job.role_of):
+            assert role is not None, "a rank that no role has"
             alone = replace(job, alternatives=(role.resources,), roles=())
-            found.append(Part(role.resources, role.replicas, self._open(alone, 0)))
+            found.append(Part(role.resources, len(list(several)), self._open(alone, 0)))
         return found
 
     def ground(self) -> Ground:
         """A fresh one, on which nothing has been given up yet."""
-        return Ground(self.snapshot, self.running, self.rights, self.now_ms)
+        kept: Mapping[int, Withheld] = {}
+        if self.view is not None:
+            ends_ms = self.wish.ends_at_ms
+            kept = self.view.withheld(self.snapshot, self.job, ends_ms, self.now_ms)
+        return Ground(self.snapshot, self.running, self.rights, self.now_ms, kept)
 
     def plan_without(self, shares: Iterable[Share]) -> Plan | None:
         """What the planner would do had they gone, and all that is being stopped."""
         seats = [seat for share in shares for seat in share.seats]
         with without(self.snapshot, [*self.running.leaving, *seats]):
-            result = planner.plan(self.snapshot, self.job, self.policy)
-        return result if isinstance(result, Plan) else None
+            return self._plan()
 
     def fits(self) -> bool:
         """Whether it needs nobody to go, now."""
-        return isinstance(planner.plan(self.snapshot, self.job, self.policy), Plan)
+        return self._plan() is not None
+
+    def _plan(self) -> Plan | None:
+        found = planner.plan(self.snapshot, self.wish, self.policy, self.view, self.now_ms)
+        return found if isinstance(found, Plan) else None
 
     def _open(self, job: Job, alternative: int) -> NDArray[np.bool_]:
-        return planner.open_rows(self.snapshot, job, alternative)
+        return planner.open_rows(
+            self.snapshot, job, alternative, self.view, self.wish.ends_at_ms, self.now_ms
+        )
 
 
 @contextmanager

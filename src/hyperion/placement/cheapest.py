@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+from hyperion.model.allocation import Allocation
 from hyperion.model.ids import NodeId
 from hyperion.model.resources import MILLI, ResourceRequest
-from hyperion.placement.ground import Share, give
-from hyperion.placement.trial import TrialRow
+from hyperion.placement.ground import Share
+from hyperion.placement.plot import Plot
 
 MOST_GROUPS = 48
 """Up to so many jobs on a node the answer is exact; with more the cheapest are tried first and
@@ -21,38 +22,67 @@ Found = tuple[float, tuple[Share, ...]]
 
 
 def cheapest(
-    row: TrialRow,
+    row: Plot,
     node: NodeId,
     asked: ResourceRequest,
     groups: Sequence[Group],
     allows: Callable[[Sequence[Share]], bool],
+    bound_usd: float = 0.0,
 ) -> Found | None:
     """(what it costs, what to give up): the least sum, and of equal ones the fewest shares; None
-    if nothing helps. The row is left as it was found."""
+    if nothing helps. The row is left as it was found. ``bound_usd`` is known to be the least."""
     if row.has_room(asked):
         return 0.0, ()
-    return _Search(row, node, asked, groups, allows).best()
+    alone = _alone(row, node, asked, groups, allows)
+    if alone is not None and alone.regret_usd * _ROUNDING <= bound_usd:
+        return alone.regret_usd, (alone,)
+    return _Search(row, node, asked, groups, allows, alone).best()
+
+
+def _alone(
+    row: Plot,
+    node: NodeId,
+    asked: ResourceRequest,
+    groups: Sequence[Group],
+    allows: Callable[[Sequence[Share]], bool],
+) -> Share | None:
+    """The cheapest share that is enough by itself."""
+    best: Share | None = None
+    for ways in groups:
+        for way in ways:
+            if best is None or way.regret_usd < best.regret_usd:
+                here = _here(way, node)
+                row.give(here)
+                if row.has_room(asked) and allows((way,)):
+                    best = way
+                row.give(here, -1)
+    return best
+
+
+def _here(share: Share, node: NodeId) -> Sequence[Allocation]:
+    """Its seats on this node."""
+    seats = share.seats
+    return seats if len(seats) == 1 else [seat for seat in seats if seat.node == node]
 
 
 class _Search:
     def __init__(
         self,
-        row: TrialRow,
+        row: Plot,
         node: NodeId,
         asked: ResourceRequest,
         groups: Sequence[Group],
         allows: Callable[[Sequence[Share]], bool],
+        alone: Share | None,
     ) -> None:
         self.row = row
         self.asked = asked
         self.allows = allows
-        self.cost = _INF
-        self.chosen: tuple[Share, ...] = ()
+        self.cost = _INF if alone is None else alone.regret_usd
+        self.chosen: tuple[Share, ...] = () if alone is None else (alone,)
         self.steps = 0
         self.lack = _lack(row, asked)
-        self.seats = {
-            id(way): [s for s in way.seats if s.node == node] for ways in groups for way in ways
-        }
+        self.seats = {id(way): _here(way, node) for ways in groups for way in ways}
         self.dimension = next(d for d, lack in enumerate(self.lack) if lack > 0)
         """Branches are bounded by the first thing that is short: GPUs, if they are."""
         ranked = []
@@ -76,18 +106,18 @@ class _Search:
         queue's quota stands against it. False: even all of it is not enough."""
         kept = [max(ways, key=lambda way: len(way.seats)) for _, _, ways in self.ranked]
         for way in kept:
-            give(self.row, self.seats[id(way)], 1)
+            self.row.give(self.seats[id(way)])
         fits = self.row.has_room(self.asked)
         dearest = sorted(kept, key=lambda way: way.key, reverse=True)
         dearest.sort(key=lambda way: -way.regret_usd)
         for way in dearest if fits else ():
-            give(self.row, self.seats[id(way)], -1)
+            self.row.give(self.seats[id(way)], -1)
             if self.row.has_room(self.asked):
                 kept.remove(way)
             else:
-                give(self.row, self.seats[id(way)], 1)
+                self.row.give(self.seats[id(way)])
         for way in kept:
-            give(self.row, self.seats[id(way)], -1)
+            self.row.give(self.seats[id(way)], -1)
         if fits and self.allows(kept):
             self._note(sum(way.regret_usd for way in kept), kept)
         return fits
@@ -107,9 +137,9 @@ class _Search:
         for way in self.ranked[at][2]:
             chosen.append(way)
             if self.allows(chosen):
-                give(self.row, self.seats[id(way)], 1)
+                self.row.give(self.seats[id(way)])
                 self._branch(at + 1, cost + way.regret_usd, chosen)
-                give(self.row, self.seats[id(way)], -1)
+                self.row.give(self.seats[id(way)], -1)
             chosen.pop()
         self._branch(at + 1, cost, chosen)
 
@@ -144,19 +174,23 @@ class _Search:
                 return sum(seat.request.cpus_milli for seat in seats)
             case 2:
                 return sum(seat.request.memory_mib for seat in seats)
-        return sum(seat.request.disk_mib for seat in seats)
+            case 3:
+                return sum(seat.request.disk_mib for seat in seats)
+        name = self.asked.custom[self.dimension - 4][0]
+        return sum(n for seat in seats for other, n in seat.request.custom if other == name)
 
 
-def _lack(row: TrialRow, asked: ResourceRequest) -> tuple[int, int, int, int]:
-    """How much is short of GPUs (of a fraction: of one GPU with room), CPUs, memory, disk."""
+def _lack(row: Plot, asked: ResourceRequest) -> list[int]:
+    """How much is short of GPUs (of a fraction: of one GPU with room), CPUs, memory, disk, and
+    countables of the site; of what is not asked for, nothing."""
     if asked.gpus_milli >= MILLI:
-        gpus = asked.whole_gpus - row.whole
+        gpus = asked.whole_gpus - (row.whole - row.kept)
     else:
-        short = asked.gpus_milli and row.part < asked.gpus_milli and row.whole <= 0
-        gpus = int(bool(short))
-    return (
+        gpus = int(asked.gpus_milli > 0 and row.part < asked.gpus_milli and row.whole <= row.kept)
+    return [
         gpus,
-        asked.cpus_milli - row.cpus,
-        asked.memory_mib - row.memory,
-        asked.disk_mib - row.disk,
-    )
+        asked.cpus_milli - row.cpus if asked.cpus_milli else 0,
+        asked.memory_mib - row.memory if asked.memory_mib else 0,
+        asked.disk_mib - row.disk if asked.disk_mib else 0,
+        *(need - row.custom.get(name, 0) if need else 0 for name, need in asked.custom),
+    ]

@@ -10,7 +10,7 @@ from hyperion.model.constraints import HOST
 from hyperion.model.ids import NodeId
 from hyperion.placement.case import Case, Part
 from hyperion.placement.cheapest import cheapest
-from hyperion.placement.ground import Ground, Key, Share, give
+from hyperion.placement.ground import Ground, Key, Share
 from hyperion.placement.planner import Plan
 
 Found = tuple[tuple[Share, ...], Plan]
@@ -205,9 +205,9 @@ class _Gathering:
         gained = 0
         for row, seats in self._touched(shares).items():
             trial = self.ground.row(row)
-            give(trial, seats, 1)
+            trial.give(seats)
             gained += trial.slots(self.part.request, self.short)
-            give(trial, seats, -1)
+            trial.give(seats, -1)
         return min(gained, self.short)
 
     def _take(self, shares: Sequence[Share]) -> set[int]:

@@ -4,18 +4,19 @@ What may be given up is cut into *shares*: a whole job, one task of an array, or
 of an elastic job. Nothing here changes the snapshot.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
 from hyperion.model.allocation import Allocation
 from hyperion.model.ids import JobId, NodeId, QueueName
-from hyperion.model.resources import MILLI
-from hyperion.placement.regret import NEVER, regret_usd, unsaved_ms, usd_per_ms
+from hyperion.placement.occupant import Occupant
+from hyperion.placement.plot import Plot
+from hyperion.placement.regret import NEVER, regret_usd, task_terms
 from hyperion.placement.rights import Rights, Title
-from hyperion.placement.running import Occupant, Running
-from hyperion.placement.snapshot import Snapshot, count_devices, fullness
-from hyperion.placement.trial import TrialRow
+from hyperion.placement.running import Running
+from hyperion.placement.snapshot import Snapshot
+from hyperion.placement.wishes import Withheld
 
 Key = tuple[JobId, int]
 """Of two shares with the same key at most one is given up: a job, or a task of an array."""
@@ -37,27 +38,36 @@ class Share(Struct, frozen=True, eq=False):
 class Ground:
     """Rows are made when they are asked for, and follow what is taken away and brought back."""
 
-    def __init__(self, snapshot: Snapshot, running: Running, rights: Rights, now_ms: int) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        running: Running,
+        rights: Rights,
+        now_ms: int,
+        withheld: Mapping[int, Withheld],
+    ) -> None:
         self.snapshot = snapshot
         self.running = running
         self.rights = rights
         self.now_ms = now_ms
+        self.withheld = withheld
+        """By row, what must stay free."""
         self.gone: dict[Key, Share] = {}
-        self._rows: dict[int, TrialRow] = {}
+        self._rows: dict[int, Plot] = {}
         self._shares: dict[JobId, tuple[Title | None, float]] = {}
         self._whole: dict[JobId, Share] = {}
         self._surplus = {queue: dict(need) for queue, need in rights.borrowed}
 
-    def row(self, row: int) -> TrialRow:
+    def row(self, row: int) -> Plot:
         found = self._rows.get(row)
         if found is None:
-            found = self._rows[row] = TrialRow(self.snapshot, row)
+            found = self._rows[row] = Plot(self.snapshot, row, self.withheld.get(row))
             node = self.snapshot.nodes[row]
             assert node is not None
             for seat in self.running.on(node.id):
                 share = None if self.running.leaves(seat) else self._gone(seat)
                 if self.running.leaves(seat) or (share is not None and seat in share.seats):
-                    _give(found, seat, 1)
+                    found.give((seat,))
         return found
 
     def take_away(self, share: Share) -> None:
@@ -151,13 +161,9 @@ class Ground:
     def _add_task(
         self, found: dict[Key, list[Share]], occupant: Occupant, seat: Allocation, title: Title
     ) -> None:
-        began_ms = seat.started_at_ms or seat.placed_at_ms or occupant.started_at_ms
-        if self.now_ms < max(occupant.preemptible_at_ms, began_ms + occupant.min_runtime_ms):
+        regret = task_terms(occupant, seat).at(self.now_ms)
+        if regret == NEVER:
             return
-        width = self.running.width(occupant.job)
-        lost_ms = unsaved_ms(occupant, began_ms, self.now_ms) + occupant.restore_ms
-        part = 1.0 / width.replicas
-        regret = part * (usd_per_ms(occupant, width) * lost_ms + occupant.egress_usd)
         key = occupant.job, seat.rank
         if key not in self.gone:
             reclaims = title is Title.RECLAIM
@@ -201,24 +207,4 @@ class Ground:
             row = self.snapshot.row.get(seat.node)
             found = None if row is None else self._rows.get(row)
             if found is not None and not self.running.leaves(seat):
-                _give(found, seat, sign)
-
-
-def give(row: TrialRow, seats: Iterable[Allocation], sign: int) -> None:
-    """Add what seats of this row hold to what is free there, or take it away again."""
-    for seat in seats:
-        _give(row, seat, sign)
-
-
-def _give(row: TrialRow, seat: Allocation, sign: int) -> None:
-    r = seat.request
-    row.cpus += sign * r.cpus_milli
-    row.memory += sign * r.memory_mib
-    row.disk += sign * r.disk_mib
-    if seat.devices:
-        share = min(r.gpus_milli, MILLI)
-        for device in seat.devices:
-            if device < len(row.devices):
-                row.devices[device] += sign * share
-        row.whole, row.part = count_devices(row.devices)
-    row.fullness = fullness(row.capacity, sum(row.devices), row.cpus, row.memory)
+                found.give((seat,), sign)

@@ -1,6 +1,6 @@
 """Whom to stop so that a waiting job can start: the least regret, and nobody in vain."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 
 import numpy as np
@@ -9,10 +9,12 @@ from msgspec import Struct
 from hyperion.model.ids import JobId
 from hyperion.model.job import Job
 from hyperion.placement import gang_victims
+from hyperion.placement.bounds import ROUNDING, Bounds
 from hyperion.placement.case import Case
 from hyperion.placement.cheapest import cheapest
 from hyperion.placement.ground import WHOLE, Ground, Share
-from hyperion.placement.planner import Plan, Seat
+from hyperion.placement.ledger import Float
+from hyperion.placement.planner import Plan, Seat, View, Wish
 from hyperion.placement.ranking import Policy
 from hyperion.placement.regret import regret_usd
 from hyperion.placement.rights import Rights
@@ -62,15 +64,17 @@ class NoVictims(Struct, frozen=True):
     reason: Obstacle
     counts: dict[Spared, int] = {}
     """Jobs that hold places, by why they are left alone; only when it could not be helped."""
+    plan: Plan | None = None
+    """What it waits for, if it does: worth a claim, or the next job counts on the same places."""
 
 
 def victims(
     snapshot: Snapshot,
     running: Running,
-    wish: Job,
+    wish: Job | Wish,
     policy: Policy,
     rights: Rights,
-    view: None = None,  # noqa: ARG001
+    view: View | None = None,
     now_ms: int = 0,
 ) -> Eviction | NoVictims:
     """The least regretted victims that let the wish start. The snapshot is left as it was.
@@ -78,8 +82,8 @@ def victims(
     For a single replica no cheaper set exists. For a gang the set is built greedily and then
     pruned: without any one of them the job would not fit.
     """
-    case = Case(snapshot, running, wish, policy, rights, now_ms)
-    if case.least == 1 and not wish.roles:
+    case = Case(snapshot, running, wish, policy, rights, view, now_ms)
+    if case.least == 1 and not case.job.roles:
         found = _for_one(case) or (None if case.plain else gang_victims.for_gang(case))
     else:
         found = gang_victims.for_gang(case)
@@ -87,7 +91,9 @@ def victims(
         return _nobody(case)
     shares, seated = found
     if not shares:
-        return NoVictims(wish.id, Obstacle.FITS if case.fits() else Obstacle.WAIT)
+        fits = case.fits()
+        reason = Obstacle.FITS if fits else Obstacle.WAIT
+        return NoVictims(case.job.id, reason, plan=None if fits else seated)
     return _eviction(case, shares, seated)
 
 
@@ -98,11 +104,11 @@ MOST_TRIES = 16
 def _for_one(case: Case) -> gang_victims.Found | None:
     """The cheapest node for a single replica."""
     ground = case.ground()
-    for tried, (shares, alternative, row) in enumerate(_by_cost(case, ground)):
-        if tried == MOST_TRIES:
-            return None
+    simple = case.plain and not case.rights.owed
+    for _, _, alternative, row, shares in _cheapest(case, ground, 1 if simple else MOST_TRIES):
+        # A job that costs nothing may be among the cheapest without need: it is on other nodes too.
         free_of_charge = len(shares) > 1 and any(not s.regret_usd for s in shares)
-        if case.plain and not case.rights.owed and not free_of_charge:
+        if simple and not free_of_charge:
             return shares, _seated(case.job, ground, shares, alternative, row)
         found = gang_victims.pruned(case, gang_victims.repaid(case, ground, shares))
         if found is not None:
@@ -110,21 +116,48 @@ def _for_one(case: Case) -> gang_victims.Found | None:
     return None
 
 
-def _by_cost(case: Case, ground: Ground) -> Iterator[tuple[tuple[Share, ...], int, int]]:
-    """(victims, alternative, row), the least regret first, then the fewest victims."""
-    found: list[tuple[float, int, int, int, tuple[Share, ...]]] = []
+_Choice = tuple[float, int, int, int, tuple[Share, ...]]
+"""Regret, number of victims, alternative, row, victims: the least one is the best."""
+
+
+def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
+    """The best choices, at most one a node; the answer does not depend on how tight bounds are."""
+    found: list[_Choice] = []
+    bounds = Bounds.of(case.snapshot, case.running)
     for alternative in case.alternatives:
         part = case.parts(alternative)[0]
-        for row in np.flatnonzero(part.open).tolist():
+        floor, kept = bounds.least(part.request, part.open, case.rights, case.now_ms)
+        while floor.size:
+            row = _next(floor, alternative, found[-1] if len(found) == most else None)
+            if row < 0:
+                break
             node = case.snapshot.nodes[row]
             assert node is not None
             groups = ground.shares_on(node.id)
-            least = cheapest(ground.row(row), node.id, part.request, groups, ground.allows)
+            plot, bound = ground.row(row), float(floor[row])
+            least = cheapest(plot, node.id, part.request, groups, ground.allows, bound)
+            if not case.rights.borrowed:  # else it holds for these amounts only
+                kept.value[row] = max(kept.value[row], least[0] * ROUNDING if least else np.inf)
+            floor[row] = np.inf
             if least is not None:
                 found.append((least[0], len(least[1]), alternative, row, least[1]))
-    found.sort(key=lambda entry: entry[:4])
-    for _, _, alternative, row, shares in found:
-        yield shares, alternative, row
+                found.sort(key=lambda choice: choice[:4])
+                del found[most:]
+    return found
+
+
+def _next(floor: Float, alternative: int, worst: _Choice | None) -> int:
+    """The row to look at next, the one of the least bound; -1 when none can be better."""
+    row = int(floor.argmin())
+    least = floor[row]
+    if worst is None or least == np.inf:
+        return -1 if least == np.inf else row
+    if least > worst[0]:
+        return -1
+    rows = np.flatnonzero(floor <= worst[0])
+    earlier = (rows < worst[3]) if alternative == worst[2] else alternative < worst[2]
+    rows = rows[(floor[rows] < worst[0] * ROUNDING * ROUNDING) | earlier]
+    return int(rows[floor[rows].argmin()]) if len(rows) else -1
 
 
 def _seated(job: Job, ground: Ground, shares: Sequence[Share], alternative: int, row: int) -> Plan:

@@ -1,52 +1,15 @@
 """The jobs that hold nodes, as those see them that wait: what stopping one costs, when it ends."""
 
 from collections.abc import Callable, Iterable
-
-from msgspec import Struct
+from typing import Any
 
 from hyperion.model.allocation import Allocation, AllocationState
-from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
-from hyperion.model.job import Priority
+from hyperion.model.ids import AllocationId, JobId, NodeId
+from hyperion.placement.ledger import Ledger
+from hyperion.placement.occupant import Occupant, Width
+from hyperion.placement.regret import Terms, task_terms, terms
 
-
-class Occupant(Struct, frozen=True, kw_only=True):
-    """A job of which at least one replica holds a place."""
-
-    job: JobId
-    queue: QueueName
-    priority: Priority
-    nice: int = 0
-    started_at_ms: int = 0
-    """Of this attempt; while it is being started, when it was placed."""
-    ends_at_ms: int = 0
-    """As estimated; 0: nobody knows."""
-    preemptible_at_ms: int = 0
-    saves_every_ms: int = 0
-    """0: it writes no checkpoints by itself."""
-    saves_on_stop: bool = False
-    """Told to end, it writes one, so that nothing is lost but the time to restore."""
-    restore_ms: int = 0
-    usd_per_hour: float = 0.0
-    """Of all its replicas; 0 where machines have no price."""
-    egress_usd: float = 0.0
-    """Paid again when it starts elsewhere."""
-    least: int = 0
-    """An elastic job that need not restart can give up its last ranks down to so many. 0: it
-    stands or falls as a whole."""
-    array: bool = False
-    """Its replicas are tasks of their own: each may be stopped alone, and loses its own work."""
-    min_runtime_ms: int = 0
-    """Of each task of an array; of other jobs ``preemptible_at_ms`` says it all."""
-    stopping: bool = False
-    """It is being stopped already: no victim, and its places will be free soon."""
-
-
-class Width(Struct, frozen=True):
-    """How much a job holds now, over all its replicas."""
-
-    replicas: int = 0
-    gpus_milli: int = 0
-    cpus_milli: int = 0
+__all__ = ["Occupant", "Running", "Width"]
 
 
 class Running:
@@ -54,9 +17,18 @@ class Running:
 
     def __init__(self) -> None:
         self.occupants: dict[JobId, Occupant] = {}
+        self.ledger = Ledger()
+        """The same in numbers."""
+        self.memo: Any = None
+        """What a search for victims derived from it."""
         self._seats: dict[JobId, dict[AllocationId, Allocation]] = {}
         self._on: dict[NodeId, dict[AllocationId, Allocation]] = {}
         self._leaving: dict[AllocationId, Allocation] = {}
+        self._width: dict[JobId, Width] = {}
+        self._term: dict[JobId, int] = {}
+        self._task_term: dict[AllocationId, int] = {}
+        self._cheaper: set[JobId] = set()
+        """Jobs whose regret fell since the ledger was settled."""
         self._watchers: list[Callable[[JobId, bool], object]] = []
 
     def watch(self, touched: Callable[[JobId, bool], object]) -> None:
@@ -65,30 +37,81 @@ class Running:
 
     def put(self, occupant: Occupant) -> None:
         """A job that got its first seat, or new facts about one."""
-        self._tell(occupant.job, occupant.job in self.occupants)
-        self.occupants[occupant.job] = occupant
-        for seat in self._seats.setdefault(occupant.job, {}).values():
-            self._note_leaving(seat)
+        job = occupant.job
+        old = self.occupants.get(job)
+        if old == occupant:
+            return
+        self._tell(job, old is not None)
+        self.occupants[job] = occupant
+        seats = self._seats.setdefault(job, {})
+        if old is None:
+            self._width[job] = Width()
+            if not occupant.array:
+                self._term[job] = self.ledger.new_term(self._terms(occupant))
+            return
+        assert old.array == occupant.array, "an array stays one"
+        if not occupant.array:
+            self.ledger.set_term(self._term[job], self._terms(occupant))
+        for seat in seats.values():
+            self._note(occupant, seat)
 
     def drop(self, job: JobId) -> None:
         """It holds nothing any more; its seats go with it."""
+        for seat in list(self._seats.get(job, {}).values()):
+            self.unseat(seat)
         self.occupants.pop(job, None)
-        for seat in self._seats.pop(job, {}).values():
-            self._leave(seat)
+        self._seats.pop(job, None)
+        self._width.pop(job, None)
+        self._cheaper.discard(job)
+        term = self._term.pop(job, None)
+        if term is not None:
+            self.ledger.drop_term(term)
         self._tell(job, True)
 
     def seat(self, allocation: Allocation) -> None:
         """A live replica of an occupant, or its new state."""
-        self._seats[allocation.job][allocation.id] = allocation
+        job = allocation.job
+        occupant, seats = self.occupants[job], self._seats[job]
+        if allocation.id not in seats:
+            r, w = allocation.request, self._width[job]
+            self._width[job] = Width(
+                w.replicas + 1, w.gpus_milli + r.gpus_milli, w.cpus_milli + r.cpus_milli
+            )
+            if not occupant.array:
+                self.ledger.set_term(self._term[job], self._terms(occupant))
+        seats[allocation.id] = allocation
         self._on.setdefault(allocation.node, {})[allocation.id] = allocation
-        self._note_leaving(allocation)
-        self._tell(allocation.job, False)
+        self._note(occupant, allocation)
+        self._tell(job, False)
 
     def unseat(self, allocation: Allocation) -> None:
         found = self._seats.get(allocation.job, {}).pop(allocation.id, None)
-        if found is not None:
-            self._leave(found)
-            self._tell(allocation.job, True)
+        if found is None:
+            return
+        here = self._on[found.node]
+        del here[found.id]
+        if not here:
+            del self._on[found.node]
+        self._leaving.pop(found.id, None)
+        self.ledger.unseat(found.id)
+        r, w = found.request, self._width[found.job]
+        self._width[found.job] = Width(
+            w.replicas - 1, w.gpus_milli - r.gpus_milli, w.cpus_milli - r.cpus_milli
+        )
+        task = self._task_term.pop(found.id, None)
+        if task is not None:
+            self.ledger.drop_term(task)
+        else:
+            occupant = self.occupants[found.job]
+            self.ledger.set_term(self._term[found.job], self._terms(occupant))
+            self._cheaper.add(found.job)
+        self._tell(found.job, True)
+
+    def settle(self) -> None:
+        """Tell the ledger of jobs that have become cheaper: once, not with every seat they lost."""
+        for job in self._cheaper:
+            self.ledger.touch(self._seats[job])
+        self._cheaper.clear()
 
     def seats(self, job: JobId) -> Iterable[Allocation]:
         return self._seats.get(job, {}).values()
@@ -106,26 +129,29 @@ class Running:
         return seat.id in self._leaving
 
     def width(self, job: JobId) -> Width:
-        gpus_milli = cpus_milli = 0
-        seats = self._seats.get(job, {})
-        for seat in seats.values():
-            gpus_milli += seat.request.gpus_milli
-            cpus_milli += seat.request.cpus_milli
-        return Width(len(seats), gpus_milli, cpus_milli)
+        return self._width[job]
 
     def _tell(self, job: JobId, freed: bool) -> None:
         for touched in self._watchers:
             touched(job, freed)
 
-    def _note_leaving(self, seat: Allocation) -> None:
-        if seat.state is AllocationState.STOPPING or self.occupants[seat.job].stopping:
+    def _terms(self, occupant: Occupant) -> Terms:
+        standing = self.ledger.standing(occupant.queue, occupant.priority, occupant.nice)
+        return terms(occupant, self._width[occupant.job], standing)
+
+    def _note(self, occupant: Occupant, seat: Allocation) -> None:
+        leaves = occupant.stopping or seat.state is AllocationState.STOPPING
+        if leaves:
             self._leaving[seat.id] = seat
         else:
             self._leaving.pop(seat.id, None)
-
-    def _leave(self, seat: Allocation) -> None:
-        self._leaving.pop(seat.id, None)
-        here = self._on[seat.node]
-        del here[seat.id]
-        if not here:
-            del self._on[seat.node]
+        term = self._term.get(occupant.job)
+        if term is None:
+            standing = self.ledger.standing(occupant.queue, occupant.priority, occupant.nice)
+            own = task_terms(occupant, seat, standing)
+            term = self._task_term.get(seat.id)
+            if term is None:
+                term = self._task_term[seat.id] = self.ledger.new_term(own)
+            else:
+                self.ledger.set_term(term, own)
+        self.ledger.seat(seat, term, leaves)

@@ -1,0 +1,264 @@
+"""The laws of preemption: nobody in vain, nobody without right, no gang in part, no end of it."""
+
+from itertools import combinations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+from msgspec.structs import replace
+
+from hyperion.model.allocation import Allocation, AllocationState
+from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
+from hyperion.model.job import Job, Priority
+from hyperion.model.node import Node
+from hyperion.model.resources import Capacity, ResourceRequest
+from hyperion.placement import bounds
+from hyperion.placement import snapshot as columns
+from hyperion.placement.case import without
+from hyperion.placement.planner import Plan, plan
+from hyperion.placement.preemption import Eviction, NoVictims, Obstacle, Rights, regret_usd, victims
+from hyperion.placement.ranking import BUILT_IN
+from hyperion.placement.running import Occupant, Running
+
+LAW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BALANCED = BUILT_IN["balanced"]
+MINUTE_MS = 60_000
+NOW_MS = 600 * MINUTE_MS
+QUEUES = [QueueName("a"), QueueName("b")]
+
+
+def kernels():
+    yield bounds.numpy_bounds
+    numba = pytest.importorskip("numba")
+    assert numba
+    from hyperion.placement.bounds_numba import compiled_bounds
+
+    yield compiled_bounds
+
+
+class World:
+    def __init__(self, nodes):
+        self.snapshot = columns.empty()
+        self.running = Running()
+        for node in nodes:
+            self.snapshot.add_node(node)
+
+    def seat(self, job, plan_, requests, **facts):
+        """Hold a plan; as an occupant, if facts are given."""
+        if facts:
+            self.running.put(Occupant(job=job, **facts))
+        for rank, seat in enumerate(plan_.seats):
+            a = Allocation(
+                id=AllocationId(f"{job}.{rank}"),
+                job=job,
+                rank=rank,
+                node=seat.node,
+                request=requests[rank],
+                devices=seat.devices,
+                state=AllocationState.RUNNING,
+                started_at_ms=NOW_MS - 7 * MINUTE_MS * (rank + 1),
+            )
+            self.snapshot.hold(a)
+            if facts:
+                self.running.seat(a)
+
+    def facts(self):
+        return [self.snapshot._facts(id) for id in self.snapshot.row]
+
+
+@st.composite
+def requests(draw):
+    return ResourceRequest(
+        gpus_milli=draw(st.sampled_from([0, 300, 500, 1000, 1000, 2000, 3000])),
+        cpus_milli=draw(st.sampled_from([0, 500, 1000, 3000])),
+        memory_mib=draw(st.sampled_from([0, 0, 1000])),
+    )
+
+
+@st.composite
+def occupants(draw, priority):
+    return {
+        "queue": draw(st.sampled_from(QUEUES)),
+        "priority": priority,
+        "nice": draw(st.integers(0, 2)),
+        "started_at_ms": NOW_MS - draw(st.integers(0, 300)) * MINUTE_MS,
+        "preemptible_at_ms": draw(st.sampled_from([0, 0, 0, NOW_MS + 1])),
+        "saves_every_ms": draw(st.sampled_from([0, 7, 30])) * MINUTE_MS,
+        "saves_on_stop": draw(st.sampled_from([False, False, True])),
+        "restore_ms": draw(st.sampled_from([0, 90_000])),
+        "usd_per_hour": draw(st.sampled_from([0.0, 1.0, 2.5, 7.0])),
+        "egress_usd": draw(st.sampled_from([0.0, 0.25])),
+        "stopping": draw(st.sampled_from([False, False, False, True])),
+    }
+
+
+@st.composite
+def worlds(draw, wide=False, forms=True):
+    """A few nodes, filled with whatever fits on them."""
+    nodes = [
+        Node(
+            id=NodeId(f"n{n}"),
+            capacity=Capacity(
+                gpus=draw(st.sampled_from([0, 2, 4])),
+                gpu_type="A100",
+                cpus_milli=draw(st.sampled_from([4000, 8000])),
+                memory_mib=4000,
+            ),
+        )
+        for n in range(draw(st.integers(1, 3)))
+    ]
+    world = World(nodes)
+    for n in range(draw(st.integers(1, 7))):
+        priority = draw(st.sampled_from([Priority.BATCH, Priority.BATCH, Priority.BATCH,
+                                         Priority.LATENCY_CRITICAL]))  # fmt: skip
+        replicas = draw(st.sampled_from([1, 1, 1, 2, 3])) if wide else draw(st.sampled_from([1, 2]))
+        request = draw(requests())
+        job = Job(id=JobId(f"j{n}"), priority=priority, replicas=replicas, alternatives=(request,))
+        found = plan(world.snapshot, job, BALANCED)
+        if isinstance(found, Plan):
+            facts = draw(occupants(priority))
+            kind = draw(st.sampled_from(["", "", "", "array", "elastic"])) if forms else ""
+            facts |= {"array": kind == "array", "least": int(kind == "elastic")}
+            world.seat(job.id, found, [request] * replicas, **facts)
+    return world
+
+
+@st.composite
+def preemptors(draw, replicas=1):
+    priority = draw(st.sampled_from(list(Priority)))
+    request = draw(requests())
+    job = Job(id=JobId("w"), priority=priority, replicas=replicas, alternatives=(request,))
+    rights = Rights.of(
+        job,
+        QUEUES[0],
+        within=draw(st.booleans()),
+        borrowed=draw(
+            st.sampled_from([(), ((QUEUES[1], (("cpus_milli", 3000), ("gpus_milli", 2000))),)])
+        ),
+    )
+    return job, rights
+
+
+def seats_of(world, found):
+    """What an eviction frees."""
+    gone = [seat for job in found.victims for seat in world.running.seats(job)]
+    for job, width in found.shrink:
+        gone += [seat for seat in world.running.seats(job) if seat.rank >= width]
+    for job, rank in found.tasks:
+        gone += [seat for seat in world.running.seats(job) if seat.rank == rank]
+    return gone
+
+
+def check_rights(world, job, rights, found):
+    """Written independently of the search."""
+    reclaimed = {}
+    for id in {*found.victims, *(j for j, _ in found.shrink), *(j for j, _ in found.tasks)}:
+        o = world.running.occupants[id]
+        assert not o.stopping
+        assert o.preemptible_at_ms <= NOW_MS
+        lower = o.priority < job.priority
+        nicer = (
+            rights.within
+            and o.queue == rights.queue
+            and o.priority == job.priority
+            and o.nice > job.nice
+        )
+        lent = o.queue in dict(rights.borrowed) and o.priority <= job.priority
+        assert lower or nicer or lent
+        if lent and not lower and not nicer:
+            for seat in seats_of(world, found):
+                if seat.job == id:
+                    for name in ("cpus_milli", "gpus_milli"):
+                        key = o.queue, name
+                        reclaimed[key] = reclaimed.get(key, 0) + getattr(seat.request, name)
+    for (queue, name), amount in reclaimed.items():
+        assert amount <= dict(dict(rights.borrowed)[queue])[name]
+
+
+def fits_without(world, job, gone):
+    with without(world.snapshot, [*world.running.leaving, *gone]):
+        return isinstance(plan(world.snapshot, job, BALANCED), Plan)
+
+
+def check(world, job, rights, found):
+    """What holds of every answer."""
+    if isinstance(found, NoVictims):
+        if found.reason is Obstacle.FITS:
+            assert isinstance(plan(world.snapshot, job, BALANCED), Plan)
+        elif found.reason is Obstacle.WAIT:
+            assert not isinstance(plan(world.snapshot, job, BALANCED), Plan)
+            assert fits_without(world, job, [])
+        else:
+            assert not fits_without(world, job, [])
+        return
+    check_rights(world, job, rights, found)
+    assert len(found.plan.seats) == job.replicas
+    gone = seats_of(world, found)
+    assert fits_without(world, job, gone)
+    for id in found.victims:
+        less = [s for s in gone if s.job != id]
+        assert not fits_without(world, job, less), f"{id} in vain"
+    for id, width in found.shrink:
+        less = [s for s in gone if s.job != id]
+        assert not fits_without(world, job, less), f"{id} to {width} in vain"
+    for id, rank in found.tasks:
+        less = [s for s in gone if (s.job, s.rank) != (id, rank)]
+        assert not fits_without(world, job, less), f"task {rank} of {id} in vain"
+    with without(world.snapshot, [*world.running.leaving, *gone]):
+        for seat in found.plan.seats:  # the very places are free then
+            a = Allocation(id=AllocationId("x"), job=job.id, rank=0, node=seat.node,
+                           request=job.alternatives[0], devices=seat.devices)  # fmt: skip
+            world.snapshot.hold(a)
+            row = world.snapshot.row[seat.node]
+            assert (world.snapshot.devices[row] >= 0).all() or not seat.devices
+            world.snapshot.drop(a)
+
+
+def brute_force(world, job, rights):
+    """The least regret over all sets of whole jobs; None when no set does."""
+    may = []
+    for o in world.running.occupants.values():
+        usd = regret_usd(o, world.running.width(o.job), NOW_MS)
+        if rights.title(o) is not None and usd < float("inf"):
+            may.append((o.job, usd))
+    best = None
+    for n in range(len(may) + 1):
+        for chosen in combinations(may, n):
+            usd = sum(cost for _, cost in chosen)
+            gone = [s for j, _ in chosen for s in world.running.seats(j)]
+            if (best is None or usd < best - 1e-12) and fits_without(world, job, gone):
+                best = usd
+    return best
+
+
+@LAW
+@given(worlds(), preemptors())
+def test_every_answer_is_lawful_and_both_kernels_give_the_same(world, preemptor):
+    job, rights = preemptor
+    before = world.facts()
+    answers = []
+    for kernel in kernels():
+        bounds.use(kernel)
+        world.running.memo = None
+        found = victims(world.snapshot, world.running, job, BALANCED, rights, None, NOW_MS)
+        assert world.facts() == before
+        check(world, job, rights, found)
+        answers.append(found)
+    bounds.use(bounds.numpy_bounds)
+    assert answers[0] == answers[1]
+
+
+@LAW
+@given(worlds(forms=False), preemptors(), st.booleans())
+def test_for_one_replica_no_cheaper_set_exists(world, preemptor, compiled):
+    job, rights = preemptor
+    rights = replace(rights, borrowed=())
+    bounds.use(list(kernels())[compiled])
+    found = victims(world.snapshot, world.running, job, BALANCED, rights, None, NOW_MS)
+    bounds.use(bounds.numpy_bounds)
+    least = brute_force(world, job, rights)
+    if isinstance(found, Eviction):
+        assert least is not None
+        assert abs(found.regret_usd - least) < 1e-9
+    else:
+        assert least is None if found.reason in (Obstacle.RIGHTS, Obstacle.NOWHERE) else least == 0
