@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from hyperion.model.ids import JobId
@@ -160,11 +161,13 @@ class Chances:
         """One that is being stopped surely has."""
         if occupant.stopping:
             return 1.0
-        job = self._jobs.get(occupant.job)
         started_ms = occupant.started_at_ms
+        told_s = max(0, occupant.ends_at_ms - started_ms) / 1000
+        job = self._jobs.get(occupant.job)
         if job is None:
-            told_s = max(0, occupant.ends_at_ms - started_ms) / 1000
             job = Job(id=occupant.job, queue=occupant.queue, expected_s=told_s)
+        elif job.expected_s <= 0:
+            job = replace(job, expected_s=told_s)
         return self._forecast.chance(job, max(0, now_ms - started_ms), by_ms - started_ms)
 
 

@@ -5,13 +5,12 @@ of a large cluster costs a few passes over arrays and not a walk over its jobs.
 """
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from hyperion.model.allocation import Allocation
 from hyperion.model.ids import JobId
 from hyperion.model.resources import MILLI
-from hyperion.placement.running import Occupant, Running
+from hyperion.placement.running import Running
 from hyperion.placement.snapshot import Snapshot
 
 Ints = NDArray[np.int64]
@@ -25,33 +24,38 @@ OVERRUN_DIVISOR = 16
 of what it has run."""
 _REBUILD = 4
 """When more than a part in so many of the jobs has changed, all columns are made anew."""
-_ROW, _ENDS, _STARTED, _STOPPING, _CPUS, _MEMORY, _DISK = range(7)
-_DEVICE, _SHARE = 4, 5
+CPUS, MEMORY, DISK, GPUS, ROW, _STARTED, _ENDS = range(7)
+DEVICE, SHARE = 0, 1
+"""Columns of seats, and of shares of GPUs."""
 
 
-class Seats(Struct, frozen=True):
-    """The live replicas in the order of their expected ends."""
+class Ends:
+    """Entries in the order of their expected ends, with columns that are read when asked for."""
 
-    ends_ms: Ints
-    row: Ints
-    cpus_milli: Ints
-    memory_mib: Ints
-    disk_mib: Ints
-    slot: Ints
-    """Of the timeline: for ``Timeline.allocation``."""
+    __slots__ = ("_values", "ends_ms", "row", "slot")
 
+    def __init__(self, ends_ms: Ints, slot: Ints, values: Ints) -> None:
+        self.ends_ms = ends_ms
+        self.slot = slot
+        """Of the timeline: for ``Timeline.allocation``."""
+        self.row: Ints = values[ROW, slot]
+        """-1 on a node that the snapshot does not have."""
+        self._values = values
 
-class Shares(Struct, frozen=True):
-    """What they hold of single GPUs, in the same order; a whole GPU is a share of 1000."""
+    def on(self, wanted: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """The places of those on the wanted rows."""
+        return np.flatnonzero(wanted[self.row] & (self.row >= 0))
 
-    ends_ms: Ints
-    row: Ints
-    device: Ints
-    milli: Ints
+    def column(self, which: int, at: NDArray[np.intp]) -> Ints:
+        found: Ints = self._values[which, self.slot[at]]
+        return found
 
 
 class Timeline:
-    """Columns of the seats of one ``Running``."""
+    """Columns of the seats of one ``Running``.
+
+    A whole GPU is a whole one of its seat's; shares of GPUs are entries of their own.
+    """
 
     def __init__(self, running: Running, unknown_ms: int = UNKNOWN_MS) -> None:
         self.running = running
@@ -60,54 +64,100 @@ class Timeline:
         """Counts the changes after which less may be kept free than before."""
         self._touched: dict[JobId, None] = dict.fromkeys(running.occupants)
         self._rebuild = True
-        self._seat_table = _Table(7)
-        self._share_table = _Table(6)
+        self._seat_table = _Table()
+        self._share_table = _Table()
         self._version = 0
         self._rows_of: tuple[Snapshot, int] | None = None
-        self._seats: tuple[tuple[int, int], Seats] | None = None
-        self._shares: tuple[tuple[int, int], Shares] | None = None
+        self._seats: tuple[tuple[int, int], Ends] | None = None
+        self._shares: tuple[tuple[int, int], Ends] | None = None
         running.watch(self._touch)
 
     def estimate(self, seat: Allocation, now_ms: int) -> int | None:
         """When a replica will have ended, as expected at ``now_ms``; always later than that.
 
-        None for an allocation that no running job knows, such as a claim."""
-        occupant = self.running.occupants.get(seat.job)
-        if occupant is None:
+        None for an allocation that no running job knows, such as a claim.
+        """
+        if seat.job not in self.running.occupants:
             return None
-        life = _life(occupant, seat, self.running.leaves(seat))
-        columns = np.array([(0, *life)], np.int64).T
-        return int(_estimates(columns, now_ms, self.unknown_ms)[0])
+        started_ms, ends_ms = self.told(seat)
+        if ends_ms <= now_ms:
+            ends_ms = int(_overrun(np.array([started_ms]), np.array([ends_ms]), now_ms)[0])
+        return min(ends_ms, now_ms + STOPPING_MS) if self.running.leaves(seat) else ends_ms
 
     def told(self, seat: Allocation) -> tuple[int, int]:
-        """(begin, end) by its estimate, whatever time it is now."""
-        ends_ms, started_ms, _ = _life(self.running.occupants[seat.job], seat, False)
+        """(begin, end) by its estimate, whatever time it is now. The tasks of an array begin one
+        by one, and each lasts as long as the first was expected to."""
+        occupant = self.running.occupants[seat.job]
+        ends_ms, started_ms = occupant.ends_at_ms, occupant.started_at_ms
+        if occupant.array:
+            own_ms = seat.started_at_ms or seat.placed_at_ms or started_ms
+            ends_ms += own_ms - started_ms if ends_ms else 0
+            started_ms = own_ms
         return started_ms, ends_ms or started_ms + self.unknown_ms
 
-    def seats(self, snapshot: Snapshot, now_ms: int) -> Seats:
+    def seats(self, snapshot: Snapshot, now_ms: int) -> Ends:
+        """The live replicas."""
         self._refresh(snapshot)
         key = (self._version, now_ms)
         if self._seats is None or self._seats[0] != key:
-            columns, slots, ends = self._live(self._seat_table, now_ms)
-            seats = Seats(
-                ends, columns[_ROW], columns[_CPUS], columns[_MEMORY], columns[_DISK], slots
-            )
-            self._seats = (key, seats)
+            self._seats = (key, self._seat_table.expected(now_ms))
         return self._seats[1]
 
-    def shares(self, snapshot: Snapshot, now_ms: int) -> Shares:
+    def shares(self, snapshot: Snapshot, now_ms: int) -> Ends:
+        """What they hold of GPUs that they do not hold whole."""
         self._refresh(snapshot)
         key = (self._version, now_ms)
         if self._shares is None or self._shares[0] != key:
-            columns, _, ends = self._live(self._share_table, now_ms)
-            shares = Shares(ends, columns[_ROW], columns[_DEVICE], columns[_SHARE])
-            self._shares = (key, shares)
+            self._shares = (key, self._share_table.expected(now_ms))
         return self._shares[1]
 
     def allocation(self, slot: int) -> Allocation:
         found = self._seat_table.owner[slot]
         assert found is not None
         return found
+
+    def whole_gpus(
+        self, snapshot: Snapshot, wanted: NDArray[np.bool_], now_ms: int
+    ) -> tuple[Ints, Ints, Ints]:
+        """(when, row, how many) GPUs of the wanted rows come free with those that hold them whole,
+        in the order of time. What others than running jobs hold too, such as a claim, does not."""
+        seats = self.seats(snapshot, now_ms)
+        here = seats.on(wanted)
+        gpus = seats.column(GPUS, here)
+        some = np.flatnonzero(gpus)
+        here, gpus = here[some], gpus[some]
+        ends, row = seats.ends_ms[here], seats.row[here]
+        devices = snapshot.devices[: snapshot.rows]
+        if devices.min(initial=0) < 0:
+            claimed: NDArray[np.bool_] = np.min(devices, axis=1) < 0
+            for n in np.flatnonzero(claimed[row]).tolist():
+                of_row = devices[row[n]]
+                held = self.allocation(int(seats.slot[here[n]])).devices
+                gpus[n] = sum(bool(d < len(of_row) and of_row[d] >= 0) for d in held)
+        return ends, row, gpus
+
+    def whole_again(
+        self, snapshot: Snapshot, wanted: NDArray[np.bool_], now_ms: int
+    ) -> tuple[Ints, Ints, Ints]:
+        """``whole_gpus``, and the GPUs whose last share ends."""
+        ends, row, gpus = self.whole_gpus(snapshot, wanted, now_ms)
+        shares = self.shares(snapshot, now_ms)
+        here = shares.on(wanted)
+        if not len(here):
+            return ends, row, gpus
+        width = snapshot.devices.shape[1]
+        key = shares.row[here] * width + shares.column(DEVICE, here)
+        numbers, of = np.unique(key, return_inverse=True)
+        free = snapshot.devices.reshape(-1)[numbers].astype(np.int64)
+        free += np.bincount(of, shares.column(SHARE, here)).astype(np.int64)
+        last = np.zeros(len(numbers), np.int64)
+        last[of] = np.arange(len(here))  # in order of time: the latest end is assigned last
+        back = here[np.sort(last[free >= MILLI])]
+        ends = np.concatenate([ends, shares.ends_ms[back]])
+        order = np.argsort(ends, kind="stable")  # of two runs that are in order already
+        row = np.concatenate([row, shares.row[back]])
+        gpus = np.concatenate([gpus, np.ones(len(back), np.int64)])
+        return ends[order], row[order], gpus[order]
 
     def _touch(self, job: JobId, freed: bool) -> None:
         self._touched[job] = None
@@ -120,8 +170,8 @@ class Timeline:
         rows_of = (snapshot, snapshot.structure)
         occupants = self.running.occupants
         if self._rebuild or len(self._touched) * _REBUILD > len(occupants) + 64:
-            self._seat_table = _Table(7)
-            self._share_table = _Table(6)
+            self._seat_table = _Table()
+            self._share_table = _Table()
             self._version += 1
             self._rebuild = False
             self._touched = dict.fromkeys(occupants)
@@ -138,122 +188,136 @@ class Timeline:
 
     def _take_in(self, snapshot: Snapshot) -> None:
         row, occupants, running = snapshot.row, self.running.occupants, self.running
-        seats: list[tuple[Allocation, tuple[int, ...]]] = []
-        shares: list[tuple[Allocation, tuple[int, ...]]] = []
+        seats: list[_Entry] = []
+        shares: list[_Entry] = []
         for job in self._touched:
             self._seat_table.drop(job)
             self._share_table.drop(job)
-            occupant = occupants.get(job)
-            if occupant is None:
+            if job not in occupants:
                 continue
             for seat in running.seats(job):
-                at, r = row.get(seat.node, -1), seat.request
-                life = _life(occupant, seat, running.leaves(seat))
-                seats.append((seat, (at, *life, r.cpus_milli, r.memory_mib, r.disk_mib)))
-                for device in seat.devices:
-                    share = min(r.gpus_milli, MILLI)
-                    shares.append((seat, (at, *life, device, share)))
+                at, r, life = row.get(seat.node, -1), seat.request, self.told(seat)
+                leaves = running.leaves(seat)
+                whole = len(seat.devices) if r.gpus_milli >= MILLI else 0
+                amounts = (r.cpus_milli, r.memory_mib, r.disk_mib, whole)
+                seats.append((seat, leaves, (*amounts, at, *life)))
+                shares += (
+                    (seat, leaves, (device, r.gpus_milli, 0, 0, at, *life))
+                    for device in (() if whole else seat.devices)
+                )
         self._touched.clear()
         self._seat_table.add(seats)
         self._share_table.add(shares)
 
-    def _live(self, table: "_Table", now_ms: int) -> tuple[Ints, Ints, Ints]:
-        """(columns, slots, expected ends) of the entries on known nodes, first to end first."""
-        slots = np.flatnonzero(table.values[_ROW, : table.used] >= 0)
-        columns = table.values[:, slots]
-        ends = _estimates(columns, now_ms, self.unknown_ms)
-        order = np.argsort(ends, kind="stable")
-        return columns[:, order], slots[order], ends[order]
+
+_Entry = tuple[Allocation, bool, tuple[int, ...]]
+"""(whose, whether it is being stopped, columns)."""
 
 
 class _Table:
-    """Columns with slots that are used again; a slot whose row is -1 is free or on no node."""
+    """Columns with slots that are used again, and the live slots in the order of their ends."""
 
-    def __init__(self, columns: int) -> None:
-        self.values: Ints = np.zeros((columns, 0), np.int64)
-        self.used = 0
+    def __init__(self) -> None:
+        self.values: Ints = np.zeros((7, 0), np.int64)
         self.owner: list[Allocation | None] = []
         self._slots: dict[JobId, list[int]] = {}
+        self._leaving: set[int] = set()
         self._free: list[int] = []
+        self._ends: Ints = np.zeros(0, np.int64)
+        self._order: Ints = np.zeros(0, np.int64)
+        self._gone: list[int] = []
+        self._come: list[int] = []
 
-    def add(self, entries: list[tuple[Allocation, tuple[int, ...]]]) -> None:
+    def add(self, entries: list[_Entry]) -> None:
         if not entries:
             return
+        self._sort()  # before slots are used again that are still in order
         slots = self._take(len(entries))
-        self.values[:, slots] = np.array([values for _, values in entries], np.int64).T
-        for slot, (allocation, _) in zip(slots, entries, strict=True):
+        self.values[:, slots] = np.array([values for _, _, values in entries], np.int64).T
+        for slot, (allocation, leaves, _) in zip(slots, entries, strict=True):
             self.owner[slot] = allocation
             self._slots.setdefault(allocation.job, []).append(slot)
+            if leaves:
+                self._leaving.add(slot)
+        self._come += slots
 
     def drop(self, job: JobId) -> None:
         slots = self._slots.pop(job, None)
         if slots:
-            self.values[_ROW, slots] = -1
             for slot in slots:
                 self.owner[slot] = None
+            self._leaving.difference_update(slots)
             self._free += slots
+            self._gone += slots
 
     def place(self, snapshot: Snapshot) -> None:
         """Nodes have come or gone: find the rows again."""
         row = snapshot.row
-        self.values[_ROW, : self.used] = [
+        self.values[ROW, : len(self.owner)] = [
             -1 if owner is None else row.get(owner.node, -1) for owner in self.owner
         ]
+
+    def expected(self, now_ms: int) -> Ends:
+        """In the order of what is expected now: those over their estimate, and those that are
+        being stopped, have other ends than they were given."""
+        self._sort()
+        ends, order = self._ends, self._order
+        late = int(np.searchsorted(ends, now_ms, "right"))
+        if late or self._leaving:
+            leaving = np.zeros(len(self.owner), np.bool_)
+            leaving[list(self._leaving)] = True
+            moved = leaving[order]
+            moved[:late] = True
+            slots, other = order[moved], ends[moved]
+            over = other <= now_ms
+            other[over] = _overrun(self.values[_STARTED, slots[over]], other[over], now_ms)
+            soon = np.minimum(other, now_ms + STOPPING_MS)
+            other = np.where(leaving[slots], soon, other)
+            ends, order = _merged(ends[~moved], order[~moved], other, slots)
+        return Ends(ends, order, self.values)
+
+    def _sort(self) -> None:
+        if self._gone:
+            gone = np.zeros(len(self.owner), np.bool_)
+            gone[self._gone] = True
+            self._come = [slot for slot in self._come if not gone[slot]]
+            stay = ~gone[self._order]
+            self._ends, self._order = self._ends[stay], self._order[stay]
+            self._gone = []
+        if self._come:
+            slots = np.array(self._come, np.int64)
+            self._ends, self._order = _merged(
+                self._ends, self._order, self.values[_ENDS, slots], slots
+            )
+            self._come = []
 
     def _take(self, count: int) -> list[int]:
         again = min(count, len(self._free))
         slots = self._free[len(self._free) - again :]
         del self._free[len(self._free) - again :]
-        new = count - again
-        if self.used + new > self.values.shape[1]:
-            width = max(64, 2 * self.values.shape[1], self.used + new)
+        used, new = len(self.owner), count - again
+        if used + new > self.values.shape[1]:
+            width = max(64, 2 * self.values.shape[1], used + new)
             wider = np.full((len(self.values), width), -1, np.int64)
-            wider[:, : self.used] = self.values[:, : self.used]
+            wider[:, :used] = self.values[:, :used]
             self.values = wider
-        slots += range(self.used, self.used + new)
-        self.used += new
+        slots += range(used, used + new)
         self.owner += [None] * new
         return slots
 
 
-def _life(occupant: Occupant, seat: Allocation, leaves: bool) -> tuple[int, int, int]:
-    """(end as told, begin, whether it is being stopped) of one replica. The tasks of an array
-    begin one by one, and each lasts as long as the first was expected to."""
-    ends_ms, started_ms = occupant.ends_at_ms, occupant.started_at_ms
-    if occupant.array:
-        own_ms = seat.started_at_ms or seat.placed_at_ms or started_ms
-        ends_ms += own_ms - started_ms if ends_ms else 0
-        started_ms = own_ms
-    return ends_ms, started_ms, int(leaves)
+def _merged(ends: Ints, order: Ints, new_ends: Ints, new: Ints) -> tuple[Ints, Ints]:
+    """An order with some slots more."""
+    by_end = np.argsort(new_ends, kind="stable")
+    new_ends, new = new_ends[by_end], new[by_end]
+    if not len(ends):
+        return new_ends, new
+    at = np.searchsorted(ends, new_ends, "right")
+    return np.insert(ends, at, new_ends), np.insert(order, at, new)
 
 
-def _estimates(columns: Ints, now_ms: int, unknown_ms: int) -> Ints:
-    started, told = columns[_STARTED], columns[_ENDS]
-    ends: Ints = np.where(told > 0, told, started + unknown_ms)
-    over = ends <= now_ms
-    if over.any():
-        more = np.maximum(now_ms - ends, (now_ms - started) // OVERRUN_DIVISOR)
-        ends = np.where(over, now_ms + np.maximum(more, 1), ends)
-    stopping = columns[_STOPPING] > 0
-    if stopping.any():
-        ends = np.where(stopping, np.minimum(ends, now_ms + STOPPING_MS), ends)
+def _overrun(started: Ints, told: Ints, now_ms: int) -> Ints:
+    """When jobs will end whose estimates are over."""
+    more = np.maximum(now_ms - told, (now_ms - started) // OVERRUN_DIVISOR)
+    ends: Ints = now_ms + np.maximum(more, 1)
     return ends
-
-
-def whole_again(snapshot: Snapshot, shares: Shares, wanted: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """(when, row) of each GPU of the wanted rows that will be nobody's, in the order of time.
-
-    A GPU is whole again when the last that has a share of it has ended. One that others hold
-    than those who run, such as a claim, never is.
-    """
-    width = snapshot.devices.shape[1]
-    here = wanted[shares.row] & (shares.device < width)
-    key = shares.row[here] * width + shares.device[here]
-    size = snapshot.rows * width
-    free = snapshot.devices[: snapshot.rows].reshape(-1).astype(np.int64)
-    free += np.bincount(key, shares.milli[here], size).astype(np.int64)
-    last = np.zeros(size, np.int64)
-    last[key] = shares.ends_ms[here]  # in order of time: the last assignment is the latest end
-    back = np.flatnonzero((last > 0) & (free >= MILLI))
-    order = np.argsort(last[back], kind="stable")
-    return last[back][order], (back // width)[order]
