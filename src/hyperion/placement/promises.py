@@ -1,0 +1,252 @@
+"""Starts that have been promised to waiting jobs, and what must stay free so that they hold."""
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from hyperion.model.ids import JobId, NodeId
+from hyperion.model.job import Job, Priority
+from hyperion.model.resources import MILLI, ResourceRequest
+from hyperion.placement.snapshot import Snapshot
+from hyperion.placement.timeline import CPUS, DISK, GPUS, MEMORY, Ints, Timeline
+
+MOST_PROMISES = 256
+"""Kept at a time: the jobs that come next. Those behind them wait without."""
+
+
+class Promise(Struct, frozen=True):
+    """A place for a waiting job from a time on; what runs beside it must leave it free."""
+
+    job: JobId
+    at_ms: int
+    seats: tuple[tuple[NodeId, ResourceRequest], ...]
+    confidence: float = 0.0
+    """How likely it is that it can start by then: 0 to 1."""
+    because: tuple[JobId, ...] = ()
+    """Whose ends it waits for last."""
+    ends_at_ms: int = 0
+    """When it would end if it started at ``at_ms``; 0 unknown."""
+    priority: Priority = Priority.BATCH
+    """Jobs of a higher one are not bound by it."""
+    made_at_ms: int = 0
+    """When the job was first promised a start. Who started later on its places is a guest."""
+    alternative: int = 0
+
+
+class Kept(Struct, frozen=True):
+    """What some rows must keep free, in columns by place in ``rows``."""
+
+    rows: Ints
+    amounts: Ints
+    """CPUs, memory, disk, whole GPUs; by column of ``rows``."""
+
+
+class Booked:
+    """A promise in the columns of one snapshot."""
+
+    __slots__ = ("amounts", "ends_ms", "promise", "rows")
+
+    def __init__(self, promise: Promise, ends_ms: int, snapshot: Snapshot) -> None:
+        self.promise = promise
+        self.ends_ms = ends_ms
+        by_row: dict[int, list[ResourceRequest]] = defaultdict(list)
+        for node, request in promise.seats:
+            row = snapshot.row.get(node)
+            if row is not None:
+                by_row[row].append(request)
+        self.rows: Ints = np.array(sorted(by_row), np.int64)
+        columns = [amounts_together(by_row[row]) for row in self.rows.tolist()]
+        self.amounts: Ints = np.array(columns, np.int64).reshape(-1, 4).T
+
+    def begins_ms(self, now_ms: int) -> int:
+        """One that is late begins as soon as it can."""
+        return max(self.promise.at_ms, now_ms)
+
+    def lasts_to_ms(self, now_ms: int) -> int:
+        return self.begins_ms(now_ms) + self.ends_ms - self.promise.at_ms
+
+
+class Promises:
+    """In the order of their times; ``edition`` changes with every change of them."""
+
+    def __init__(self, unknown_ms: int) -> None:
+        self.unknown_ms = unknown_ms
+        self.by_job: dict[JobId, Promise] = {}
+        self.edition = 0
+        self._ordered: list[Promise] = []
+        self._times: list[int] = []
+        self._booked: dict[JobId, Booked] = {}
+        self._booked_for: tuple[Snapshot, int] | None = None
+        self._made: dict[object, Kept | None] = {}
+
+    def put(self, promise: Promise) -> bool:
+        """Kept, or there are too many. Another one of the same job is replaced."""
+        if len(self.by_job) >= MOST_PROMISES and promise.job not in self.by_job:
+            return False
+        self.by_job[promise.job] = promise
+        self._booked.pop(promise.job, None)
+        self._changed()
+        return True
+
+    def drop(self, job: JobId) -> None:
+        if self.by_job.pop(job, None) is not None:
+            self._booked.pop(job, None)
+            self._changed()
+
+    def copy(self) -> "Promises":
+        made = Promises(self.unknown_ms)
+        made.by_job = dict(self.by_job)
+        made._changed()
+        return made
+
+    def count_before(self, ends_ms: int) -> int:
+        """How many begin before this time."""
+        return bisect_left(self._times, ends_ms)
+
+    def times(self) -> list[int]:
+        return self._times
+
+    def ends_ms(self, promise: Promise) -> int:
+        return promise.ends_at_ms or promise.at_ms + self.unknown_ms
+
+    def binding(
+        self, snapshot: Snapshot, job: Job, begins_ms: int, ends_ms: int, now_ms: int
+    ) -> list[Booked]:
+        """Those that a job must respect that runs from one time to another."""
+        found = []
+        for promise in self._ordered[: self.count_before(ends_ms)]:
+            if promise.job == job.id or promise.priority < job.priority:
+                continue
+            booked = self.booked(snapshot, promise)
+            if booked.lasts_to_ms(now_ms) > begins_ms and booked.begins_ms(now_ms) < ends_ms:
+                found.append(booked)
+        return found
+
+    def booked(self, snapshot: Snapshot, promise: Promise) -> Booked:
+        if self._booked_for is None or (
+            self._booked_for[0] is not snapshot or self._booked_for[1] != snapshot.structure
+        ):
+            self._booked_for = (snapshot, snapshot.structure)
+            self._booked.clear()
+            self._made.clear()
+        found = self._booked.get(promise.job)
+        if found is None:
+            found = Booked(promise, self.ends_ms(promise), snapshot)
+            self._booked[promise.job] = found
+        return found
+
+    def kept(
+        self, snapshot: Snapshot, timeline: Timeline, binding: list[Booked], at: "Span"
+    ) -> Kept | None:
+        """What must be free of the rows at ``at.begins_ms``, so that with what is freed later all
+        of ``binding`` find theirs at their times."""
+        if not binding:
+            return None
+        key = (
+            tuple(b.promise.job for b in binding),
+            at.begins_ms, at.now_ms, self.edition, timeline.freed, snapshot.structure,
+        )  # fmt: skip
+        if key not in self._made:
+            if len(self._made) >= MOST_PROMISES:
+                self._made.clear()
+            self._made[key] = _kept(snapshot, timeline, binding, at)
+        return self._made[key]
+
+    def _changed(self) -> None:
+        self.edition += 1
+        self._ordered = sorted(self.by_job.values(), key=lambda p: (p.at_ms, p.job))
+        self._times = [p.at_ms for p in self._ordered]
+        self._made.clear()
+
+
+class Span(Struct, frozen=True):
+    """When a wish would start, as seen at ``now_ms``."""
+
+    begins_ms: int
+    now_ms: int
+
+
+def amounts_together(requests: list[ResourceRequest]) -> tuple[int, int, int, int]:
+    """GPUs as whole ones: shares of one size are put together, as many as fit, and rounded up."""
+    gpus = sum(r.whole_gpus for r in requests)
+    for share, count in Counter(r.gpu_fraction_milli for r in requests).items():
+        if share:
+            gpus += -(-count // (MILLI // share))
+    return (
+        sum(r.cpus_milli for r in requests),
+        sum(r.memory_mib for r in requests),
+        sum(r.disk_mib for r in requests),
+        gpus,
+    )
+
+
+def _kept(snapshot: Snapshot, timeline: Timeline, binding: list[Booked], at: Span) -> Kept | None:
+    rows = np.unique(np.concatenate([b.rows for b in binding]))
+    if not len(rows):
+        return None
+    wanted = np.zeros(snapshot.rows, np.bool_)
+    wanted[rows] = True
+    freed = _Freed(snapshot, timeline, rows, wanted, at)
+    active = np.zeros((4, len(rows)), np.int64)
+    most = np.zeros((4, len(rows)), np.int64)
+    for when, sign, booked in _steps(binding, at):
+        active[:, np.searchsorted(rows, booked.rows)] += sign * booked.amounts
+        if sign > 0:
+            np.maximum(most, active - freed.by(when), out=most)
+    return Kept(rows, most)
+
+
+def _steps(binding: list[Booked], at: Span) -> Iterator[tuple[int, int, Booked]]:
+    """(time, +1 or -1, promise) in order; at one time, those that end come first."""
+    steps = []
+    for n, booked in enumerate(binding):
+        begins = max(at.begins_ms, booked.begins_ms(at.now_ms))
+        steps.append((begins, 1, n))
+        steps.append((booked.lasts_to_ms(at.now_ms), -1, n))
+    for when, sign, n in sorted(steps):
+        yield when, sign, binding[n]
+
+
+class _Freed:
+    """What some rows get back after a time."""
+
+    def __init__(
+        self, snapshot: Snapshot, timeline: Timeline, rows: Ints, wanted: NDArray[np.bool_],
+        at: Span,
+    ) -> None:  # fmt: skip
+        seats = timeline.seats(snapshot, at.now_ms)
+        here = seats.on(wanted)
+        here = here[int(np.searchsorted(seats.ends_ms[here], at.begins_ms, "right")) :]
+        self.ends = seats.ends_ms[here]
+        self.place = np.searchsorted(rows, seats.row[here])
+        self.weights = [seats.column(which, here) for which in (CPUS, MEMORY, DISK)]
+        whole_ends, whole_rows, whole = timeline.whole_again(snapshot, wanted, at.now_ms)
+        later = int(np.searchsorted(whole_ends, at.begins_ms, "right"))
+        self.whole_ends, self.whole = whole_ends[later:], whole[later:]
+        self.whole_place = np.searchsorted(rows, whole_rows[later:])
+        self.amounts = np.zeros((4, len(rows)), np.int64)
+        self.done = self.whole_done = 0
+
+    def by(self, when_ms: int) -> Ints:
+        """Until this time; the times asked for must not go back."""
+        size = self.amounts.shape[1]
+        end = int(np.searchsorted(self.ends, when_ms, "right"))
+        if end > self.done:
+            place = self.place[self.done : end]
+            for n, weights in enumerate(self.weights):
+                back = np.bincount(place, weights[self.done : end], size)
+                self.amounts[n] += back.astype(np.int64)
+            self.done = end
+        end = int(np.searchsorted(self.whole_ends, when_ms, "right"))
+        if end > self.whole_done:
+            place, whole = (
+                self.whole_place[self.whole_done : end],
+                self.whole[self.whole_done : end],
+            )
+            self.amounts[GPUS] += np.bincount(place, whole, size).astype(np.int64)
+            self.whole_done = end
+        return self.amounts
