@@ -4,9 +4,22 @@ import json
 import os
 import subprocess
 
+from msgspec import structs
+
+from hyperion.adapters.runtime.launch import arguments
 from hyperion.control.messages import Peer, Run
 from hyperion.model.ids import AllocationId, JobId
-from hyperion.model.job import Checkpoint, DataSource, Framework, Job, Priority, Secret
+from hyperion.model.job import (
+    Array,
+    Checkpoint,
+    DataSource,
+    Elastic,
+    Framework,
+    Job,
+    Priority,
+    Role,
+    Secret,
+)
 from hyperion.model.resources import ResourceRequest
 from hyperion.ports import Surroundings
 from hyperion.wire.environment import surroundings
@@ -184,3 +197,56 @@ def test_the_largest_gang_can_still_be_launched():
         timeout=20,
     )
     assert done.stdout == "9999\n"
+
+
+def test_a_task_of_an_array_is_alone_and_knows_its_index():
+    task = order(rank=7, peers=(), array=Array(50, first=1, step=2))
+    found = around(task).variables
+    assert (found["RANK"], found["WORLD_SIZE"], found["SLURM_PROCID"]) == ("0", "1", "0")
+    assert (found["HYPERION_ARRAY_INDEX"], found["HYPERION_ARRAY_SIZE"]) == ("15", "50")
+    names = ("JOB_ID", "TASK_ID", "TASK_COUNT", "TASK_MIN", "TASK_MAX", "TASK_STEP")
+    assert [found[f"SLURM_ARRAY_{name}"] for name in names] == ["j", "15", "50", "1", "99", "2"]
+    neighbours = tuple(structs.replace(peer, rank=peer.rank + 7) for peer in GANG)
+    assert around(structs.replace(task, peers=neighbours)).variables["WORLD_SIZE"] == "1"
+    assert not [name for name in around(order()).variables if "ARRAY" in name]
+
+
+def test_replicas_with_roles_know_theirs():
+    roles = (Role(name="worker", replicas=2), Role(name="ps", run="serve"))
+    found = [around(order(rank, roles=roles, replicas=3)).variables for rank in range(3)]
+    names = ("HYPERION_ROLE", "HYPERION_ROLE_RANK", "HYPERION_ROLE_REPLICAS")
+    assert [[v[name] for name in names] for v in found] == [
+        ["worker", "0", "2"],
+        ["worker", "1", "2"],
+        ["ps", "0", "1"],
+    ]
+    torch = ("ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE", "RANK", "WORLD_SIZE")
+    assert [found[2][name] for name in torch] == ["ps", "0", "1", "2", "3"]
+    assert json.loads(found[2]["TF_CONFIG"]) == {
+        "cluster": {"worker": ["10.0.0.1:7001", "10.0.0.1:7002"], "ps": ["10.0.0.2:7003"]},
+        "task": {"type": "ps", "index": 0},
+    }
+    peers = json.loads(around(order(0, roles=roles, replicas=3)).files["peers.json"])
+    assert [peer["role"] for peer in peers] == ["worker", "worker", "ps"]
+
+
+def test_an_elastic_replica_finds_the_width_of_now():
+    found = around(order(0, replicas=8, elastic=Elastic(2))).variables
+    assert (found["WORLD_SIZE"], found["HYPERION_REPLICAS"], found["SLURM_NTASKS"]) == ("3",) * 3
+    assert (found["HYPERION_REPLICAS_MIN"], found["HYPERION_REPLICAS_MAX"]) == ("2", "8")
+
+
+def test_the_queue_is_told():
+    assert around(order()).variables["HYPERION_QUEUE"] == "default"
+    found = around(order(queue="research")).variables
+    assert (found["HYPERION_QUEUE"], found["SLURM_JOB_PARTITION"]) == ("research", "research")
+
+
+def test_a_replica_runs_what_its_role_says(tmp_path):
+    roles = (Role(name="a"), Role(name="b", run="serve"), Role(name="c", command=("x", "y")))
+    runs = [order(rank, roles=roles, replicas=3) for rank in range(3)]
+    assert arguments(str(tmp_path), runs[0])[0] == ["true"]
+    assert arguments(str(tmp_path), runs[2])[0] == ["x", "y"]
+    command, _ = arguments(str(tmp_path), runs[1])
+    assert (tmp_path / "run.sh").read_text() == "serve"
+    assert command[-1] == str(tmp_path / "run.sh")

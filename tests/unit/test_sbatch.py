@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from hyperion.model.job import Restart
+from hyperion.model.job import Array, Condition, Dependency, Restart
 from hyperion.wire.sbatch import job_from_sbatch, looks_like_sbatch, notes_of
 from hyperion.wire.spec import SpecError
 
@@ -48,7 +48,7 @@ def test_a_usual_script():
     assert job.envs == {"MODE": "x", "MINE": "y"}
     assert job.restart == Restart(max=3)
     assert job.checkpoint.grace_s == 90
-    assert notes_of(job)["partition"] == "gpu"
+    assert job.queue == "gpu"
     assert notes_of(job)["job-name"] == "my job"
 
 
@@ -95,8 +95,22 @@ def test_times(text, seconds):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--array=1-3", "--array: is not supported; submit one job per element"),
-        ("-d afterok:7", "--dependency: is not supported"),
+        ("--array=3-1", '--array: found "3-1", expected a range that goes up'),
+        ("--array=1-9,12", '--array: found "1-9,12", expected a range of indices'),
+        ("--array=0-1000000", "array.size: found 1000001, expected 1 to 1000000"),
+        ("--array=0-3 -n 2", "array: found 2 replicas beside it"),
+        ("-d singleton", '--dependency: found "singleton", expected the ids of the jobs'),
+        ("-d after:7", "expected afterany, afterok or afternotok: a start cannot be"),
+        ("-d aftercorr:7", "expected afterok, which waits for all tasks of the other array"),
+        ("-d 'afterok:7?afterany:8'", "expected jobs that must all have ended"),
+        ("-d afterok:7+30", "expected the id of a job"),
+        ("-d sometime:7", "expected one of afterok, afterany, afternotok before the colon"),
+        ("-d afterok:j", "after.0: names the job itself"),
+        ("--begin=16:00", '--begin: found "16:00", expected now+1hour or the like; for a time of'),
+        ("--nice=much", '--nice: found "much", expected a whole number'),
+        ("--nice=5000", "nice: found 5000, expected -1000 to 1000"),
+        ("-p 'a b'", 'queue: found "a b", expected up to 63 letters'),
+        ("--reservation=a,b", 'reservation: found "a,b", expected up to 63 letters'),
         ("hetjob", "--hetjob: is not supported"),
         ("--nodse=2", "--nodse: is no option known here; did you mean nodes?"),
         ("-N 1-4", '--nodes: found the range "1-4"; give one number of nodes'),
@@ -124,9 +138,46 @@ def test_refusals_name_the_line(option, message):
     assert message in str(caught.value)
 
 
+def test_arrays_dependencies_and_turns():
+    job = read(
+        "--array=1-99:2%4",
+        "--dependency=afterok:17:18,afterany:19",
+        "--nice=10",
+        "--partition=gpu,cpu",
+        "--begin=now+2hours",
+        "--reservation=maint-1",
+    )
+    assert job.array == Array(50, first=1, step=2, limit=4)
+    assert job.after == (
+        Dependency("17"),
+        Dependency("18"),
+        Dependency("19", Condition.ANY),
+    )
+    assert (job.nice, job.queue, job.begin_s, job.reservation) == (10, "gpu", 7200, "maint-1")
+    assert notes_of(job)["partition"] == "gpu,cpu (waits in queue gpu only)"
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "value"),
+    [
+        ("--nice", "nice", 100),
+        ("--nice=-3", "nice", -3),
+        ("-b now", "begin_s", 0),
+        ("--begin=now+90", "begin_s", 90),
+        ("--begin=now+1day", "begin_s", 86400),
+        ("-a 7", "array", Array(1, first=7)),
+        ("--array=0-9", "array", Array(10)),
+        ("-d 17", "after", (Dependency("17"),)),
+        ("-d afternotok:17", "after", (Dependency("17", Condition.NOT_OK),)),
+    ],
+)
+def test_slurms_own_notations(option, field, value):
+    assert getattr(read(option, "-N 1"), field) == value
+
+
 def test_all_refusals_are_told_at_once_in_order():
     with pytest.raises(SpecError) as caught:
-        read("--array=1", "-N x", "--begin=now")
+        read("--array=x", "-N x", "--hold")
     assert [p.line for p in caught.value.problems] == [2, 3, 4]
 
 

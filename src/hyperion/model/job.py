@@ -207,6 +207,13 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
             rank -= role.replicas
         return None
 
+    def work(self, rank: int) -> tuple[str, tuple[str, ...]]:
+        """(script, argument vector) of the replica of this rank, one of them empty."""
+        role = self.role_of(rank) if self.roles else None
+        if role is not None and (role.run or role.command):
+            return role.run, role.command
+        return self.run, self.command
+
     def request(self, rank: int, alternative: int) -> ResourceRequest:
         """What the replica of this rank needs."""
         role = self.role_of(rank) if self.roles else None

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from hyperion.control.messages import Peer, Run
 from hyperion.model.job import Framework, Job, Priority
+from hyperion.model.queue import DEFAULT_QUEUE
 from hyperion.model.resources import MILLI
 from hyperion.ports import Surroundings
 
@@ -67,14 +68,16 @@ def surroundings(
     somebody has said; on loopback it is found out.
 
     A replica that sees only its own real GPUs counts as a node of its own (local rank 0), because
-    scripts use ``LOCAL_RANK`` as the index of a visible GPU.
+    scripts use ``LOCAL_RANK`` as the index of a visible GPU. A task of an array is alone: rank 0
+    of 1, with its index beside.
     """
-    own = Peer(rank=order.rank, node=node, address=address, port=port, gpus=_gpus(order))
+    rank = 0 if order.job.array is not None else order.rank
+    own = Peer(rank=rank, node=node, address=address, port=port, gpus=_gpus(order))
     seat = _seat(order, own, real_gpus)
     variables: dict[str, str] = {}
     variables |= _torch(order.job, seat)
     variables |= _jax(seat)
-    variables |= _tensorflow(seat)
+    variables |= _tensorflow(order.job, seat)
     variables |= _interfaces(seat.peers, interface)
     variables |= _skypilot(order, seat)
     variables |= _mpi(directory) if order.job.framework is Framework.MPI else _slurm(order, seat)
@@ -93,6 +96,8 @@ def _gpus(order: Run) -> int:
 
 def _seat(order: Run, own: Peer, real_gpus: bool) -> Seat:
     peers = tuple(sorted(order.peers, key=lambda peer: peer.rank)) or (own,)
+    if order.job.array is not None:
+        peers = (own,)
     here = next((peer.node for peer in peers if peer.rank == own.rank), own.node)
     neighbours = [peer.rank for peer in peers if peer.node == here]
     nodes = list(dict.fromkeys(peer.node for peer in peers))
@@ -113,6 +118,7 @@ def _seat(order: Run, own: Peer, real_gpus: bool) -> Seat:
 
 def _torch(job: Job, seat: Seat) -> dict[str, str]:
     first = seat.peers[0]
+    role, role_rank, role_size = _role(job, seat)
     out = {
         "MASTER_ADDR": first.address,
         "MASTER_PORT": str(first.port),
@@ -123,9 +129,11 @@ def _torch(job: Job, seat: Seat) -> dict[str, str]:
         "NODE_RANK": str(seat.node_rank),
         "GROUP_RANK": str(seat.node_rank),
         "GROUP_WORLD_SIZE": str(seat.nodes),
-        "ROLE_RANK": str(seat.rank),
-        "ROLE_WORLD_SIZE": str(len(seat.peers)),
+        "ROLE_RANK": str(role_rank),
+        "ROLE_WORLD_SIZE": str(role_size),
     }
+    if role:
+        out["ROLE_NAME"] = role
     if job.framework is Framework.PYTORCH and len(seat.peers) > 1:
         out |= {
             "PET_NNODES": str(len(seat.peers)),
@@ -151,10 +159,24 @@ def _jax(seat: Seat) -> dict[str, str]:
     return out
 
 
-def _tensorflow(seat: Seat) -> dict[str, str]:
-    workers = [_endpoint(peer) for peer in seat.peers]
-    task = {"type": "worker", "index": seat.rank}
-    return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": task})}
+def _tensorflow(job: Job, seat: Seat) -> dict[str, str]:
+    cluster: dict[str, list[str]] = {}
+    for peer in seat.peers:
+        role = job.role_of(peer.rank)
+        cluster.setdefault(role.name if role else "worker", []).append(_endpoint(peer))
+    name, rank, _ = _role(job, seat)
+    task = {"type": name or "worker", "index": rank}
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
+
+
+def _role(job: Job, seat: Seat) -> tuple[str, int, int]:
+    """(name of the role, rank in it, replicas of it); without roles all are of one, nameless."""
+    first = 0
+    for role in job.roles:
+        if seat.rank < first + role.replicas:
+            return role.name, seat.rank - first, role.replicas
+        first += role.replicas
+    return "", seat.rank, len(seat.peers)
 
 
 def _interfaces(peers: Sequence[Peer], interface: str) -> dict[str, str]:
@@ -214,8 +236,20 @@ def _slurm(order: Run, seat: Seat) -> dict[str, str]:
     if order.request.memory_mib:
         out["SLURM_MEM_PER_NODE"] = str(order.request.memory_mib)
     if seat.gpus:
-        out["SLURM_GPUS"] = str(seat.gpus * len(seat.peers))
+        out["SLURM_GPUS"] = str(sum(peer.gpus for peer in seat.peers))
         out["SLURM_GPUS_ON_NODE"] = str(seat.gpus * seat.local_size)
+    if order.job.queue:
+        out["SLURM_JOB_PARTITION"] = order.job.queue
+    array = order.job.array
+    if array is not None:
+        out |= {
+            "SLURM_ARRAY_JOB_ID": order.job.id,
+            "SLURM_ARRAY_TASK_ID": str(array.index(order.rank)),
+            "SLURM_ARRAY_TASK_COUNT": str(array.size),
+            "SLURM_ARRAY_TASK_MIN": str(array.first),
+            "SLURM_ARRAY_TASK_MAX": str(array.index(array.size - 1)),
+            "SLURM_ARRAY_TASK_STEP": str(array.step),
+        }
     return out
 
 
@@ -252,8 +286,33 @@ def _hyperion(order: Run, seat: Seat, directory: str) -> dict[str, str]:
     }
     if len(seat.peers) > 1:
         out["HYPERION_PEERS"] = f"{directory}/peers.json"
+    out |= _form(order, seat)
     text = json.dumps(data)
     return out | ({"HYPERION_DATA": text} if len(text) <= MAX_VARIABLE_BYTES else {})
+
+
+def _form(order: Run, seat: Seat) -> dict[str, str]:
+    """What only jobs with roles, elastic ones, and arrays have."""
+    job = order.job
+    out: dict[str, str] = {"HYPERION_QUEUE": job.queue or DEFAULT_QUEUE}
+    if job.roles:
+        name, rank, size = _role(job, seat)
+        out |= {
+            "HYPERION_ROLE": name,
+            "HYPERION_ROLE_RANK": str(rank),
+            "HYPERION_ROLE_REPLICAS": str(size),
+        }
+    if job.elastic is not None:
+        out |= {
+            "HYPERION_REPLICAS_MIN": str(job.elastic.min),
+            "HYPERION_REPLICAS_MAX": str(job.replicas),
+        }
+    if job.array is not None:
+        out |= {
+            "HYPERION_ARRAY_INDEX": str(job.array.index(order.rank)),
+            "HYPERION_ARRAY_SIZE": str(job.array.size),
+        }
+    return out
 
 
 def _files(job: Job, seat: Seat) -> dict[str, str]:
@@ -265,11 +324,20 @@ def _files(job: Job, seat: Seat) -> dict[str, str]:
         files["machinefile"] = "".join(f"{host}:{count}\n" for host, count in slots.items())
     if len(seat.peers) == 1:
         return files
-    peers = [
-        {"rank": p.rank, "node": p.node, "address": p.address, "port": p.port, "gpus": p.gpus}
-        for p in seat.peers
-    ]
+    peers = [_shown(job, peer) for peer in seat.peers]
     return files | {"peers.json": json.dumps(peers) + "\n"}
+
+
+def _shown(job: Job, peer: Peer) -> dict[str, str | int]:
+    role = job.role_of(peer.rank)
+    out: dict[str, str | int] = {
+        "rank": peer.rank,
+        "node": peer.node,
+        "address": peer.address,
+        "port": peer.port,
+        "gpus": peer.gpus,
+    }
+    return out | {"role": role.name} if role else out
 
 
 def _endpoint(peer: Peer) -> str:

@@ -16,6 +16,7 @@ from hyperion.model.job import Checkpoint, Job, Restart
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.wire.api import Problem
 from hyperion.wire.sbatch_options import FLAGS, NOTED, REFUSED, SHORT
+from hyperion.wire.slurm_words import array_of, begin_s, dependencies_of
 from hyperion.wire.spec_kinds import did_you_mean
 from hyperion.wire.spec_tree import MAX_PROBLEMS, MAX_TEXT_BYTES, SpecError
 
@@ -91,7 +92,7 @@ def job_from_sbatch(
 
     A replica is a Slurm task; but the script, which Slurm runs on the first node alone, runs in
     every replica, and ``srun COMMAND`` in it runs the command there. ``--time`` becomes
-    ``expected``.
+    ``expected``, ``--partition`` the queue.
     Options without a meaning here are kept in ``metadata`` as ``sbatch/NAME``. Null variables of
     ``--export`` come from ``environ``. Raises SpecError with every problem at once.
     """
@@ -105,7 +106,7 @@ def job_from_sbatch(
         _take(option, script)
     job = _built(text, script, job_id, user)
     for fault in check(job):
-        at = script.lines.get(fault.pointer, _Option("", "", 1, 1))
+        at = _line_of(fault.pointer, script)
         message = f"{fault.pointer.strip('/').replace('/', '.')}: {fault.message}"
         script.faults.append(
             Problem(pointer=fault.pointer, message=message, line=at.line, column=at.column)
@@ -114,6 +115,15 @@ def job_from_sbatch(
         script.faults.sort(key=lambda problem: (problem.line, problem.column))
         raise SpecError(tuple(script.faults[:MAX_PROBLEMS]), source)
     return job
+
+
+def _line_of(pointer: str, script: _Script) -> _Option:
+    """The option behind a fault: of its very field, or of what is around it."""
+    while pointer:
+        if pointer in script.lines:
+            return script.lines[pointer]
+        pointer = pointer.rpartition("/")[0]
+    return _Option("", "", 1, 1)
 
 
 def notes_of(job: Job) -> dict[str, str]:
@@ -298,6 +308,43 @@ def _requeue(option: _Option, script: _Script) -> None:
     script.job["restart"] = Restart(max=3) if option.name == "requeue" else Restart()
 
 
+def _worded(
+    field: str, pointer: str, parse: Callable[[str], object]
+) -> Callable[[_Option, _Script], None]:
+    """One of Slurm's notations, which ``parse`` reads; its ValueError says what it expected."""
+
+    def take(option: _Option, script: _Script) -> None:
+        script.lines[pointer] = option
+        try:
+            script.job[field] = parse(option.value)
+        except ValueError as error:
+            script.refuse(option, f"found {quoted(option.value)}, expected {error}")
+
+    return take
+
+
+def _nice(option: _Option, script: _Script) -> None:
+    script.lines["/nice"] = option
+    text = option.value or "100"  # what Slurm takes for --nice alone
+    if not re.fullmatch(r"[-+]?\d{1,10}", text, re.ASCII):
+        script.refuse(option, f"found {quoted(text)}, expected a whole number")
+        return
+    script.job["nice"] = int(text)
+
+
+def _partition(option: _Option, script: _Script) -> None:
+    first, *others = option.value.split(",")
+    script.job["queue"] = first
+    script.lines["/queue"] = option
+    if others:
+        script.notes[NOTE_PREFIX + "partition"] = f"{option.value} (waits in queue {first} only)"
+
+
+def _reservation(option: _Option, script: _Script) -> None:
+    script.job["reservation"] = option.value
+    script.lines["/reservation"] = option
+
+
 def _signal(option: _Option, script: _Script) -> None:
     signal, _, seconds = option.value.partition("@")
     name = signal.rpartition(":")[2].upper().removeprefix("SIG")
@@ -332,6 +379,12 @@ _TAKEN: Mapping[str, Callable[[_Option, _Script], None]] = {
     "chdir": _chdir,
     "requeue": _requeue,
     "no-requeue": _requeue,
+    "array": _worded("array", "/array", array_of),
+    "dependency": _worded("after", "/after", dependencies_of),
+    "begin": _worded("begin_s", "/begin", begin_s),
+    "nice": _nice,
+    "partition": _partition,
+    "reservation": _reservation,
     "signal": _signal,
 }
 

@@ -42,6 +42,7 @@ FLAGS = frozenset(
         "exclusive",
         "hold",
         "kill-on-invalid-dep",
+        "nice",
         "no-kill",
         "no-requeue",
         "overcommit",
@@ -57,7 +58,7 @@ FLAGS = frozenset(
         "wait",
     ]
 )
-"""Options without a value."""
+"""Options without a value, or with one that may be left out."""
 
 NOTED = frozenset(
     [
@@ -78,10 +79,10 @@ NOTED = frozenset(
         "gpu-bind",
         "gpu-freq",
         "hint",
+        "kill-on-invalid-dep",
         "mail-type",
         "mail-user",
         "mem-bind",
-        "nice",
         "no-kill",
         "ntasks-per-core",
         "ntasks-per-socket",
@@ -90,7 +91,6 @@ NOTED = frozenset(
         "overcommit",
         "oversubscribe",
         "parsable",
-        "partition",
         "power",
         "prefer",
         "priority",
@@ -98,7 +98,6 @@ NOTED = frozenset(
         "propagate",
         "qos",
         "quiet",
-        "reservation",
         "sockets-per-node",
         "spread-job",
         "switches",
@@ -114,12 +113,9 @@ NOTED = frozenset(
 """Kept as notes: without a meaning here, and harmless when ignored."""
 
 REFUSED = {
-    "array": "submit one job per element",
-    "dependency": "submit it when the other job has ended: hyperion wait JOB",
     "hetjob": "submit one job per part",
     "het-group": "submit one job per part",
-    "begin": "submit it then",
-    "hold": "submit it when it may run",
+    "hold": "submit it when it may run, or use --begin or --dependency",
     "nodelist": "choose a cluster with infra, or nodes with labels",
     "exclude": "nodes cannot be excluded by name",
     "nodefile": "nodes cannot be chosen by name",

@@ -1,4 +1,4 @@
-"""Slurm's notations for arrays and dependencies, which specs and batch scripts share.
+"""Slurm's notations for arrays, dependencies and starts, for specs and batch scripts alike.
 
 From sbatch 25.05 (https://slurm.schedmd.com/sbatch.html). Each reader raises ValueError with what
 it expected, for a message that begins with what was found.
@@ -7,7 +7,7 @@ it expected, for a message that begins with what was found.
 import re
 from itertools import pairwise
 
-from hyperion.model.bounds import ID_PATTERN, MAX_ARRAY_INDEX, MAX_DEPENDENCIES
+from hyperion.model.bounds import ID_PATTERN, MAX_DEPENDENCIES
 from hyperion.model.ids import JobId
 from hyperion.model.job import Array, Condition, Dependency
 
@@ -16,6 +16,8 @@ _range = re.compile(r"(\d{1,10})-(\d{1,10})(?::(\d{1,10}))?", re.ASCII).fullmatc
 _listed = re.compile(r"\d{1,10}(?:,\d{1,10})*", re.ASCII).fullmatch
 _digits = re.compile(r"\d{1,10}", re.ASCII).fullmatch
 _id = re.compile(ID_PATTERN).fullmatch
+_begin = re.compile(r"now(?:\+(\d{1,9})(?:(second|minute|hour|day|week)s?)?)?", re.ASCII).fullmatch
+_UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 _MAX_LISTED_CHARS = 10_000
 
 _CONDITIONS = {condition.value: condition for condition in Condition}
@@ -73,10 +75,12 @@ def dependencies_of(text: str) -> tuple[Dependency, ...]:
     return tuple(found)
 
 
-def array_text(array: Array) -> str:
-    """The shortest notation that ``array_of`` reads back."""
-    last = array.index(array.size - 1)
-    step = f":{array.step}" if array.step > 1 and array.size > 1 else ""
-    indices = f"{array.first}-{last}{step}" if array.size > 1 else str(array.first)
-    assert last <= MAX_ARRAY_INDEX, "a checked array"
-    return f"{indices}%{array.limit}" if array.limit else indices
+def begin_s(text: str) -> float:
+    """Seconds from submission in ``now``, ``now+90``, ``now+1hour`` or ``now+2days``."""
+    match = _begin(text.strip().lower())
+    if match is None:
+        raise ValueError(
+            "now+1hour or the like; for a time of day use a spec, which says its zone:"
+            " begin: 2026-03-31T18:00:00Z"
+        )
+    return float(int(match[1] or 0) * _UNITS_S[match[2] or "second"])

@@ -70,10 +70,11 @@ def arguments(directory: str, order: Run) -> tuple[list[str], str]:
     if order.job.setup:
         setup = f"{directory}/setup.sh"
         _write(setup, order.job.setup)
-    if not order.job.run:
-        return list(order.job.command), setup
+    run, command = order.job.work(order.rank)
+    if not run:
+        return list(command), setup
     script = f"{directory}/run.sh"
-    _write(script, order.job.run)
+    _write(script, run)
     return [shutil.which("bash") or "sh", script], setup
 
 
