@@ -22,7 +22,7 @@ from hyperion.model.job import DataSource, Job
 from hyperion.model.market import Market, MarketView, Offer, Region
 from hyperion.model.node import Node, Taint
 from hyperion.model.resources import Capacity, ResourceRequest
-from hyperion.placement import choice, explain, snapshot
+from hyperion.placement import catalogue, choice, explain, snapshot
 from hyperion.placement.planner import Plan, plan, plan_round
 from hyperion.placement.ranking import policy
 
@@ -35,7 +35,7 @@ METHOD = (
     "gang: plan() of 64 replicas; "
     "hold: hold and drop of one allocation; "
     "refusal: plan() of what fits nowhere, counted by reason; "
-    "rank: choice.rank over 3 and 100 clusters; catalogue: choice.catalogue over 10,000 offers."
+    "rank: choice.rank over 3 and 100 clusters; catalogue: catalogue.catalogue over 10,000 offers."
 )
 
 
@@ -234,7 +234,7 @@ def measure_choice(repeat):
         ("rank and explain, 3 clusters", 50, explained),
         ("rank, 3 clusters", 50, lambda: choice.rank(job, fleet[:3], market, balanced)),
         ("rank, 100 clusters", 10, lambda: choice.rank(job, fleet, market, balanced)),
-        ("catalogue, 10,000 offers", 10, lambda: choice.catalogue(job, market, balanced, 20)),
+        ("catalogue, 10,000 offers", 10, lambda: catalogue.catalogue(job, market, balanced, 20)),
     ):
         action()
         wall, cpu = timed(lambda a=action, c=count: [a() for _ in range(c)], count, repeat)

@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
+from hyperion.model.constraints import NodeTerm, Operator, Packing, ReplicaTerm, Spread
 from hyperion.model.ids import ClusterId, JobId
-from hyperion.model.job import Budget, DataSource, Job, Objective
+from hyperion.model.job import Array, Budget, DataSource, Elastic, Job, Objective, Role
 from hyperion.model.market import Market, MarketView, Offer, Region
 from hyperion.model.power import replica_watts
 from hyperion.model.resources import Capacity, ResourceRequest
+from hyperion.placement.catalogue import catalogue
 from hyperion.placement.choice import (
     MAX_BACKLOG,
     FleetCluster,
-    catalogue,
+    asked_in_all,
     choose,
     rank,
     shape_key,
 )
 from hyperion.placement.explain import Row, arithmetic, decision
-from hyperion.placement.feasibility import Reason
+from hyperion.placement.feasibility import VARIOUS, Reason
 from hyperion.placement.objective import Price, price
 from hyperion.placement.ranking import BUILT_IN, policy
 
@@ -297,6 +299,99 @@ def test_jobs_that_rank_alike_have_one_key():
         )
     }
     assert len(keys) == 10
+
+
+def test_whatever_a_planner_looks_at_is_in_the_key():
+    near = ReplicaTerm((("app", "web"),))
+    several = (
+        job(),
+        job(queue="research"),
+        job(elastic=Elastic(1)),
+        job(array=Array(9)),
+        job(packing=Packing("rack")),
+        job(spread=(Spread("rack"),)),
+        job(replica_affinity=(near,)),
+        job(replica_affinity=(near,), metadata={"app": "web"}),
+        job(reservation="w"),
+        job(roles=(Role(name="a"),)),
+        job(roles=(Role(name="a", replicas=2),)),
+        job(alternatives=(ResourceRequest(custom=(("fpga", 1),)),)),
+        job(alternatives=(ResourceRequest(affinity=(NodeTerm("a"),)),)),
+    )
+    assert len({shape_key(j) for j in several}) == len(several)
+    assert shape_key(job(metadata={"note": "1"})) == shape_key(job())
+    renamed = (job(roles=(Role(name="b"),)), job(roles=(Role(name="a", run="x"),)))
+    assert {shape_key(j) for j in renamed} == {shape_key(job(roles=(Role(name="a"),)))}
+
+
+# -- roles, widths, tasks --------------------------------------------------------------------------
+
+
+def test_roles_must_all_suit_and_pay_together():
+    trainer = Role(name="trainer", replicas=2, resources=ResourceRequest(gpus_milli=8000))
+    server = Role(name="server", resources=ResourceRequest(cpus_milli=32_000))
+    gang = job(replicas=3, roles=(trainer, server), alternatives=(trainer.resources,))
+    gpus, cpus = shape(usd_per_hour=40.0), shape(gpus=0, usd_per_hour=2.0)
+    (place, *_) = rank(gang, [member("c", US, gpus, cpus)], MARKET, BALANCED)
+    assert place.price.usd_per_hour == pytest.approx(2 * 40.0 + 0.5 * 2.0)
+    assert place.has_room
+    watts = 2 * replica_watts(trainer.resources, "A100") + replica_watts(server.resources)
+    assert place.price.gco2e_per_hour == pytest.approx(watts / 1000 * 1.2 * 400)
+    few = msgspec.structs.replace(server, replicas=5, resources=ResourceRequest(cpus_milli=64_000))
+    wide = msgspec.structs.replace(gang, roles=(trainer, few), replicas=7)
+    (place,) = rank(wide, [member("c", US, gpus, cpus)], MARKET, BALANCED)
+    assert place.refusal is Reason.GANG
+    assert place.refusal_text == "role server: even when empty, room for 4 of 5 replicas"
+    assert catalogue(gang, MARKET, BALANCED, 10) == ()
+    assert asked_in_all(gang) == Capacity(gpus=16_000, cpus_milli=34_000)
+
+
+def test_an_elastic_job_needs_room_for_its_least():
+    elastic = job(replicas=8, elastic=Elastic(2))
+    (place,) = rank(elastic, [member("c", US, shape(nodes=2))], MARKET, BALANCED)
+    assert place.has_room
+    (place,) = rank(elastic, [member("c", US, shape(nodes=1))], MARKET, BALANCED)
+    assert place.refusal_text == "even when empty, room for 1 of 2 replicas"
+
+
+def test_an_array_needs_room_for_one_task_and_pays_for_all_of_them():
+    tasks = job(gpus=4, array=Array(100, limit=6), expected_s=3600)
+    busy = member("c", US, shape(nodes=2, free=0.5, usd_per_hour=10.0))
+    (place,) = rank(tasks, [busy], MARKET, BALANCED)
+    assert place.has_room
+    assert place.price.usd_per_hour == 4 * 5.0, "four fit at once, fewer than the limit"
+    assert place.price.hours == 25
+    assert place.price.usd == pytest.approx(500.0)
+    alone = price(tasks, tasks.alternatives[0], US, 5.0, MARKET, "A100")
+    assert place.price.gco2e == pytest.approx(100 * alone.gco2e)
+    strict = msgspec.structs.replace(tasks, budget=Budget(max_usd=499))
+    (place,) = rank(strict, [busy], MARKET, BALANCED)
+    assert place.refusal_text == "$500.00 is over the budget of $499.00"
+    (offered, *_) = catalogue(tasks, MARKET, BALANCED, 1)
+    assert offered.price.usd_per_hour == 30.0, "six tasks of four GPUs need three machines"
+    assert offered.price.hours == 17
+
+
+def test_countables_and_labels_are_asked_of_the_shapes():
+    def one(request, **more):
+        capacity = Capacity(cpus_milli=8000, custom=(("fpga", 2),))
+        known = Shape(capacity=capacity, nodes=2, free_cpus_milli=16_000, **more)
+        (place,) = rank(job(alternatives=(request,)), [member("c", US, known)], MARKET, BALANCED)
+        return place
+
+    fpga = ResourceRequest(custom=(("fpga", 2),))
+    assert one(fpga).has_room
+    assert catalogue(job(alternatives=(fpga,)), MARKET, BALANCED, 10) == ()
+    place = one(ResourceRequest(custom=(("fpga", 3),)))
+    assert (place.refusal, place.refusal_text) == (
+        Reason.CUSTOM,
+        "3 fpga asked, at most 2 on a node",
+    )
+    near = ResourceRequest(affinity=(NodeTerm("zone", Operator.IN, ("a",)),))
+    assert one(near, labels={"zone": "b"}).refusal is Reason.AFFINITY
+    assert one(near, labels={"zone": VARIOUS}).refusal is None, "only the cluster can tell"
+    preferred = ResourceRequest(affinity=(NodeTerm("zone", Operator.IN, ("a",), weight=1),))
+    assert one(preferred, labels={"zone": "b"}).refusal is None
 
 
 # -- the catalogue ---------------------------------------------------------------------------------

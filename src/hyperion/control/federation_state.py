@@ -14,7 +14,7 @@ from hyperion.control.queue import WaitingQueue
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase, Secret
-from hyperion.placement.choice import FleetCluster, shape_key
+from hyperion.placement.choice import FleetCluster, asked_in_all, shape_key
 
 
 class Committed(Struct):
@@ -187,10 +187,10 @@ class FederationState:
 
     def _commit(self, cluster: ClusterId, job: Job, sign: int) -> None:
         c = self.committed.setdefault(cluster, Committed())
-        request, n = job.alternatives[0], sign * job.replicas
-        c.cpus_milli += n * request.cpus_milli
-        c.gpus_milli += n * request.gpus_milli
-        c.memory_mib += n * request.memory_mib
+        asked = asked_in_all(job)
+        c.cpus_milli += sign * asked.cpus_milli
+        c.gpus_milli += sign * asked.gpus
+        c.memory_mib += sign * asked.memory_mib
         c.jobs += sign
 
     def _note_due(self, known: r.FederatedJob, old: r.FederatedJob | None) -> None:

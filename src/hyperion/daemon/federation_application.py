@@ -26,7 +26,8 @@ from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, Secret
 from hyperion.model.market import Offer
-from hyperion.placement import choice, explain, ranking
+from hyperion.placement import explain, ranking
+from hyperion.placement.catalogue import catalogue
 from hyperion.ports import Clock
 from hyperion.wire import spec
 from hyperion.wire.api import (
@@ -125,7 +126,7 @@ class FederationApplication:
         planned = machine.plan(job)
         policy = machine.rankers.of(planned.policy)
         regions = {c.cluster.region for c in machine.fleet if c.reachable}
-        offers = choice.catalogue(job, machine.market, policy, CATALOGUE_ROWS, regions)
+        offers = catalogue(job, machine.market, policy, CATALOGUE_ROWS, regions)
         chosen = planned.chosen
         _, rows = explain.decision(job, (*planned.places, *offers), chosen, planned.policy)
         joined = len(planned.places)

@@ -3,7 +3,7 @@
 The federation calls this; inside a cluster the planner then finds the nodes.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -14,15 +14,17 @@ from hyperion.model.job import Job
 from hyperion.model.market import Market, MarketView
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement import feasibility, offers
+from hyperion.placement.choice_words import why_over, why_too_small
 from hyperion.placement.feasibility import Reason, request_key
 from hyperion.placement.objective import (
+    Extent,
     Price,
     Terms,
-    dollars,
-    known_hours,
+    extent,
     over_budget,
     price_from,
     region_terms,
+    widened,
 )
 from hyperion.placement.ranking import Candidates, Policy, guarded
 from hyperion.placement.snapshot import fullness
@@ -108,45 +110,67 @@ def choose(places: Sequence[Place]) -> Place | None:
     return shortest if shortest is not None and shortest.backlog < MAX_BACKLOG else None
 
 
-def catalogue(
-    job: Job,
-    market: MarketView,
-    policy: Policy,
-    limit: int,
-    joined_regions: Collection[str] = (),
-) -> tuple[Place, ...]:
-    """Offers where nobody has joined, best first: whole instances, one row per region and market.
-
-    Labels are not asked for (who joins sets them). Offers over the budget come last, refused.
-    """
-    if limit <= 0 or not market.offers:
-        return ()
-    columns = offers.columns(market)
-    found: list[Place] = []
-    for alternative, request in enumerate(job.alternatives):
-        found += _offered(job, alternative, request, columns, policy, limit, joined_regions)
-    best: dict[Hashable, Place] = {}
-    for place in sorted(found, key=_refused_last):
-        best.setdefault((place.region, place.market), place)
-    return tuple(best.values())[:limit]
-
-
 def shape_key(job: Job) -> Hashable:
-    """Equal for jobs that no ranking can tell apart, so that one ranking serves them all."""
+    """Equal for jobs that no ranking and no planner can tell apart, so that what one is told holds
+    for all.
+
+    Of the metadata only that of jobs with ``near`` or ``away_from``; whose running replicas keep
+    others away, the caller knows.
+    """
+    requests = job.alternatives
     return (
-        request_key(job.alternatives[0])
-        if len(job.alternatives) == 1
-        else tuple(request_key(r) for r in job.alternatives),
+        request_key(requests[0])
+        if len(requests) == 1
+        else tuple(request_key(request) for request in requests),
         job.replicas,
+        job.queue,
         job.policy,
         job.objective,
         job.budget,
         job.expected_s,
         job.users_in,
         bool(job.image),
-        tuple((d.region, d.size_gib) for d in job.data),
+        tuple((d.region, d.size_gib) for d in job.data) if job.data else (),
         job.tolerations,
+        _form_key(job) if _is_formed(job) else (),
     )
+
+
+def _is_formed(job: Job) -> bool:
+    """Whether it says anything of what few jobs say."""
+    return bool(
+        job.roles
+        or job.packing is not None
+        or job.spread
+        or job.replica_affinity
+        or job.reservation
+        or job.elastic is not None
+        or job.array is not None
+    )
+
+
+def _form_key(job: Job) -> Hashable:
+    return (
+        tuple((role.replicas, request_key(role.resources)) for role in job.roles),
+        job.elastic,
+        job.array,
+        job.packing,
+        job.spread,
+        job.replica_affinity,
+        tuple(sorted(job.metadata.items())) if job.replica_affinity else (),
+        job.reservation,
+    )
+
+
+def asked_in_all(job: Job) -> Capacity:
+    """What all its replicas take together (``gpus`` in thousandths); of an array one task."""
+    gpus = cpus = memory = 0
+    each = [(role.replicas, role.resources) for role in job.roles]
+    for replicas, request in each or [(job.replicas, job.alternatives[0])]:
+        gpus += replicas * request.gpus_milli
+        cpus += replicas * request.cpus_milli
+        memory += replicas * request.memory_mib
+    return Capacity(gpus=gpus, cpus_milli=cpus, memory_mib=memory)
 
 
 class _TermsByRegion:
@@ -167,6 +191,25 @@ class _TermsByRegion:
         return terms
 
 
+class _Part(Struct, frozen=True):
+    """Replicas that are alike and must find places: all of an alternative, or those of a role."""
+
+    alternative: int
+    request: ResourceRequest
+    replicas: int
+    role: str = ""
+
+
+class _Suitable(Struct, frozen=True):
+    """The shapes of a cluster that a part could run on."""
+
+    shapes: list[Shape]
+    seats: int
+    """Replicas that they would take if they were empty."""
+    room: int
+    """Replicas that they may have room for now."""
+
+
 def _places(
     job: Job, member: FleetCluster, terms: _TermsByRegion
 ) -> tuple[list[Place], Place | None]:
@@ -174,11 +217,16 @@ def _places(
     nearest: Place | None = None
     found: list[Place] = []
     promised = _promised(member)
-    for alternative, request in enumerate(job.alternatives):
-        place, suitable = _refusal(job, member, alternative)
+    for parts in _ways(job):
+        suitable: list[_Suitable] = []
+        place: Place | None = None
+        for part in parts:
+            place, fit = _refusal(job, member, part, promised)
+            if fit is None:
+                break
+            suitable.append(fit)
         if place is None:
-            room = sum(_room(request, shape, promised) for shape in suitable)
-            priced = [_priced(job, member, alternative, s, terms, room) for s in suitable]
+            priced = _priced_all(job, member, parts, suitable, terms)
             found += [p for p in priced if p.refusal is None]
             place = next((p for p in priced if p.refusal is not None), None)
         if place is not None and (nearest is None or _nearness(place) > _nearness(nearest)):
@@ -186,14 +234,24 @@ def _places(
     return found, None if found else nearest
 
 
-def _refusal(job: Job, member: FleetCluster, alternative: int) -> tuple[Place | None, list[Shape]]:
-    """Why a cluster cannot run an alternative at all; else the shapes that suit it."""
-    request = job.alternatives[alternative]
-    cluster = member.cluster
+def _ways(job: Job) -> Iterable[list[_Part]]:
+    """What must find places together, for each way in which the job could run."""
+    if job.roles:
+        yield [_Part(0, role.resources, role.replicas, role.name) for role in job.roles]
+        return
+    for alternative, request in enumerate(job.alternatives):
+        yield [_Part(alternative, request, job.least_replicas)]
+
+
+def _refusal(
+    job: Job, member: FleetCluster, part: _Part, promised: Capacity
+) -> tuple[Place | None, _Suitable | None]:
+    """Why a cluster cannot run a part of the job at all; else the shapes that suit it."""
+    request, cluster = part.request, member.cluster
     if not feasibility.in_place(request.infra, cluster.id, cluster.region):
-        return _refused(member, alternative, Reason.INFRA, f"not {request.infra}"), []
+        return _refused(member, part, Reason.INFRA, f"not {request.infra}"), None
     if not member.reachable:
-        return _refused(member, alternative, Reason.SILENT, Reason.SILENT.value), []
+        return _refused(member, part, Reason.SILENT, Reason.SILENT.value), None
     suitable: list[Shape] = []
     worst: tuple[int, Reason] | None = None
     for shape in member.load.shapes:
@@ -205,45 +263,79 @@ def _refusal(job: Job, member: FleetCluster, alternative: int) -> tuple[Place | 
             worst = (_ORDER[reason], reason)
     if not suitable:
         reason = worst[1] if worst else Reason.FULL
-        text = _why_too_small(reason, request, member) if worst else "no usable nodes"
-        return _refused(member, alternative, reason, text), []
+        text = (
+            why_too_small(reason, request, [s.capacity for s in member.load.shapes])
+            if worst
+            else "no usable nodes"
+        )
+        return _refused(member, part, reason, text), None
     seats = sum(s.nodes * feasibility.slots(request, s.capacity) for s in suitable)
-    if seats < job.replicas:
-        text = f"even when empty, room for {seats} of {job.replicas} replicas"
-        return _refused(member, alternative, Reason.GANG, text), []
-    return None, suitable
+    if seats < part.replicas:
+        text = f"even when empty, room for {seats} of {part.replicas} replicas"
+        return _refused(member, part, Reason.GANG, text), None
+    room = sum(_room(request, shape, promised) for shape in suitable)
+    return None, _Suitable(suitable, seats, room)
+
+
+def _priced_all(
+    job: Job,
+    member: FleetCluster,
+    parts: list[_Part],
+    suitable: list[_Suitable],
+    terms: _TermsByRegion,
+) -> list[Place]:
+    """One place for each shape that suits the first part; the other roles take their cheapest."""
+    has_room = all(s.room >= part.replicas for part, s in zip(parts, suitable, strict=True))
+    region = member.cluster.region
+    first, widest = parts[0], extent(job, suitable[0].seats)
+    others = 0.0
+    for part, fit in zip(parts[1:], suitable[1:], strict=True):
+        each = (_replica_usd(part.request, s, region, terms.market) for s in fit.shapes)
+        others += part.replicas * min(each)
+    width = first.replicas if job.roles else widest.width
+    found = []
+    for shape in suitable[0].shapes:
+        usd = width * _replica_usd(first.request, shape, region, terms.market) + others
+        found.append(_priced(job, member, first, shape, terms, usd, widest, has_room))
+    return found
+
+
+def _replica_usd(request: ResourceRequest, shape: Shape, region: str, market: MarketView) -> float:
+    """USD per hour of one replica on such a node: of the node's price the part it takes."""
+    share = feasibility.dominant_share(request, shape.capacity)
+    return share * offers.node_usd_per_hour(shape, region, market)
 
 
 def _priced(
     job: Job,
     member: FleetCluster,
-    alternative: int,
+    part: _Part,
     shape: Shape,
     terms: _TermsByRegion,
-    room: int,
+    usd_per_hour: float,
+    widest: Extent,
+    has_room: bool,
 ) -> Place:
-    request = job.alternatives[alternative]
     region = member.cluster.region
-    usd = offers.node_usd_per_hour(shape, region, terms.market)
-    share = feasibility.dominant_share(request, shape.capacity)
-    regional = terms.of(region, alternative, shape.capacity.gpu_type)
-    price = price_from(job, regional, share * usd * job.replicas)
-    refusal = Reason.BUDGET if over_budget(job, price.usd_per_hour, price.egress_usd) else None
+    regional = terms.of(region, part.alternative, shape.capacity.gpu_type)
+    price = price_from(job, widened(regional, job, widest.width), usd_per_hour, widest.hours)
+    over = over_budget(job, price.usd_per_hour, price.egress_usd, widest.known_hours)
+    refusal = Reason.BUDGET if over else None
     return Place(
         cluster=member.cluster.id,
         region=region,
-        alternative=alternative,
+        alternative=part.alternative,
         shape=shape,
         market=shape.market,
         instance_type=shape.instance_type,
         price=price,
         declared=shape.declared,
         refusal=refusal,
-        refusal_text=_over(job, price) if refusal else "",
-        has_room=refusal is None and room >= job.replicas,
+        refusal_text=why_over(job, price, widest.known_hours) if refusal else "",
+        has_room=refusal is None and has_room,
         backlog=_backlog(member),
         fullness=_fullness(shape),
-        waste=float(shape.capacity.gpus > 0 and not request.gpus_milli),
+        waste=float(shape.capacity.gpus > 0 and not part.request.gpus_milli),
     )
 
 
@@ -282,69 +374,6 @@ def _backlog(member: FleetCluster) -> int:
     return max(member.load.waiting_jobs, member.backlog_jobs - member.load.running_jobs)
 
 
-def _offered(
-    job: Job,
-    alternative: int,
-    request: ResourceRequest,
-    columns: offers.Columns,
-    policy: Policy,
-    limit: int,
-    joined_regions: Collection[str],
-) -> list[Place]:
-    """The best offers for one alternative, by region and market."""
-    rows, per_instance = columns.suitable(request, joined_regions)
-    if not len(rows):
-        return []
-    instances = -(-job.replicas // per_instance)
-    usd_per_hour = instances * columns.usd_per_hour[rows]
-    terms = columns.terms(job, request, rows)
-    candidates = Candidates(
-        usd_per_hour=usd_per_hour,
-        egress_usd=terms.egress_usd,
-        gco2e_per_hour=terms.gco2e_per_hour,
-        latency_ms=terms.latency_ms,
-        score=terms.score(job, usd_per_hour),
-        fullness=np.zeros(len(rows)),
-        waste=((columns.gpus[rows] > 0) & (request.gpus_milli == 0)).astype(np.float64),
-    )
-    costs = guarded(policy).cost(job, candidates)
-    over = terms.over_budget(job, usd_per_hour)
-    order = np.lexsort((costs, over))
-    picked = columns.first_of_each_place(rows[order], limit)
-    return [
-        _offer_place(job, alternative, columns, int(rows[i]), float(usd_per_hour[i]), costs[i])
-        for i in order[picked].tolist()
-    ]
-
-
-def _offer_place(
-    job: Job,
-    alternative: int,
-    columns: offers.Columns,
-    row: int,
-    usd_per_hour: float,
-    cost: float,
-) -> Place:
-    offer = columns.market.offers[row]
-    request = job.alternatives[alternative]
-    regional = region_terms(job, request, offer.region, columns.market, offer.gpu_type)
-    price = price_from(job, regional, usd_per_hour)
-    over = over_budget(job, price.usd_per_hour, price.egress_usd)
-    return Place(
-        cluster="",
-        region=offer.region,
-        alternative=alternative,
-        shape=offers.as_shape(offer),
-        market=offer.market,
-        instance_type=offer.instance_type,
-        price=price,
-        joined=False,
-        refusal=Reason.BUDGET if over else None,
-        refusal_text=_over(job, price) if over else "",
-        cost=float(cost),
-    )
-
-
 def _by_cost(job: Job, places: list[Place], policy: Policy) -> list[Place]:
     """In the policy's order; among equals those with room first, then by name."""
     if not places:
@@ -368,53 +397,21 @@ def _by_cost(job: Job, places: list[Place], policy: Policy) -> list[Place]:
     return [replace(places[i], cost=costs[i]) for i in order]
 
 
-def _refused(member: FleetCluster, alternative: int, reason: Reason, text: str) -> Place:
+def _refused(member: FleetCluster, part: _Part, reason: Reason, text: str) -> Place:
     shapes = member.load.shapes
     return Place(
         cluster=member.cluster.id,
         region=member.cluster.region,
-        alternative=alternative,
+        alternative=part.alternative,
         shape=None,
         market=shapes[0].market if shapes else Market.OWNED,
         instance_type=shapes[0].instance_type if shapes else "",
         price=None,
         declared=any(s.declared for s in shapes),
         refusal=reason,
-        refusal_text=text,
+        refusal_text=f"role {part.role}: {text}" if part.role else text,
         backlog=_backlog(member),
     )
-
-
-def _why_too_small(reason: Reason, request: ResourceRequest, member: FleetCluster) -> str:
-    """The refusal in numbers: what was asked, and the most that a node of the cluster has."""
-    capacities = [s.capacity for s in member.load.shapes]
-    match reason:
-        case Reason.GPU_TYPE:
-            types = sorted({c.gpu_type for c in capacities if c.gpus})
-            return f"no {request.gpu_type} (has {', '.join(types[:4]) or 'no GPUs'})"
-        case Reason.GPU_COUNT:
-            most = max(c.gpus for c in capacities)
-            return f"{request.gpus_milli / MILLI:g} GPUs on one node asked, at most {most} there"
-        case Reason.CPU:
-            most = max(c.cpus_milli for c in capacities)
-            return f"{request.cpus_milli / MILLI:g} CPUs asked, at most {most / MILLI:g} on a node"
-        case Reason.MEMORY:
-            most = max(c.memory_mib for c in capacities)
-            asked = request.memory_mib / 1024
-            return f"{asked:.4g} GiB memory asked, at most {most / 1024:.4g} on a node"
-        case Reason.DISK:
-            most = max(c.disk_mib for c in capacities)
-            asked = request.disk_mib / 1024
-            return f"{asked:.4g} GiB disk asked, at most {most / 1024:.4g} on a node"
-    return str(reason.value)
-
-
-def _over(job: Job, price: Price) -> str:
-    limit = job.budget.max_usd_per_hour
-    if 0 < limit < price.usd_per_hour:
-        return f"{dollars(price.usd_per_hour, 2)}/h is over the budget of {dollars(limit, 2)}/h"
-    usd = price.usd_per_hour * known_hours(job) + price.egress_usd
-    return f"{dollars(usd, 2)} is over the budget of {dollars(job.budget.max_usd, 2)}"
 
 
 def _fullness(shape: Shape) -> float:
@@ -427,10 +424,6 @@ def _fullness(shape: Shape) -> float:
 
 def _nearness(place: Place) -> int:
     return _ORDER[place.refusal] if place.refusal is not None else 0
-
-
-def _refused_last(place: Place) -> tuple[bool, float]:
-    return place.refusal is not None, place.cost
 
 
 _ORDER = {reason: i for i, reason in enumerate(Reason)}

@@ -46,6 +46,16 @@ class Terms(Struct, frozen=True):
     latency_ms: float
 
 
+class Extent(Struct, frozen=True):
+    """How much of a job runs at once, and how long all of it takes."""
+
+    width: int
+    """Replicas, or tasks of an array."""
+    hours: float
+    known_hours: float
+    """The hours that the user has promised; 0 when none."""
+
+
 class Shares(Struct, frozen=True):
     """What each term adds to the score, in USD."""
 
@@ -71,9 +81,12 @@ def price(
     return price_from(job, terms, usd_per_hour_per_replica * job.replicas)
 
 
-def price_from(job: Job, terms: Terms, usd_per_hour: float) -> Price:
-    """The same from ready terms; ``usd_per_hour`` is for all replicas."""
-    hours = expected_hours(job)
+def price_from(job: Job, terms: Terms, usd_per_hour: float, hours: float | None = None) -> Price:
+    """The same from ready terms; ``usd_per_hour`` is for all that runs at once.
+
+    ``hours`` where the job as a whole takes longer than is expected of one replica: an array.
+    """
+    hours = expected_hours(job) if hours is None else hours
     return Price(
         usd_per_hour=usd_per_hour,
         egress_usd=terms.egress_usd,
@@ -82,14 +95,15 @@ def price_from(job: Job, terms: Terms, usd_per_hour: float) -> Price:
         hours=hours,
         usd=usd_per_hour * hours + terms.egress_usd,
         gco2e=terms.gco2e_per_hour * hours,
-        score=usd_per_hour * hours * job.objective.cost + fixed_score(job, terms),
+        score=usd_per_hour * hours * job.objective.cost + fixed_score(job, terms, hours),
     )
 
 
 def region_terms(
     job: Job, request: ResourceRequest, region: str, market: MarketView, gpu_type: str = ""
 ) -> Terms:
-    kilowatts = job.replicas * replica_watts(request, gpu_type) / 1000.0 * market.pue(region)
+    """What the region decides, for all replicas; of an array for one task."""
+    kilowatts = _watts(job, request, gpu_type) / 1000.0 * market.pue(region)
     egress = sum(
         (d.size_gib * market.egress_usd_per_gib(d.region, region) for d in job.data), start=0.0
     )
@@ -101,9 +115,39 @@ def region_terms(
     )
 
 
-def fixed_score(job: Job, terms: Terms) -> float:
+def _watts(job: Job, request: ResourceRequest, gpu_type: str) -> float:
+    if not job.roles:
+        return job.replicas * replica_watts(request, gpu_type)
+    each = [
+        role.replicas * replica_watts(role.resources, role.resources.gpu_type or gpu_type)
+        for role in job.roles
+    ]
+    return sum(each)
+
+
+def extent(job: Job, most: int) -> Extent:
+    """Of a job where so many of its replicas find places at once.
+
+    An array runs as wide as its limit and the places allow, in as many turns as it then needs.
+    """
+    array = job.array
+    if array is None:
+        return Extent(job.replicas, expected_hours(job), known_hours(job))
+    width = max(1, min(array.limit or array.size, array.size, most))
+    turns = -(-array.size // width)
+    return Extent(width, turns * expected_hours(job), turns * known_hours(job))
+
+
+def widened(terms: Terms, job: Job, width: int) -> Terms:
+    """The terms of so many tasks of an array at once; of another job unchanged."""
+    if job.array is None or width == 1:
+        return terms
+    return Terms(terms.egress_usd, terms.gco2e_per_hour * width, terms.latency_ms)
+
+
+def fixed_score(job: Job, terms: Terms, hours: float | None = None) -> float:
     """All of the score but the machine's price, in USD."""
-    w, hours = job.objective, expected_hours(job)
+    w, hours = job.objective, expected_hours(job) if hours is None else hours
     return (
         w.egress * terms.egress_usd
         + w.carbon * CARBON_USD_PER_KG * terms.gco2e_per_hour * hours / 1000.0
@@ -125,14 +169,16 @@ def expected_hours(job: Job) -> float:
     return job.expected_s / 3600.0 if job.expected_s > 0 else UNKNOWN_DURATION_HOURS
 
 
-def over_budget(job: Job, usd_per_hour: float, egress_usd: float) -> bool:
-    """Whether the job's hard limits forbid a place.
+def over_budget(
+    job: Job, usd_per_hour: float, egress_usd: float, hours: float | None = None
+) -> bool:
+    """Whether the job's hard limits forbid a place. ``hours``: of the whole job, where known.
 
     While nobody knows how long it runs, only the egress counts against the total; the run is ended
     when the rest is spent.
     """
     b = job.budget
-    usd = usd_per_hour * known_hours(job) + egress_usd
+    usd = usd_per_hour * (known_hours(job) if hours is None else hours) + egress_usd
     return (0 < b.max_usd_per_hour < usd_per_hour) or (0 < b.max_usd < usd)
 
 

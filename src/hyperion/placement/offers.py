@@ -12,11 +12,11 @@ from hyperion.model.market import Market, MarketView, Offer
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement.feasibility import in_place, on_market
 from hyperion.placement.objective import (
+    Extent,
     Terms,
-    expected_hours,
     fixed_score,
-    known_hours,
     region_terms,
+    widened,
 )
 from hyperion.placement.ranking import Column
 
@@ -33,16 +33,16 @@ class OfferTerms(Struct, frozen=True):
     fixed: Column
     """All of the score but the machines' price."""
 
-    def score(self, job: Job, usd_per_hour: Column) -> Column:
-        return usd_per_hour * (expected_hours(job) * job.objective.cost) + self.fixed
+    def score(self, job: Job, usd_per_hour: Column, hours: float) -> Column:
+        return usd_per_hour * (hours * job.objective.cost) + self.fixed
 
-    def over_budget(self, job: Job, usd_per_hour: Column) -> NDArray[np.bool_]:
+    def over_budget(self, job: Job, usd_per_hour: Column, known_hours: float) -> NDArray[np.bool_]:
         over = np.zeros(len(usd_per_hour), np.bool_)
         b = job.budget
         if b.max_usd_per_hour > 0:
             over |= usd_per_hour > b.max_usd_per_hour
         if b.max_usd > 0:
-            over |= usd_per_hour * known_hours(job) + self.egress_usd > b.max_usd
+            over |= usd_per_hour * known_hours + self.egress_usd > b.max_usd
         return over
 
 
@@ -80,23 +80,26 @@ class Columns:
                 fits &= types[self.gpu_type]
         fits &= self.cpus_milli >= request.cpus_milli
         fits &= self.memory_mib >= request.memory_mib
-        if request.gpus_milli > MILLI and request.gpus_milli % MILLI:
-            fits[:] = False
+        if request.custom or (request.gpus_milli > MILLI and request.gpus_milli % MILLI):
+            fits[:] = False  # nobody knows the countables of a machine before it has joined
         rows = np.flatnonzero(fits)
         return rows, self._replicas(request, rows)
 
-    def terms(self, job: Job, request: ResourceRequest, rows: NDArray[np.intp]) -> OfferTerms:
+    def terms(
+        self, job: Job, request: ResourceRequest, rows: NDArray[np.intp], extent: Extent
+    ) -> OfferTerms:
         """Computed once for each region and GPU type among the rows."""
         width = len(self.gpu_types)
         typed = bool(request.gpus_milli and not request.gpu_type)
         pair = self.region[rows] * width + (self.gpu_type[rows] if typed else 0)
         pairs, back = np.unique(pair, return_inverse=True)
-        each = [self._terms_of(job, request, int(p), width, typed) for p in pairs]
+        alone = [self._terms_of(job, request, int(p), width, typed) for p in pairs]
+        each = [widened(terms, job, extent.width) for terms in alone]
         return OfferTerms(
             egress_usd=np.array([t.egress_usd for t in each])[back],
             gco2e_per_hour=np.array([t.gco2e_per_hour for t in each])[back],
             latency_ms=np.array([t.latency_ms for t in each])[back],
-            fixed=np.array([fixed_score(job, t) for t in each])[back],
+            fixed=np.array([fixed_score(job, t, extent.hours) for t in each])[back],
         )
 
     def first_of_each_place(self, rows: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
