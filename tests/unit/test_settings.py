@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.daemon import settings
+from hyperion.daemon.node import describe
 from hyperion.daemon.settings import (
     SETTINGS,
     AgentSettings,
@@ -19,6 +20,7 @@ from hyperion.daemon.settings import (
     SettingError,
     UpSettings,
     load,
+    parse_countables,
     parse_declare,
     parse_labels,
     parse_taints,
@@ -92,6 +94,7 @@ def test_directories_follow_from_home():
 def test_toml_may_say_lists_and_pairs_in_its_own_way(toml):
     file = toml(
         '[agent]\nlabels = { disk = "ssd" }\ntaints = ["gpu-only", "team=vision"]\n'
+        "custom = { fpga = 2 }\n"
         "declare = { cpus = 2.5, memory = 8 }\nusd_per_hour = 3\nstop_replicas = true\n"
     )
     found = load(AgentSettings, file=file, environment={})
@@ -99,6 +102,7 @@ def test_toml_may_say_lists_and_pairs_in_its_own_way(toml):
     assert found.taints == (Taint("gpu-only"), Taint("team", "vision"))
     assert found.declare.capacity == Capacity(cpus_milli=2500, memory_mib=8192)
     assert found.declare.names == ("cpus", "memory")
+    assert found.custom == (("fpga", 2),)
     assert found.usd_per_hour == 3.0
     assert found.stop_replicas is True
 
@@ -123,6 +127,8 @@ def test_what_people_type_is_understood():
     assert found.labels == {"rack": "7", "disk": "ssd"}
     assert (found.stop_replicas, found.heartbeat_ms) == (True, 2000)
     assert parse_declare("").names == ()
+    assert parse_countables("tape=10, fpga=2") == (("fpga", 2), ("tape", 10))
+    assert show(parse_countables("tape=10,fpga=2")) == "fpga=2,tape=10"
     assert parse_declare("accelerators=H100").capacity.gpus == 1
     assert parse_labels("") == {}
     assert parse_taints("a,b=c") == (Taint("a"), Taint("b", "c"))
@@ -147,6 +153,10 @@ BAD_FLAGS = [
     (AgentSettings, "labels", "rack=1,rack=2", "comes twice"),
     (AgentSettings, "labels", "!=1", "expected label names of"),
     (AgentSettings, "taints", "a b", "expected taints such as"),
+    (AgentSettings, "custom", "fpga=0", "a whole number of fpga from 1 to 1000000000"),
+    (AgentSettings, "custom", "fpga", "countables such as fpga=2"),
+    (AgentSettings, "custom", "gpu=2", "countables of your own; accelerators are measured"),
+    (AgentSettings, "custom", "a b=2", "names of letters, digits"),
     (AgentSettings, "declare", "gpus=8", "one of accelerators, cpus, memory, disk"),
     (AgentSettings, "declare", "accelerators=A100:0", "accelerators from 1 to 1024"),
     (AgentSettings, "declare", "accelerators=A 100:2", "a type and a count such as A100:8"),
@@ -213,7 +223,7 @@ def test_unknown_variables_and_flags_name_the_nearest():
 
 @given(st.text(max_size=40))
 def test_parsing_gives_a_value_or_says_what_was_expected(text):
-    for parse in (parse_declare, parse_labels, parse_taints):
+    for parse in (parse_countables, parse_declare, parse_labels, parse_taints):
         try:
             parse(text)
         except Wrong:
@@ -245,3 +255,10 @@ def test_reading_the_environment_of_a_real_process(tmp_path):
         timeout=30,
     )
     assert done.stdout == "77\n"
+
+
+def test_a_node_says_its_countables_and_they_are_real():
+    found = load(AgentSettings, environment={}, flags={"custom": "fpga=2", "declare": "cpus=4"})
+    node = describe(found, Capacity(cpus_milli=1000, memory_mib=64), "1")
+    assert node.capacity == Capacity(cpus_milli=4000, memory_mib=64, custom=(("fpga", 2),))
+    assert node.declared == ("cpus",)

@@ -19,12 +19,15 @@ _FIELDS = {
 
 
 def describe(settings: AgentSettings, real: Capacity, version: str) -> Node:
-    """The node, with declared resources in place of the real ones and named as declared."""
+    """The node, with declared resources in place of the real ones and named as declared.
+
+    Countables of the site's own nobody can measure: they are what the settings say, and real.
+    """
     declared = settings.declare
     said = {f: getattr(declared.capacity, f) for name in declared.names for f in _FIELDS[name]}
     return Node(
         id=NodeId(settings.node or socket.gethostname()),
-        capacity=replace(real, **said),
+        capacity=replace(real, custom=settings.custom, **said),
         declared=declared.names,
         labels=settings.labels,
         taints=settings.taints,

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from hyperion.daemon.settings_kinds import (
     Declaration,
+    parse_countables,
     parse_declare,
     parse_labels,
     parse_taints,
@@ -30,6 +31,7 @@ __all__ = [
     "UpSettings",
     "home",
     "load",
+    "parse_countables",
     "parse_declare",
     "parse_labels",
     "parse_taints",
@@ -228,6 +230,10 @@ class AgentSettings(DaemonSettings, frozen=True, kw_only=True):
             "GiB for memory and disk",
         ),
     ] = Declaration()
+    custom: Annotated[
+        tuple[tuple[str, int], ...],
+        _Is("countables", "countables of your own that the node has, such as fpga=2,licence-x=10"),
+    ] = ()
     instance_type: Annotated[str, _Is("text", "for the price, such as p4d.24xlarge")] = ""
     market: Annotated[
         str, _Is("text", "how the machine is paid for", choices=("owned", "on-demand", "spot"))

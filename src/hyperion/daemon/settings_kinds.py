@@ -9,6 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from hyperion.model import accelerators, checks
+from hyperion.model.bounds import MAX_CUSTOM_AMOUNT, MAX_ENTRIES
+from hyperion.model.checks_resources import OWN_NAMES
 from hyperion.model.node import Taint
 from hyperion.model.resources import MILLI, Capacity
 from hyperion.wire.units import size_mib
@@ -65,6 +67,11 @@ def parse_labels(text: str) -> dict[str, str]:
 def parse_taints(text: str) -> tuple[Taint, ...]:
     """Read ``gpu-only,team=vision``; a taint without a value has the key alone."""
     return _taints([part.strip() for part in text.split(",") if part.strip()])
+
+
+def parse_countables(text: str) -> tuple[tuple[str, int], ...]:
+    """Read ``fpga=2,licence-x=10``; in order of the names."""
+    return _countables(_split_pairs(text, "countables such as fpga=2,licence-x=10"))
 
 
 def _declared_accelerators(text: str) -> dict[str, Any]:
@@ -144,6 +151,19 @@ def _taints(parts: list[Any]) -> tuple[Taint, ...]:
             raise Wrong(f"taints such as gpu-only or team=vision, found {str(part)[:60]!r}")
         taints.append(Taint(key, value))
     return tuple(taints)
+
+
+def _countables(found: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    if len(found) > MAX_ENTRIES:
+        raise Wrong(f"at most {MAX_ENTRIES} countables, found {len(found)}")
+    for name in found:
+        own = OWN_NAMES.get(name.partition("/")[0].lower())
+        if own is not None:
+            raise Wrong(f"countables of your own; {own} are measured, or said by declare")
+        if not _KEY.fullmatch(name):
+            raise Wrong(f"names of letters, digits, '.', '_', '-' and '/', found {name[:60]!r}")
+    amounts = [(n, _whole(str(v), n, 1, MAX_CUSTOM_AMOUNT)) for n, v in found.items()]
+    return tuple(sorted(amounts))
 
 
 # -- kinds: each reads a text (environment, flag) or a native TOML value --------------------------
@@ -231,6 +251,12 @@ def _taint_list(value: object) -> tuple[Taint, ...]:
     return parse_taints(_text(value))
 
 
+def _countable_list(value: object) -> tuple[tuple[str, int], ...]:
+    if isinstance(value, dict):
+        return _countables(value)
+    return parse_countables(_text(value))
+
+
 def _declaration(value: object) -> Declaration:
     if isinstance(value, dict):
         value = ",".join(f"{name}={amount}" for name, amount in value.items())
@@ -270,6 +296,7 @@ KINDS: Mapping[str, Callable[[object], Any]] = {
     "pairs": _pairs,
     "taints": _taint_list,
     "resources": _declaration,
+    "countables": _countable_list,
 }
 """Kind of a setting → how to read it. Each raises ``Wrong`` with what was expected."""
 
@@ -281,8 +308,11 @@ def show(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}={text}" for name, text in value.items())
     if isinstance(value, tuple):
-        return ",".join(
-            (f"{v.key}={v.value}" if v.value else v.key) if isinstance(v, Taint) else str(v)
-            for v in value
-        )
+        return ",".join(_shown_part(part) for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shown_part(part: object) -> str:
+    if isinstance(part, Taint):
+        return f"{part.key}={part.value}" if part.value else part.key
+    return f"{part[0]}={part[1]}" if isinstance(part, tuple) else str(part)
