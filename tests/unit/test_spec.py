@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from typing import Any
 
 import jsonschema
@@ -483,6 +484,25 @@ def test_examples_are_good_by_the_parser_and_by_the_schema(path):
     text = path.read_text()
     job_from_yaml(text, source=path.name, job_id="j", environ={}, now_ms=NOW_MS)
     validator().validate(yaml.safe_load(text))
+
+
+DOCUMENTED = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/spec.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("text", DOCUMENTED)
+def test_what_the_document_shows_is_good_by_the_parser_and_by_the_schema(text):
+    job = read(text)
+    validator().validate(yaml.safe_load(text))
+    assert read(yaml.safe_dump(job_to_mapping(job))) == job
+
+
+def test_the_document_shows_every_form():
+    jobs = [read(text) for text in DOCUMENTED]
+    assert any(job.roles for job in jobs)
+    assert any(job.elastic for job in jobs)
+    assert any(job.array for job in jobs)
+    assert any(job.after and job.queue for job in jobs)
+    assert any(job.packing and job.spread and job.replica_affinity for job in jobs)
 
 
 def test_the_example_batch_script_is_good():
