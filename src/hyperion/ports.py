@@ -48,6 +48,15 @@ class Store(Protocol):
         ``None`` deletes the key. Bounded retention of the journal is the store's business.
         """
 
+    def stage(
+        self, writes: Mapping[str, bytes | None], journal: Sequence[bytes], at_ms: int
+    ) -> Callable[[], None]:
+        """Like ``commit``, in two parts: the work is done now, the waiting in what this returns.
+
+        That is to be called once, from any thread; until it has returned nothing is kept, and no
+        other call of the store is allowed.
+        """
+
     def journal(self, after: int = 0, limit: int = 1000) -> Iterable[JournalEntry]:
         """Records kept after sequence number ``after``, oldest first."""
 

@@ -1,6 +1,7 @@
 """What every store must do, checked against a dict."""
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,32 @@ def test_a_commit_with_a_fault_in_it_leaves_nothing(store):
     assert list(store.load()) == [("/a", b"1")]
     assert store.last_sequence == 1
     assert len(list(store.journal())) == 1
+
+
+def test_what_is_staged_is_kept_when_it_is_called_for(store):
+    keep = store.stage({"/a": b"1", "/b": b"2"}, [b"1"], 1)
+    assert store.last_sequence == 0
+    keep()
+    assert list(store.load()) == [("/a", b"1"), ("/b", b"2")]
+    assert store.last_sequence == 1
+    with pytest.raises(ValueError, match="utf-8"):
+        store.stage({"/a": b"\xff"}, [], 2)
+    store.stage({}, [], 3)()
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(store.stage({"/a": None}, [b"2"], 4)).result()
+    assert list(store.load()) == [("/b", b"2")]
+    assert [e.sequence for e in store.journal()] == [1, 2]
+
+
+def test_what_is_staged_and_not_called_for_is_not_there_after_a_restart(tmp_path):
+    store = make("sqlite", tmp_path)
+    store.commit({"/a": b"1"}, [b"1"], 1)
+    store.stage({"/a": b"2"}, [b"2"], 2)
+    store.close()
+    again = make("sqlite", tmp_path)
+    assert list(again.load()) == [("/a", b"1")]
+    assert again.last_sequence == 1
+    again.close()
 
 
 def test_a_closed_store_says_so(kind, tmp_path):

@@ -1,6 +1,7 @@
 """The driver keeps, then acts: in order, in batches, bounded, and never on a batch it lost."""
 
 import asyncio
+import threading
 import time
 from contextlib import asynccontextmanager
 
@@ -316,3 +317,121 @@ def test_the_clock_tells_the_time_and_does_not_go_back():
     readings = [clock.now_ms() for _ in range(100)]
     assert readings == sorted(readings)
     assert abs(readings[0] - time.time_ns() // 1_000_000) < 5000
+
+
+class SlowStore(MemoryStore):
+    """Syncs when the test says so; or fails, as a disk may."""
+
+    def __init__(self):
+        super().__init__()
+        self.syncing = threading.Semaphore(0)
+        self.allowed = threading.Semaphore(0)
+        self.staged = []
+        self.broken = False
+
+    def stage(self, writes, journal, at_ms):
+        keep = super().stage(writes, journal, at_ms)
+        self.staged.append(len(journal))
+
+        def sync():
+            self.syncing.release()
+            assert self.allowed.acquire(timeout=10)
+            if self.broken:
+                raise OSError("the disk is gone")
+            keep()
+
+        return sync
+
+    async def began(self):
+        assert await asyncio.to_thread(self.syncing.acquire, timeout=10)
+
+
+async def decided(driver, events):
+    while driver.counters.events < events:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+def test_the_next_batch_is_decided_while_one_syncs_and_leaves_after_it():
+    async def scenario():
+        store = SlowStore()
+        async with driven(store, Pace(round_ms=10_000, tick_ms=60_000)) as driver:
+            driver.post(Add(1))
+            await store.began()
+            later = [asyncio.create_task(driver.ask(lambda t: Add(2, t))) for _ in range(2)]
+            await decided(driver, 3)
+            driver.post(Look())
+            await decided(driver, 4)
+            assert driver._machine.total == 5, "decided already"
+            assert dict(store.load()) == {}
+            assert driver.said == [Say(0)], "nothing has left, not even what changes nothing"
+            store.allowed.release()
+            await store.began()
+            assert int(dict(store.load())["/total"]) == 1
+            assert driver.said == [Say(0), Say(1)], "the first batch has left, with its round"
+            assert not any(asked.done() for asked in later)
+            store.allowed.release()
+            assert [answer.job for answer in await asyncio.gather(*later)] == ["2", "2"]
+            assert driver.said == [Say(0), Say(1), Say(-1)]
+            assert store.staged == [2, 2], "what was decided meanwhile is one commit"
+
+    play(scenario())
+
+
+def test_when_a_sync_fails_nothing_leaves_that_was_decided_meanwhile():
+    async def scenario():
+        store = SlowStore()
+        said = []
+        driver = Driver(Adder(), store, WallClock(), said.append, Pace(tick_ms=60_000))
+        driver.recover()
+        running = asyncio.create_task(driver.run())
+        asked = [asyncio.create_task(driver.ask(lambda t: Add(1, t)))]
+        await store.began()
+        asked.append(asyncio.create_task(driver.ask(lambda t: Add(1, t))))
+        driver.post(Look())
+        await decided(driver, 3)
+        store.broken = True
+        store.allowed.release()
+        with pytest.raises(NotKept, match=r"did not keep a batch of 1 entities.*disk is gone"):
+            await running
+        assert said == [Say(0)]
+        for lost in asked:
+            with pytest.raises(Unavailable, match="stopping"):
+                await lost
+
+    play(scenario())
+
+
+def test_what_is_decided_ahead_of_the_store_is_bounded():
+    async def scenario():
+        store = SlowStore()
+        pace = Pace(batch=5, tick_ms=60_000, round_ms=60_000)
+        async with driven(store, pace) as driver:
+            driver.post(Add(1))
+            await store.began()
+            for _ in range(1000):
+                driver.post(Add(1))
+            await decided(driver, 41)
+            await asyncio.sleep(0.05)
+            assert driver.counters.events == 41, "eight batches of five beyond the first event"
+            for _ in range(1000):
+                store.allowed.release()
+            await driver.ask(lambda token: Add(0, token))
+            assert driver._machine.total == 1001
+
+    play(scenario())
+
+
+def test_a_driver_that_stops_keeps_what_it_has_decided():
+    async def scenario():
+        store = SlowStore()
+        async with driven(store) as driver:
+            driver.post(Add(1))
+            await store.began()
+            driver.post(Add(2))
+            await decided(driver, 2)
+            driver.stop()
+            for _ in range(3):
+                store.allowed.release()
+        assert int(dict(store.load())["/total"]) == 3
+
+    play(scenario())

@@ -1,11 +1,12 @@
 """The one loop: take events, step the machine, keep what it decided, then act on its commands."""
 
 import asyncio
+import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from hyperion.control.records import UNJOURNALED
 from hyperion.daemon.application import Exhausted, Unavailable
 from hyperion.ports import Clock, JournalEntry, Store
 
+_AHEAD = 8
+"""How many full batches of records may be decided while one is being kept."""
 _BURST = 16
 """How many times ``inbox_limit`` our own notes may fill: beyond that something is wrong."""
 _STOPPING = "this daemon is stopping; try again"
@@ -81,6 +84,14 @@ class NotKept(Exception):
     """A batch could not be kept: memory is ahead of the store, so the process must end now."""
 
 
+class _Batch(Struct):
+    """What has been decided and must be kept before anybody hears of it."""
+
+    records: list[Any] = []
+    commands: list[Any] = []
+    at_ms: int = 0
+
+
 Listener = Callable[[int, int, Sequence[Any]], None]
 """(sequence number of the first record, ms since the epoch, records), after they are durable."""
 
@@ -114,6 +125,11 @@ class Driver:
         self._listeners: list[Listener] = []
         self._encode = msgspec.json.Encoder().encode
         self._unsent: list[Any] = []
+        self._decided = _Batch()
+        """Not given to the store yet."""
+        self._kept = _Batch()
+        """Given to the store, which ``_keeping`` waits for."""
+        self._keeping: asyncio.Future[float] | None = None
         self._round_after = 0.0
         self._ticked = False
         self._stopping = False
@@ -210,6 +226,7 @@ class Driver:
         if records or writes:
             self._store.commit(writes, [self._encode(r) for r in records], now_ms)
         self._unsent = list(outcome.commands)
+        gc.freeze()  # what was restored mostly stays; collections need not look at it again
 
     async def run(self) -> None:
         """Until ``stop``. Raises ``NotKept``, or whatever the machine raised: both must end us."""
@@ -218,7 +235,7 @@ class Driver:
             try:
                 unsent, self._unsent = self._unsent, []
                 self._act(unsent)
-                while not (self._stopping and not self._inbox):
+                while not (self._stopping and not self._inbox and self._keeping is None):
                     await self._wait_for_work()
                     await self._batch(keeper)
             finally:
@@ -232,75 +249,79 @@ class Driver:
         self._wake()
 
     async def _batch(self, keeper: ThreadPoolExecutor) -> None:
-        """Take in what waits, decide, keep it, and only then act."""
-        now_ms = self._clock.now_ms()
-        records, commands = self._step(now_ms)
-        writes = self._machine.writes()
-        shown = _journaled(records)
-        if writes or shown:
-            await self._keep(keeper, writes, [self._encode(record) for record in shown], now_ms)
-        self._act(commands)
-        if shown and self._listeners:
-            self._show(shown, now_ms)
+        """Take in what waits, decide, keep it, and only then act.
+
+        While the disk syncs one batch the next is decided: it goes to the store, as one, once the
+        disk is done. Whatever is decided leaves after all that was decided before it is kept.
+        """
+        self._step(self._clock.now_ms())
         if self._senders:
             self._let_in(self._pace.inbox_limit - len(self._inbox))
+        if self._keeping is not None:
+            if not self._keeping.done() and len(self._decided.records) < _AHEAD * self._pace.batch:
+                return
+            await self._settle(self._keeping)
+        self._keep(keeper)
 
-    def _step(self, now_ms: int) -> tuple[list[Any], list[Any]]:
+    def _step(self, now_ms: int) -> None:
         """Feed a batch of events, and perhaps one round, to the machine."""
         started = time.perf_counter()
-        machine, inbox, counters = self._machine, self._inbox, self.counters
-        records: list[Any] = []
-        commands: list[Any] = []
+        machine, inbox, counters, decided = self._machine, self._inbox, self.counters, self._decided
         size = min(len(inbox), self._pace.batch)
         for _ in range(size):
             event = inbox.popleft()
             if type(event) is Tick:
                 self._ticked = False
             outcome = machine.handle(event, now_ms)
-            records += outcome.records
-            commands += outcome.commands
+            decided.records += outcome.records
+            decided.commands += outcome.commands
         if machine.wants_round and self._round_after <= time.monotonic():
-            self._round(now_ms, records, commands)
+            self._round(now_ms)
+        decided.at_ms = now_ms
         counters.events += size
         counters.batches += 1
         counters.batch_max = max(counters.batch_max, size)
         counters.step_ms += (time.perf_counter() - started) * 1e3
-        return records, commands
 
-    def _round(self, now_ms: int, records: list[Any], commands: list[Any]) -> None:
+    def _round(self, now_ms: int) -> None:
         started = time.monotonic()
         outcome = self._machine.round(now_ms)
-        records += outcome.records
-        commands += outcome.commands
+        self._decided.records += outcome.records
+        self._decided.commands += outcome.commands
         ended = time.monotonic()
         self._round_after = ended + max(self._pace.round_ms / 1e3, ended - started)
         self.counters.rounds += 1
         self.counters.round_ms += (ended - started) * 1e3
 
-    async def _keep(
-        self,
-        keeper: ThreadPoolExecutor,
-        writes: dict[str, bytes | None],
-        journal: list[bytes],
-        now_ms: int,
-    ) -> None:
-        """One commit for the whole batch, in a thread: the loop stays free while the disk syncs."""
-        started = time.perf_counter()
+    def _keep(self, keeper: ThreadPoolExecutor) -> None:
+        """Give what is decided to the store: one commit, whose sync a thread waits for."""
+        batch, self._decided = self._decided, _Batch()
+        writes = self._machine.writes()
+        batch.records = _journaled(batch.records)
+        if not writes and not batch.records:
+            self._act(batch.commands)
+            return
+        journal = [self._encode(record) for record in batch.records]
+        what = f"{len(writes)} entities and {len(journal)} records"
+        with _kept(what):
+            sync = self._store.stage(writes, journal, batch.at_ms)
+        self._kept = batch
         loop = asyncio.get_running_loop()
-        keeping = loop.run_in_executor(keeper, self._store.commit, writes, journal, now_ms)
-        try:
-            await asyncio.shield(keeping)
-        except Exception as fault:
-            raise NotKept(
-                f"the store did not keep a batch of {len(writes)} entities and {len(journal)}"
-                f" records: {fault}"
-            ) from fault
-        elapsed_ms = (time.perf_counter() - started) * 1e3
+        self._keeping = loop.run_in_executor(keeper, _timed, sync, what)
+        self._keeping.add_done_callback(lambda _: self._wake())
+
+    async def _settle(self, keeping: "asyncio.Future[float]") -> None:
+        """Wait until the batch is kept, then act on it."""
+        elapsed_ms = await asyncio.shield(keeping)
+        self._keeping, batch = None, self._kept
         counters = self.counters
         counters.commits += 1
-        counters.records += len(journal)
+        counters.records += len(batch.records)
         counters.commit_ms += elapsed_ms
         counters.commit_ms_max = max(counters.commit_ms_max, elapsed_ms)
+        self._act(batch.commands)
+        if batch.records and self._listeners:
+            self._show(batch.records, batch.at_ms)
 
     def _act(self, commands: Sequence[Any]) -> None:
         self.counters.commands += len(commands)
@@ -341,7 +362,8 @@ class Driver:
     async def _wait_for_work(self) -> None:
         """Until there is an event, or a round is due."""
         self.counters.inbox_max = max(self.counters.inbox_max, len(self._inbox))
-        if self._inbox or self._stopping:
+        keeping = self._keeping
+        if self._inbox or (self._stopping if keeping is None else keeping.done()):
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
@@ -378,11 +400,35 @@ class Driver:
 
     def _end(self) -> None:
         self._stopping = True
+        if self._keeping is not None:
+            self._keeping.add_done_callback(_seen)
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(Unavailable(_STOPPING))
                 waiting.exception()
         self._let_in(len(self._senders))
+
+
+@contextmanager
+def _kept(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as fault:
+        raise NotKept(f"the store did not keep a batch of {what}: {fault}") from fault
+
+
+def _timed(sync: Callable[[], None], what: str) -> float:
+    """In the store's thread: sync, and how many ms that took."""
+    started = time.perf_counter()
+    with _kept(what):
+        sync()
+    return (time.perf_counter() - started) * 1e3
+
+
+def _seen(keeping: "asyncio.Future[float]") -> None:
+    """We end before it is known whether it was kept; nothing has been told of it."""
+    if not keeping.cancelled():
+        keeping.exception()
 
 
 def _journaled(records: list[Any]) -> list[Any]:

@@ -40,6 +40,7 @@ from hyperion.daemon.starting import (
     open_store,
     pace,
 )
+from hyperion.daemon.warming import Warming
 from hyperion.model.allocation import AllocationState
 from hyperion.model.checks import check
 from hyperion.model.cluster import Cluster
@@ -92,6 +93,7 @@ class SchedulerDaemon:
         """Why ``balanced`` chose the nodes of a job; of the newest ones."""
         self.lease = LeaseFile(self.directory / "lease")
         self.readings: dict[NodeId, Reading | Unread] = {}
+        self.warming = Warming()
         self.bundles = Bundles(self.directory / "bundles", self._fetch)
         self.uplink: Uplink | None = None
         self.port = 0
@@ -206,6 +208,7 @@ class SchedulerDaemon:
             )
             return
         self.driver.note(m.NodeAttached(hello=hello))
+        self.warming.look(len(self.machine.state.nodes))
 
     def _agent_said(self, node: str, message: Any) -> None:
         match message:

@@ -1,7 +1,7 @@
 """Keeps everything in memory: for tests, rehearsals and plans that need not outlive a process."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 from hyperion.adapters.store.retention import Retention
@@ -27,10 +27,22 @@ class MemoryStore:
         self, writes: Mapping[str, bytes | None], journal: Sequence[bytes], at_ms: int
     ) -> None:
         """Keep all of it or nothing. Values and records are UTF-8, or ``ValueError``."""
+        self.stage(writes, journal, at_ms)()
+
+    def stage(
+        self, writes: Mapping[str, bytes | None], journal: Sequence[bytes], at_ms: int
+    ) -> Callable[[], None]:
+        """Look it over; what this returns keeps it."""
         self._check_open()
         for text in (*writes.values(), *journal):
             if text is not None:
                 text.decode()
+        return lambda: self._keep(writes, journal, at_ms)
+
+    def _keep(
+        self, writes: Mapping[str, bytes | None], journal: Sequence[bytes], at_ms: int
+    ) -> None:
+        self._check_open()
         for key, value in writes.items():
             if value is None:
                 self._entities.pop(key, None)

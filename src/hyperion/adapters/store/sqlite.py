@@ -4,8 +4,8 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ _PUT = "INSERT INTO entities VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value
 _AGE_CHECK_MS = 60_000
 _TRIM_AT_ONCE = 10_000
 _PAGE_OF_ROWS = 1000
+_CHECKPOINT_PAGES = 8000
+"""31 MiB of log before it is folded into the file, which takes two further syncs."""
+_CACHE_KIB = 16_384
+"""At most; a small store needs less."""
 
 
 class StoreInUse(OSError):
@@ -77,16 +81,26 @@ class SqliteStore:
         self, writes: Mapping[str, bytes | None], journal: Sequence[bytes], at_ms: int
     ) -> None:
         """Keep all of it or nothing, synced to the disk. Values are UTF-8, or ``ValueError``."""
+        self.stage(writes, journal, at_ms)()
+
+    def stage(
+        self, writes: Mapping[str, bytes | None], journal: Sequence[bytes], at_ms: int
+    ) -> Callable[[], None]:
+        """Write it into the open transaction; what this returns commits that, and syncs.
+
+        Many short statements beside a busy thread would wait for the interpreter's lock at each of
+        them, so they belong to the caller's thread. The commit waits for the disk without the lock.
+        """
         puts = [(k, v.decode()) for k, v in writes.items() if v is not None]
         deletions = [(k,) for k, v in writes.items() if v is None]
         first = self._last + 1
         records = [(n, at_ms, r.decode()) for n, r in enumerate(journal, first)]
         if not puts and not deletions and not records:
-            return
+            return _nothing
         connection = self._connected()
         last = self._last + len(records)
         cut = self._cut(last, at_ms) if records else 0
-        try:
+        with self._whole(connection):
             connection.execute("BEGIN IMMEDIATE")
             if puts:
                 connection.executemany(_PUT, puts)
@@ -97,15 +111,26 @@ class SqliteStore:
                 connection.execute("UPDATE journal_end SET sequence = ?", (last,))
             if cut:
                 connection.execute("DELETE FROM journal WHERE sequence <= ?", (cut,))
+        return lambda: self._commit(last, cut)
+
+    def _commit(self, last: int, cut: int) -> None:
+        connection = self._connected()
+        with self._whole(connection):
             connection.execute("COMMIT")
+        self._last = last
+        self._oldest = max(self._oldest, cut + 1)
+
+    @contextmanager
+    def _whole(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """A fault within takes back all of the open transaction, and is told as an OSError."""
+        try:
+            yield
         except BaseException as fault:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             if isinstance(fault, sqlite3.Error):
                 raise _as_os_error(fault, self._path) from fault
             raise
-        self._last = last
-        self._oldest = max(self._oldest, cut + 1)
 
     def journal(self, after: int = 0, limit: int = 1000) -> Iterable[JournalEntry]:
         """Records kept after sequence number ``after``, oldest first, at most ``limit``."""
@@ -142,7 +167,8 @@ class SqliteStore:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 67108864")
-            connection.execute("PRAGMA cache_size = -4096")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             self._check_whole(connection)
             self._last = connection.execute("SELECT sequence FROM journal_end").fetchone()[0]
             oldest = connection.execute("SELECT min(sequence) FROM journal").fetchone()[0]
@@ -203,6 +229,10 @@ class SqliteStore:
         if self._connection is None:
             raise OSError("the store has been closed")
         return self._connection
+
+
+def _nothing() -> None:
+    """There was nothing to commit."""
 
 
 def _lock(path: Path) -> int:
