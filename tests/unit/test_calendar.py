@@ -193,6 +193,17 @@ def test_a_promise_of_gpus_keeps_shares_of_gpus_off_its_row_that_outlast_it():
     assert c.start(job("other-half", gpus=0.5), 100) is not None
 
 
+def test_a_share_and_a_whole_gpu_that_are_promised_side_by_side_both_start():
+    c = Cluster(node("a", gpus=4))
+    c.start(job("runs", 8), 100)
+    assert seconds(promised(c, job("half", gpus=0.5))) == 100
+    assert seconds(promised(c, job("whole", gpus=1))) == 100
+    c.later(100)
+    c.end("runs")
+    assert c.start(job("half", gpus=0.5), 10) is not None
+    assert c.start(job("whole", gpus=1), 10) is not None
+
+
 def test_a_promise_waits_for_the_last_share_of_a_gpu():
     c = Cluster(node("a", gpus=1))
     c.start(job("one", gpus=0.25), 100)

@@ -1,8 +1,8 @@
 """What time forbids: windows that close nodes, and starts promised to others.
 
 A calendar belongs to one ``Running``, whose jobs' ends it counts on. All it says is exact as long
-as those ends are, and errs on the side of the promise where GPUs are shared: a share of a GPU that
-outlasts a promise of GPUs stays off the rows of that promise.
+as those ends are, and errs on the side of the promise where GPUs are shared: each share of a GPU is
+taken to need a whole one of its own, or to keep one from being whole again.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from hyperion.model.allocation import Allocation
 from hyperion.model.ids import JobId, NodeId, WindowId
 from hyperion.model.job import Job
-from hyperion.model.resources import MILLI, ResourceRequest
+from hyperion.model.resources import MILLI
 from hyperion.model.window import Window
 from hyperion.placement.planner import Withheld
 from hyperion.placement.promises import Booked, Kept, Promise, Promises, Span
 from hyperion.placement.running import Running
 from hyperion.placement.snapshot import Snapshot
-from hyperion.placement.timeline import GPUS, UNKNOWN_MS, Timeline
+from hyperion.placement.timeline import UNKNOWN_MS, Timeline
 
 __all__ = ["Calendar", "Promise"]
 
@@ -136,13 +136,14 @@ class Calendar:
             return windows, own
         mine = job.id if job.id in self.promises else None
         edition = self.reserved.edition
-        return windows, own, count, mine, job.priority, edition, self.timeline.freed, now_ms
+        bound = job.priority, _shares(job), mine
+        return windows, own, count, bound, edition, self.timeline.freed, now_ms
 
     def closed(
         self, snapshot: Snapshot, job: Job, ends_at_ms: int, now_ms: int
     ) -> NDArray[np.bool_] | None:
         """By row: True where a replica that runs until then must not be started now."""
-        return self.closed_at(snapshot, job, ends_at_ms, now_ms, now_ms)
+        return self.closed_then(snapshot, job, ends_at_ms, now_ms, now_ms)
 
     def withheld(
         self, snapshot: Snapshot, job: Job, ends_at_ms: int, now_ms: int
@@ -153,7 +154,7 @@ class Calendar:
     # -- the same, for a start in the future ------------------------------------------------------
 
     def closed_at(
-        self, snapshot: Snapshot, job: Job, ends_at_ms: int, begins_ms: int, now_ms: int
+        self, snapshot: Snapshot, job: Job, ends_at_ms: int, begins_ms: int
     ) -> NDArray[np.bool_] | None:
         ends_ms = self._ends_ms(ends_at_ms, begins_ms)
         closed: NDArray[np.bool_] | None = None
@@ -165,11 +166,20 @@ class Calendar:
                 return np.ones(snapshot.rows, np.bool_)
             outside = ~self._mask(snapshot, job.reservation)
             closed = outside if closed is None else closed | outside
-        if any(0 < r.gpus_milli < MILLI for r in requests_of(job)):
-            for booked in self.binding(snapshot, job, ends_at_ms, begins_ms, now_ms):
-                if closed is None:
-                    closed = np.zeros(snapshot.rows, np.bool_)
-                closed[booked.rows[booked.amounts[GPUS] > 0]] = True
+        return closed
+
+    def closed_then(
+        self, snapshot: Snapshot, job: Job, ends_at_ms: int, begins_ms: int, now_ms: int
+    ) -> NDArray[np.bool_] | None:
+        """``closed_at`` on a snapshot as it is at that time: also the rows where a share of a GPU
+        might keep one from being whole again that is promised."""
+        closed = self.closed_at(snapshot, job, ends_at_ms, begins_ms)
+        if not _shares(job):
+            return closed
+        kept = self.kept_at(snapshot, job, ends_at_ms, begins_ms, now_ms)
+        if kept is not None:
+            closed = np.zeros(snapshot.rows, np.bool_) if closed is None else closed
+            closed[kept.rows[kept.shared > snapshot.whole[kept.rows]]] = True
         return closed
 
     def withheld_at(
@@ -195,7 +205,8 @@ class Calendar:
     ) -> Kept | None:
         """``withheld_at`` in columns, without the countables of the site's own."""
         binding = self.binding(snapshot, job, ends_at_ms, begins_ms, now_ms)
-        return self.reserved.kept(snapshot, self.timeline, binding, Span(begins_ms, now_ms))
+        span = Span(begins_ms, now_ms, _shares(job), job.id if _shares(job) else JobId(""))
+        return self.reserved.kept(snapshot, self.timeline, binding, span)
 
     def binding(
         self, snapshot: Snapshot, job: Job, ends_at_ms: int, begins_ms: int, now_ms: int
@@ -335,8 +346,7 @@ class Calendar:
         return amount
 
 
-def requests_of(job: Job) -> Iterator[ResourceRequest]:
-    """What its replicas may ask for: every alternative, and every role."""
-    yield from job.alternatives
-    for role in job.roles:
-        yield role.resources
+def _shares(job: Job) -> int:
+    """How many of its replicas may want a share of a GPU."""
+    requests = [*job.alternatives, *(role.resources for role in job.roles)]
+    return job.replicas if any(0 < r.gpus_milli < MILLI for r in requests) else 0

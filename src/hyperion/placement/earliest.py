@@ -226,7 +226,7 @@ class _Search:
 
     def _slots(self, horizon: Horizon, at_ms: int) -> Ints:
         ends_ms, calendar, now_ms = self._ends_ms(at_ms), self.calendar, self.now_ms
-        closed = calendar.closed_at(self.snapshot, self.job, ends_ms, at_ms, now_ms)
+        closed = calendar.closed_at(self.snapshot, self.job, ends_ms, at_ms)
         kept = calendar.kept_at(self.snapshot, self.job, ends_ms, at_ms, now_ms)
         return horizon.slots(at_ms, closed, kept)
 
@@ -371,7 +371,7 @@ class _Later:
     def closed(
         self, snapshot: Snapshot, job: Job, ends_at_ms: int, now_ms: int
     ) -> NDArray[np.bool_] | None:
-        return self.calendar.closed_at(snapshot, job, ends_at_ms, now_ms, self.now_ms)
+        return self.calendar.closed_then(snapshot, job, ends_at_ms, now_ms, self.now_ms)
 
     def withheld(
         self, snapshot: Snapshot, job: Job, ends_at_ms: int, now_ms: int

@@ -115,11 +115,24 @@ class Horizon:
             fits = free >= track.need if most == 1 else free // track.need
             np.minimum(room, fits, out=room)
         if self._each:
-            shares = self._whole.at(when_ms) * self._each
-            of_parts = np.maximum(self._parts.at(when_ms), 0) // self._parts.need
-            shares += np.bincount(self._part_row, of_parts, self.rows).astype(np.int64)
+            shares = self._shares(when_ms, kept)
             np.minimum(room, shares, out=room)
         return np.maximum(room, 0, out=room)
+
+    def _shares(self, when_ms: int, kept: Kept | None) -> Ints:
+        """How many shares of GPUs each row takes."""
+        whole, parts = self._whole.at(when_ms), self._parts.at(when_ms)
+        again = parts >= MILLI
+        whole += np.bincount(self._part_row[again], None, self.rows)
+        of_parts = np.where(again, 0, np.maximum(parts, 0) // self._parts.need)
+        shared = np.bincount(self._part_row, of_parts, self.rows).astype(np.int64)
+        if kept is not None:
+            shared[kept.rows[kept.shared > whole[kept.rows]]] = 0
+            whole[kept.rows] = np.where(
+                kept.shared > whole[kept.rows], 0, whole[kept.rows] - kept.amounts[GPUS]
+            )
+        found: Ints = shared + np.maximum(whole, 0) * self._each
+        return found
 
     def settle(self, when_ms: int) -> None:
         for track in self._tracks:

@@ -1,7 +1,7 @@
 """Starts that have been promised to waiting jobs, and what must stay free so that they hold."""
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hyperion.model.ids import JobId, NodeId
 from hyperion.model.job import Job, Priority
-from hyperion.model.resources import MILLI, ResourceRequest
+from hyperion.model.resources import ResourceRequest
 from hyperion.placement.snapshot import Snapshot
 from hyperion.placement.timeline import CPUS, DISK, GPUS, MEMORY, Ints, Timeline
 
@@ -43,6 +43,9 @@ class Kept(Struct, frozen=True):
     rows: Ints
     amounts: Ints
     """CPUs, memory, disk, whole GPUs; by column of ``rows``."""
+    shared: Ints
+    """For wishes of shares of GPUs: how many GPUs must be nobody's. Each share may keep a GPU
+    from being whole again that is counted on."""
 
 
 class Booked:
@@ -148,12 +151,14 @@ class Promises:
             return None
         key = (
             tuple(b.promise.job for b in binding),
-            at.begins_ms, at.now_ms, self.edition, timeline.freed, snapshot.structure,
+            at, self.edition, timeline.freed, snapshot.structure,
         )  # fmt: skip
         if key not in self._made:
             if len(self._made) >= MOST_PROMISES:
                 self._made.clear()
-            self._made[key] = _kept(snapshot, timeline, binding, at)
+            own = self.by_job.get(at.promised)
+            mine = self.booked(snapshot, own) if own is not None and at.shares else None
+            self._made[key] = _kept(snapshot, timeline, binding, at, mine)
         return self._made[key]
 
     def _changed(self) -> None:
@@ -164,18 +169,18 @@ class Promises:
 
 
 class Span(Struct, frozen=True):
-    """When a wish would start, as seen at ``now_ms``."""
+    """When a wish would start, as seen at ``now_ms``, and how many shares of GPUs it wants."""
 
     begins_ms: int
     now_ms: int
+    shares: int = 0
+    promised: JobId = JobId("")
+    """The wish's own promise: on its rows it wants as many as were promised there."""
 
 
 def amounts_together(requests: list[ResourceRequest]) -> tuple[int, int, int, int]:
-    """GPUs as whole ones: shares of one size are put together, as many as fit, and rounded up."""
-    gpus = sum(r.whole_gpus for r in requests)
-    for share, count in Counter(r.gpu_fraction_milli for r in requests).items():
-        if share:
-            gpus += -(-count // (MILLI // share))
+    """GPUs as whole ones: each share may need one of its own."""
+    gpus = sum(r.whole_gpus + (r.gpu_fraction_milli > 0) for r in requests)
     return (
         sum(r.cpus_milli for r in requests),
         sum(r.memory_mib for r in requests),
@@ -184,20 +189,29 @@ def amounts_together(requests: list[ResourceRequest]) -> tuple[int, int, int, in
     )
 
 
-def _kept(snapshot: Snapshot, timeline: Timeline, binding: list[Booked], at: Span) -> Kept | None:
+def _kept(
+    snapshot: Snapshot, timeline: Timeline, binding: list[Booked], at: Span, mine: Booked | None
+) -> Kept | None:
     rows = np.unique(np.concatenate([b.rows for b in binding]))
     if not len(rows):
         return None
     wanted = np.zeros(snapshot.rows, np.bool_)
     wanted[rows] = True
+    shares = np.full(len(rows), at.shares, np.int64)
+    if mine is not None:
+        both, ours, theirs = np.intersect1d(rows, mine.rows, return_indices=True)
+        shares[ours] = mine.amounts[GPUS, theirs[: len(both)]]
     freed = _Freed(snapshot, timeline, rows, wanted, at)
     active = np.zeros((4, len(rows)), np.int64)
     most = np.zeros((4, len(rows)), np.int64)
+    shared = np.zeros(len(rows), np.int64)
     for when, sign, booked in _steps(binding, at):
         active[:, np.searchsorted(rows, booked.rows)] += sign * booked.amounts
         if sign > 0:
-            np.maximum(most, active - freed.by(when), out=most)
-    return Kept(rows, most)
+            needed = active - freed.by(when)
+            np.maximum(most, needed, out=most)
+            np.maximum(shared, needed[GPUS] + np.minimum(shares, freed.again), out=shared)
+    return Kept(rows, most, shared)
 
 
 def _steps(binding: list[Booked], at: Span) -> Iterator[tuple[int, int, Booked]]:
@@ -224,12 +238,12 @@ class _Freed:
         self.ends = seats.ends_ms[here]
         self.place = np.searchsorted(rows, seats.row[here])
         self.weights = [seats.column(which, here) for which in (CPUS, MEMORY, DISK)]
-        whole_ends, whole_rows, whole = timeline.whole_again(snapshot, wanted, at.now_ms)
-        later = int(np.searchsorted(whole_ends, at.begins_ms, "right"))
-        self.whole_ends, self.whole = whole_ends[later:], whole[later:]
-        self.whole_place = np.searchsorted(rows, whole_rows[later:])
+        self.whole = _Back(timeline.whole_gpus(snapshot, wanted, at.now_ms), rows, at)
+        self.shared = _Back(timeline.shared_gpus(snapshot, wanted, at.now_ms), rows, at)
         self.amounts = np.zeros((4, len(rows)), np.int64)
-        self.done = self.whole_done = 0
+        self.again = np.zeros(len(rows), np.int64)
+        """Of the GPUs, those that were shared."""
+        self.done = 0
 
     def by(self, when_ms: int) -> Ints:
         """Until this time; the times asked for must not go back."""
@@ -241,12 +255,24 @@ class _Freed:
                 back = np.bincount(place, weights[self.done : end], size)
                 self.amounts[n] += back.astype(np.int64)
             self.done = end
-        end = int(np.searchsorted(self.whole_ends, when_ms, "right"))
-        if end > self.whole_done:
-            place, whole = (
-                self.whole_place[self.whole_done : end],
-                self.whole[self.whole_done : end],
-            )
-            self.amounts[GPUS] += np.bincount(place, whole, size).astype(np.int64)
-            self.whole_done = end
+        again = self.shared.since_last(when_ms, size)
+        self.again += again
+        self.amounts[GPUS] += again + self.whole.since_last(when_ms, size)
         return self.amounts
+
+
+class _Back:
+    """GPUs that some rows get back."""
+
+    def __init__(self, when_row_count: tuple[Ints, Ints, Ints], rows: Ints, at: Span) -> None:
+        ends, row, self.count = when_row_count
+        self.ends = ends
+        self.place = np.searchsorted(rows, row)
+        self.done = int(np.searchsorted(ends, at.begins_ms, "right"))
+
+    def since_last(self, when_ms: int, size: int) -> Ints:
+        end = max(self.done, int(np.searchsorted(self.ends, when_ms, "right")))
+        span = slice(self.done, end)
+        self.done = end
+        found: Ints = np.bincount(self.place[span], self.count[span], size).astype(np.int64)
+        return found

@@ -136,15 +136,14 @@ class Timeline:
                 gpus[n] = sum(bool(d < len(of_row) and of_row[d] >= 0) for d in held)
         return ends, row, gpus
 
-    def whole_again(
+    def shared_gpus(
         self, snapshot: Snapshot, wanted: NDArray[np.bool_], now_ms: int
     ) -> tuple[Ints, Ints, Ints]:
-        """``whole_gpus``, and the GPUs whose last share ends."""
-        ends, row, gpus = self.whole_gpus(snapshot, wanted, now_ms)
+        """The same of GPUs that are shared: each comes free with the last that has a part of it."""
         shares = self.shares(snapshot, now_ms)
         here = shares.on(wanted)
         if not len(here):
-            return ends, row, gpus
+            return _NOTHING
         width = snapshot.devices.shape[1]
         key = shares.row[here] * width + shares.column(DEVICE, here)
         numbers, of = np.unique(key, return_inverse=True)
@@ -153,10 +152,18 @@ class Timeline:
         last = np.zeros(len(numbers), np.int64)
         last[of] = np.arange(len(here))  # in order of time: the latest end is assigned last
         back = here[np.sort(last[free >= MILLI])]
-        ends = np.concatenate([ends, shares.ends_ms[back]])
+        return shares.ends_ms[back], shares.row[back], np.ones(len(back), np.int64)
+
+    def whole_again(
+        self, snapshot: Snapshot, wanted: NDArray[np.bool_], now_ms: int
+    ) -> tuple[Ints, Ints, Ints]:
+        """Both together."""
+        whole = self.whole_gpus(snapshot, wanted, now_ms)
+        shared = self.shared_gpus(snapshot, wanted, now_ms)
+        if not len(shared[0]):
+            return whole
+        ends, row, gpus = (np.concatenate(both) for both in zip(whole, shared, strict=True))
         order = np.argsort(ends, kind="stable")  # of two runs that are in order already
-        row = np.concatenate([row, shares.row[back]])
-        gpus = np.concatenate([gpus, np.ones(len(back), np.int64)])
         return ends[order], row[order], gpus[order]
 
     def _touch(self, job: JobId, freed: bool) -> None:
@@ -210,6 +217,7 @@ class Timeline:
         self._share_table.add(shares)
 
 
+_NOTHING = (np.zeros(0, np.int64),) * 3
 _Entry = tuple[Allocation, bool, tuple[int, ...]]
 """(whose, whether it is being stopped, columns)."""
 
