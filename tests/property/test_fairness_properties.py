@@ -177,10 +177,13 @@ class Reference:
             return job, verdict
         return None
 
-    def leave(self, job):
-        """A shape that nobody waits for is forgotten, and tried again when somebody comes."""
+    def leave(self, job, now_ms):
+        """What nobody waits for is forgotten, and tried again when somebody comes."""
         del self.waiting[job]
-        self.blocked &= {w["shape"] for w in self.waiting.values()}
+        left = self.waiting.values()
+        self.blocked &= {w["shape"] for w in left}
+        alike = {self.alike(w) for w in left if w["not_before_ms"] <= now_ms}
+        self.passed_over = {a: t for a, t in self.passed_over.items() if a in alike}
 
     def alike(self, w):
         user = w["user"] if self.per_user else ""
@@ -220,11 +223,14 @@ def test_turns_are_those_of_looking_at_every_job_every_time(queues, per_user, da
         for _ in range(min(len(running), draw(st.integers(0, 3)))):
             name, user, need = running.pop(draw(st.integers(0, len(running) - 1)))
             tree.charge(name, need, -1, now_ms, user=user)
-            reference.gave_back(name)
+            queue.next_due_ms(now_ms)
+            if need:
+                reference.gave_back(name)
         if draw(st.integers(0, 9)) == 0 and reference.waiting:
             gone = draw(st.sampled_from(sorted(reference.waiting)))
+            queue.next_due_ms(now_ms)
             queue.remove(gone)
-            reference.leave(gone)
+            reference.leave(gone, now_ms)
         play_round(queue, reference, draw, running, now_ms)
         tree.check()
         assert len(queue) == len(reference.waiting)
@@ -250,8 +256,9 @@ def add(queue, reference, draw, job, order, queues, now_ms):
 def play_round(queue, reference, draw, running, now_ms):
     """Every candidate is the one that the reference has, and meets one of several fates."""
     told, tree = set(), queue.tree
+    due = queue.next_due_ms(now_ms)  # which brings the shares up to date, too
     expected = reference.following(told, now_ms)
-    assert not (expected and not queue.next_due_ms(now_ms))
+    assert due or expected is None
     for found in queue.candidates(now_ms):
         assert found == expected
         job, verdict = found
@@ -261,8 +268,9 @@ def play_round(queue, reference, draw, running, now_ms):
         if fate == "place" and verdict.at_once:
             tree.charge(w["queue"], w["need"], 1, now_ms, user=w["user"])
             running.append((w["queue"], w["user"], w["need"]))
+            queue.next_due_ms(now_ms)  # so that what is given back later is less than now
             queue.remove(job)
-            reference.leave(job)
+            reference.leave(job, now_ms)
         elif fate == "block":
             queue.block(w["shape"])
             reference.blocked.add(w["shape"])

@@ -207,8 +207,7 @@ class Urgency:
         line = self.lines.get(queue)
         if line is None:
             line = self._new_line(queue)
-        cohort = line.branch is not None and line.branch.children
-        if not self._per_user and not line.below and not cohort:
+        if not self._per_user and (line.branch is None or not line.branch.children):
             return line
         key = f"/{user}" if self._per_user else "/"
         found = line.below.get(key)

@@ -14,6 +14,7 @@ from hyperion.control.lines import Bunch, Entry, Line, Urgency
 from hyperion.model.ids import JobId, QueueName
 from hyperion.model.queue import DEFAULT_QUEUE
 from hyperion.placement.fairness import Admission, Need, QueueTree
+from hyperion.placement.usage import Branch
 
 MAX_TOLD = 64
 """Jobs named for each reason that holds some back."""
@@ -22,7 +23,7 @@ MAX_TOLD = 64
 class _Round:
     """What one pass has not looked at yet, as heaps that are made when a line's turn comes."""
 
-    __slots__ = ("aside", "jobs", "lines")
+    __slots__ = ("aside", "jobs", "lines", "told")
 
     def __init__(self) -> None:
         self.lines: dict[Line, list[tuple[float, tuple[int, str], Line]]] = {}
@@ -30,7 +31,8 @@ class _Round:
         self.jobs: dict[Line, list[tuple[Entry, Bunch]]] = {}
         """By line: the first of each bunch."""
         self.aside: list[Entry] = []
-        """Jobs that were told: each is told once a round."""
+        self.told: set[JobId] = set()
+        """One that has left and come back is not told twice."""
 
 
 class WaitingQueue:
@@ -78,7 +80,8 @@ class WaitingQueue:
         """
         if job in self._waiting:
             return
-        self._follow_tree()
+        if self._revision != self.tree.revision:
+            self._follow_tree()
         urgency = self._urgencies.get(priority) or self._add_urgency(priority)
         bunch = urgency.bunch(
             queue or DEFAULT_QUEUE, user, shape, need, blocked=shape in self.blocked
@@ -138,6 +141,7 @@ class WaitingQueue:
         if entry is None or job in self._not_due:
             return
         bunch = entry[4]
+        self._take_changes()
         if bunch.line.branch is not None:
             urgency = bunch.lane.urgency
             top = bunch.line.branch.path[-1].queue.name
@@ -279,19 +283,22 @@ class WaitingQueue:
             if bunch.lane.blocked or (bunch.gate is not None and bunch.gate.closed):
                 heapq.heappop(heap)
                 continue
-            if self._waiting.get(entry[3]) is entry:
-                verdict = admit(branch, bunch.need, urgency.priority, entry[0])
-                if verdict is Admission.REFUSED:
-                    heapq.heappop(heap)
-                    self._shut(urgency, bunch)
-                    continue
+            head = self._head(bunch)
+            if head is entry:
+                if entry[3] not in this.told:
+                    verdict = admit(branch, bunch.need, urgency.priority, entry[0])
+                    if verdict is Admission.REFUSED:
+                        heapq.heappop(heap)
+                        self._shut(urgency, bunch, entry[0])
+                        continue
                 heapq.heappop(bunch.heap)
                 this.aside.append(entry)
-            following = self._head(bunch)
-            if following is None:
+                this.told.add(entry[3])
+                head = self._head(bunch)
+            if head is None:
                 heapq.heappop(heap)
             else:
-                heapq.heapreplace(heap, (following, bunch))
+                heapq.heapreplace(heap, (head, bunch))
             if verdict is not None:
                 return entry[3], verdict
         return None
@@ -302,12 +309,12 @@ class WaitingQueue:
             heapq.heappop(heap)
         return heap[0] if heap else None
 
-    def _shut(self, urgency: Urgency, bunch: Bunch) -> None:
+    def _shut(self, urgency: Urgency, bunch: Bunch, nice: int) -> None:
         """The quota refuses it: it waits until there is as much room as it lacks."""
-        refusal = self.tree.refusal(bunch.line.queue, bunch.need)
-        assert refusal is not None, f"{bunch.line.queue} was refused for nothing"
-        at = urgency.lines[refusal.queue]
-        urgency.shut(bunch, at, refusal.resource, refusal.asked)
+        self._take_changes()
+        barrier = self.tree.barrier(bunch.line.queue, bunch.need, urgency.priority, nice)
+        assert barrier is not None, f"{bunch.line.queue} was refused for nothing"
+        urgency.shut(bunch, urgency.lines[barrier.queue], barrier.resource, barrier.asked)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -357,9 +364,7 @@ class WaitingQueue:
         if self.tree.refresh(self._now_ms):
             for urgency in self._urgencies.values():
                 urgency.renew_users()
-        for queue, given_back in self.tree.changed().items():
-            if queue in self.tree:
-                self._reopen(queue, given_back=given_back)
+        self._take_changes()
 
     def _follow_tree(self) -> None:
         if self._revision != self.tree.revision:
@@ -367,40 +372,49 @@ class WaitingQueue:
             for urgency in self._urgencies.values():
                 urgency.hang_anew()
 
-    def _reopen(self, queue: str, *, given_back: bool) -> None:
-        """Open the gates for which there is room now, and let out those who may have new rights."""
-        path = self.tree.branch(queue).path
-        for urgency in self._urgencies.values():
-            lines = [line for b in path if (line := urgency.lines.get(b.queue.name)) is not None]
-            if given_back:
-                for line in lines:
-                    for resource in line.closed:
-                        room = self.tree.headroom(line.queue, resource) if resource else 0
-                        urgency.open(line, resource, room)
-                for line in lines[:-1]:
-                    self._let_out(urgency, line)
-            if path[0].holders and lines and lines[0].branch is path[0]:
-                self._let_displace(urgency, lines[0])
+    def _take_changes(self) -> None:
+        """To be done before a gate is closed: what was given back earlier must not open it."""
+        for branch, given_back in self.tree.changed():
+            for urgency in self._urgencies.values():
+                if given_back:
+                    self._reopen(urgency, branch)
+                if branch.holders and (line := urgency.lines.get(branch.queue.name)) is not None:
+                    self._let_displace(urgency, line, branch)
 
-    def _let_out(self, urgency: Urgency, line: Line) -> None:
+    def _reopen(self, urgency: Urgency, branch: Branch) -> None:
+        """Open the gates for which there is room now, and let out those who may have new rights."""
+        for above in branch.path:
+            line = urgency.lines.get(above.queue.name)
+            if line is None:
+                continue
+            for resource in line.closed:
+                column = self.tree.column(resource)
+                room = 0 if column is None else above.limit[column] - above.used[column]
+                urgency.open(line, resource, room)
+            if above is not branch.path[-1]:
+                self._let_out(urgency, line, above)
+
+    def _let_out(self, urgency: Urgency, line: Line, branch: Branch) -> None:
         """Those below a line who wait for one above it, where it has room of its own again."""
         for leaf in line.leaves():
             for bunch in leaf.bunches.values():
                 gate = bunch.gate
                 if gate is None or not gate.closed or gate.line is leaf or gate.line is line:
                     continue
-                if self.tree.spare(line.queue, gate.resource) > 0:
+                column = self.tree.column(gate.resource)
+                if column is not None and branch.used[column] < branch.subtree[column]:
                     urgency.release(bunch)
 
-    def _let_displace(self, urgency: Urgency, line: Line) -> None:
-        """Those who may take the place of what their own queue holds."""
+    def _let_displace(self, urgency: Urgency, line: Line, branch: Branch) -> None:
+        """Those who may take the place of what their own queue holds, which is another amount."""
         for leaf in line.leaves():
             for bunch in leaf.bunches.values():
                 gate = bunch.gate
-                if gate is not None and gate.closed and gate.resource and bunch.heap:
-                    nice = bunch.heap[0][0]
-                    if self.tree.may_displace(line.queue, gate.resource, urgency.priority, nice):
-                        urgency.release(bunch)
+                if gate is None or not gate.closed or not bunch.heap or leaf.branch is not branch:
+                    continue
+                column, nice = self.tree.column(gate.resource), bunch.heap[0][0]
+                if column is not None and branch.less_urgent(column, urgency.priority, nice):
+                    urgency.release(bunch)
 
 
 def _next_line(root: Line, this: _Round) -> Line | None:

@@ -9,15 +9,19 @@ compared among siblings only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum
-
-from msgspec import Struct
 
 from hyperion.model.ids import QueueName
 from hyperion.model.queue import DEFAULT_QUEUE, Queue
-from hyperion.model.resources import ResourceRequest
+from hyperion.placement.quota import (
+    Admission,
+    History,
+    Need,
+    QuotaRefusal,
+    Standing,
+    UnknownQueue,
+    need_of,
+)
 from hyperion.placement.usage import (
-    UNLIMITED,
     Branch,
     Usage,
     available,
@@ -30,94 +34,22 @@ from hyperion.placement.usage import (
     take,
 )
 
-Need = tuple[tuple[str, int], ...]
-"""Amounts by resource, sorted by name, without zeros."""
+__all__ = [
+    "Admission",
+    "History",
+    "Need",
+    "QueueTree",
+    "QuotaRefusal",
+    "Standing",
+    "UnknownQueue",
+    "need_of",
+]
+
 HALF_LIFE_MS = 3_600_000
 REFRESHES_PER_HALF_LIFE = 360
 """Shares are brought up to date so often where nothing was charged; the error is below 0.2 %."""
 UNKNOWN_CAPACITY = float(1 << 50)
 """Taken for a resource of which no capacity is known: it settles ties and nothing else."""
-
-
-def need_of(request: ResourceRequest, gpu_type: str = "", replicas: int = 1) -> Need:
-    """What so many replicas count for; GPUs of a known type count both as theirs and as any."""
-    found = [(name, amount * replicas) for name, amount in request.custom]
-    found += [
-        ("cpus_milli", request.cpus_milli * replicas),
-        ("disk_mib", request.disk_mib * replicas),
-        ("gpus_milli", request.gpus_milli * replicas),
-        ("memory_mib", request.memory_mib * replicas),
-    ]
-    kind = gpu_type or request.gpu_type
-    if kind and request.gpus_milli:
-        found.append((f"gpus_milli/{kind}", request.gpus_milli * replicas))
-    return tuple(sorted(item for item in found if item[1] > 0))
-
-
-_NONE: dict[str, bool] = {}
-
-
-class Admission(Enum):
-    """What its quota says to a job."""
-
-    NOMINAL = "nominal"
-    """It fits within what its queue may always have."""
-    BORROWS = "borrows"
-    """It fits with what the cohort leaves idle."""
-    RECLAIM = "reclaim"
-    """It is within the quota, but others have borrowed that: it fits once they have given back."""
-    DISPLACES = "displaces"
-    """It fits only in place of less urgent jobs of its own queue."""
-    REFUSED = "refused"
-
-    @property
-    def at_once(self) -> bool:
-        """Whether nobody need be stopped for it."""
-        return self is Admission.NOMINAL or self is Admission.BORROWS
-
-
-class QuotaRefusal(Struct, frozen=True):
-    """The first limit on the way up that does not allow it."""
-
-    queue: QueueName
-    """Whose limit it is: the job's queue or one above it."""
-    resource: str
-    """Empty: the queue is stopped."""
-    used: int
-    quota: int
-    """With what may be borrowed."""
-    asked: int
-    """What would be added to ``used``: the need, less what queues below keep for themselves."""
-
-
-class Standing(Struct, frozen=True):
-    """A queue as tables show it."""
-
-    queue: QueueName
-    held: dict[str, int]
-    lately: dict[str, float]
-    """The average, in which what was held a half-life ago counts half."""
-    quota: dict[str, int]
-    """What it and those below it may always have, less what those keep for themselves."""
-    borrowed: dict[str, int]
-    share: float
-
-
-class History(Struct, frozen=True):
-    """What a queue held lately; kept from time to time, since nothing else tells it."""
-
-    as_of_ms: int
-    average: dict[str, float]
-
-
-class UnknownQueue(KeyError):
-    """No such queue; the text says so and names the remedy."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f'no queue "{name}" here; hyperion queues lists them')
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class QueueTree:
@@ -134,7 +66,7 @@ class QueueTree:
         self._columns: dict[str, int] = {}
         self._capacity: dict[str, int] = {}
         self._scale: list[float] = []
-        self._changed: dict[str, bool] = {}
+        self._changed: dict[Branch, None] = {}
         self._refreshed_ms = 0
         self._stale = True
         for queue in queues:
@@ -229,12 +161,13 @@ class QueueTree:
             usage.count(amounts, sign, now_ms, self.half_life_ms, self._scale)
         if priority:
             branch.note_holder((priority, nice), amounts, sign)
+        direct, net, named, path = branch.direct, branch.net, branch.named, branch.path
         for column, amount in amounts:
-            branch.direct[column] += sign * amount
-            if branch.named[column]:
-                (take if sign > 0 else give_back)(branch.path, column, amount)
-        if sign < 0 or branch.queue.name not in self._changed:
-            self._changed[branch.queue.name] = sign < 0
+            direct[column] += sign * amount
+            net[column] += sign * amount
+            if named[column]:
+                (take if sign > 0 else give_back)(path, column, amount)
+        self._changed[branch] = None
 
     def user(self, name: str, user: str) -> Usage:
         """What one user has had in a queue, for the order of users within it."""
@@ -244,13 +177,18 @@ class QueueTree:
             usage = branch.users[user] = Usage(len(self._columns))
         return usage
 
-    def changed(self) -> Mapping[str, bool]:
-        """Queues in which something was charged since the last call, and whether something was
-        given back. Only one may ask."""
+    def changed(self) -> list[tuple[Branch, bool]]:
+        """Queues charged since the last call; whether they hold less of anything than then.
+
+        Only one may ask.
+        """
         if not self._changed:
-            return _NONE
-        changed, self._changed = self._changed, {}
-        return changed
+            return []
+        found = [(branch, min(branch.net, default=0) < 0) for branch in self._changed]
+        for branch in self._changed:
+            branch.net = [0] * len(branch.net)
+        self._changed.clear()
+        return found
 
     # -- what is allowed ------------------------------------------------------------------------
 
@@ -307,32 +245,31 @@ class QueueTree:
 
     def refusal(self, name: str, need: Need) -> QuotaRefusal | None:
         """Why it does not fit at once; None when it does."""
+        return self.barrier(name, need)
+
+    def barrier(
+        self, name: str, need: Need, priority: int = 0, nice: int = 0
+    ) -> QuotaRefusal | None:
+        """The limit that would still stand in the way after it had displaced all that it may."""
         branch = self.branch(name)
         if branch.stopped:
             at = next(above for above in branch.path if above.queue.stopped)
             return QuotaRefusal(at.queue.name, "", 0, 0, 0)
-        for column, _, level, asked in self._lacks(branch, need):
-            at = branch.path[level]
-            resource = next(r for r, c in self._columns.items() if c == column)
-            return QuotaRefusal(at.queue.name, resource, at.used[column], at.limit[column], asked)
+        for resource, amount in need:
+            column = self._columns.get(resource)
+            if column is None or not branch.named[column]:
+                continue
+            yields = branch.less_urgent(column, priority, nice) if priority else 0
+            lack = lacking(branch.path, column, amount - yields) if amount > yields else None
+            if lack is not None:
+                at = branch.path[lack[0]]
+                used, limit = at.used[column], at.limit[column]
+                return QuotaRefusal(at.queue.name, resource, used, limit, lack[1])
         return None
 
-    def headroom(self, name: str, resource: str) -> int:
-        """How much of the resource the queue's own limit still allows, whoever is above it."""
-        branch = self.branch(name)
-        column = self._columns.get(resource)
-        return UNLIMITED if column is None else branch.limit[column] - branch.used[column]
-
-    def spare(self, name: str, resource: str) -> int:
-        """How much the queue still lacks to what it may always have; 0 without such a quota."""
-        branch = self.branch(name)
-        column = self._columns.get(resource)
-        return 0 if column is None else branch.subtree[column] - branch.used[column]
-
-    def may_displace(self, name: str, resource: str, priority: int, nice: int) -> bool:
-        """Whether the queue's own less urgent jobs hold any of the resource."""
-        column = self._columns.get(resource)
-        return column is not None and self.branch(name).less_urgent(column, priority, nice) > 0
+    def column(self, resource: str) -> int | None:
+        """Where the amounts of a resource stand in every branch; None: nobody has named it yet."""
+        return self._columns.get(resource)
 
     def borrowers(self, name: str, need: Need) -> list[QueueName]:
         """Queues that hold more than their own of what ``name`` lacks and may take back.

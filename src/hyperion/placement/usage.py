@@ -17,7 +17,7 @@ Amounts = Iterable[tuple[int, int]]
 class Usage:
     """Held now, and on average lately: what was held one half-life ago counts half."""
 
-    __slots__ = ("as_of_ms", "average", "held", "share", "weight")
+    __slots__ = ("as_of_ms", "average", "dominant", "held", "share", "weight")
 
     def __init__(self, columns: int, weight: float = 1.0) -> None:
         self.weight = weight
@@ -25,18 +25,30 @@ class Usage:
         self.average = [0.0] * columns
         self.as_of_ms = 0
         """Until when ``average`` reaches; 0: never told."""
+        self.dominant = 0.0
+        """The largest part of any resource, now and lately."""
         self.share = 0.0
+        """The same over the weight."""
 
     def count(
         self, amounts: Amounts, sign: int, now_ms: int, half_life_ms: int, scale: list[float]
     ) -> None:
         """Something was taken (1) or given back (-1)."""
-        if now_ms > self.as_of_ms:
-            self.advance(now_ms, half_life_ms)
         held = self.held
-        for column, amount in amounts:
-            held[column] += sign * amount
-        self.weigh(scale)
+        if sign < 0 or now_ms > self.as_of_ms:
+            self.advance(now_ms, half_life_ms)
+            for column, amount in amounts:
+                held[column] += sign * amount
+            self.weigh(scale)
+            return
+        most = self.dominant
+        for column, amount in amounts:  # only these can have become the dominant one
+            held[column] += amount
+            share = (held[column] + self.average[column]) * scale[column]
+            if share > most:  # noqa: PLR1730 - max() takes twice as long here
+                most = share
+        self.dominant = most
+        self.share = most / self.weight
 
     def advance(self, now_ms: int, half_life_ms: int) -> None:
         """Take in what was held since the last call."""
@@ -55,8 +67,9 @@ class Usage:
         most = 0.0
         for held, average, part in zip(self.held, self.average, scale, strict=True):
             share = (held + average) * part
-            if share > most:  # noqa: PLR1730 - max() takes twice as long here
+            if share > most:  # noqa: PLR1730
                 most = share
+        self.dominant = most
         self.share = most / self.weight
 
     def widen(self, by: int) -> None:
@@ -74,6 +87,7 @@ class Branch(Usage):
         "holders",
         "limit",
         "named",
+        "net",
         "number",
         "own",
         "part",
@@ -99,6 +113,8 @@ class Branch(Usage):
         """It, or one above it."""
         self.direct = [0] * columns
         """What its own jobs hold, without those of the queues below it."""
+        self.net = [0] * columns
+        """By how much ``direct`` has changed since somebody asked."""
         self.used = [0] * columns
         self.subtree = [0] * columns
         """Its quota, and what those below it lend."""
@@ -114,7 +130,14 @@ class Branch(Usage):
 
     def widen(self, by: int) -> None:
         super().widen(by)
-        for amounts in (self.direct, self.used, self.subtree, self.own, *self.holders.values()):
+        for amounts in (
+            self.direct,
+            self.net,
+            self.used,
+            self.subtree,
+            self.own,
+            *self.holders.values(),
+        ):
             amounts.extend([0] * by)
         self.limit += [UNLIMITED] * by
         self.named += [False] * by

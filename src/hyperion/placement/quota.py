@@ -1,0 +1,94 @@
+"""The words in which quotas speak: what a job counts for, what they say to it, and why."""
+
+from enum import Enum
+
+from msgspec import Struct
+
+from hyperion.model.ids import QueueName
+from hyperion.model.resources import ResourceRequest
+
+Need = tuple[tuple[str, int], ...]
+"""Amounts by resource, sorted by name, without zeros."""
+
+
+def need_of(request: ResourceRequest, gpu_type: str = "", replicas: int = 1) -> Need:
+    """What so many replicas count for; GPUs of a known type count both as theirs and as any."""
+    found = []
+    if request.cpus_milli:
+        found.append(("cpus_milli", request.cpus_milli * replicas))
+    if request.disk_mib:
+        found.append(("disk_mib", request.disk_mib * replicas))
+    if request.gpus_milli:
+        found.append(("gpus_milli", request.gpus_milli * replicas))
+        kind = gpu_type or request.gpu_type
+        if kind:
+            found.append((f"gpus_milli/{kind}", request.gpus_milli * replicas))
+    if request.memory_mib:
+        found.append(("memory_mib", request.memory_mib * replicas))
+    if request.custom:
+        found += [(name, amount * replicas) for name, amount in request.custom if amount]
+        found.sort()
+    return tuple(found)
+
+
+class Admission(Enum):
+    """What its quota says to a job."""
+
+    NOMINAL = "nominal"
+    """It fits within what its queue may always have."""
+    BORROWS = "borrows"
+    """It fits with what the cohort leaves idle."""
+    RECLAIM = "reclaim"
+    """It is within the quota, but others have borrowed that: it fits once they have given back."""
+    DISPLACES = "displaces"
+    """It fits only in place of less urgent jobs of its own queue."""
+    REFUSED = "refused"
+
+    @property
+    def at_once(self) -> bool:
+        """Whether nobody need be stopped for it."""
+        return self is Admission.NOMINAL or self is Admission.BORROWS
+
+
+class QuotaRefusal(Struct, frozen=True):
+    """The first limit on the way up that does not allow it."""
+
+    queue: QueueName
+    """Whose limit it is: the job's queue or one above it."""
+    resource: str
+    """Empty: the queue is stopped."""
+    used: int
+    quota: int
+    """With what may be borrowed."""
+    asked: int
+    """What would be added to ``used``: the need, less what queues below keep for themselves."""
+
+
+class Standing(Struct, frozen=True):
+    """A queue as tables show it."""
+
+    queue: QueueName
+    held: dict[str, int]
+    lately: dict[str, float]
+    """The average, in which what was held a half-life ago counts half."""
+    quota: dict[str, int]
+    """What it and those below it may always have, less what those keep for themselves."""
+    borrowed: dict[str, int]
+    share: float
+
+
+class History(Struct, frozen=True):
+    """What a queue held lately; kept from time to time, since nothing else tells it."""
+
+    as_of_ms: int
+    average: dict[str, float]
+
+
+class UnknownQueue(KeyError):
+    """No such queue; the text says so and names the remedy."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'no queue "{name}" here; hyperion queues lists them')
+
+    def __str__(self) -> str:
+        return str(self.args[0])
