@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from msgspec.structs import replace
 
 from hyperion.model.allocation import Allocation, AllocationState
+from hyperion.model.constraints import Packing, ReplicaTerm, Spread
 from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
-from hyperion.model.job import Job, Priority
+from hyperion.model.job import Job, Priority, Role
 from hyperion.model.node import Node
 from hyperion.model.resources import Capacity, ResourceRequest
 from hyperion.placement import bounds
@@ -104,6 +105,7 @@ def worlds(draw, wide=False, forms=True):
                 cpus_milli=draw(st.sampled_from([4000, 8000])),
                 memory_mib=4000,
             ),
+            labels={"rack": draw(st.sampled_from(["r", "s"]))},
         )
         for n in range(draw(st.integers(1, 3)))
     ]
@@ -195,6 +197,7 @@ def check(world, job, rights, found):
     assert len(found.plan.seats) == job.replicas
     gone = seats_of(world, found)
     assert fits_without(world, job, gone)
+    requests_ = [job.request(n, found.plan.alternative) for n in range(job.replicas)]
     for id in found.victims:
         less = [s for s in gone if s.job != id]
         assert not fits_without(world, job, less), f"{id} in vain"
@@ -205,12 +208,18 @@ def check(world, job, rights, found):
         less = [s for s in gone if (s.job, s.rank) != (id, rank)]
         assert not fits_without(world, job, less), f"task {rank} of {id} in vain"
     with without(world.snapshot, [*world.running.leaving, *gone]):
-        for seat in found.plan.seats:  # the very places are free then
-            a = Allocation(id=AllocationId("x"), job=job.id, rank=0, node=seat.node,
-                           request=job.alternatives[0], devices=seat.devices)  # fmt: skip
+        held = [
+            Allocation(id=AllocationId(f"x{n}"), job=job.id, rank=n, node=seat.node,
+                       request=request, devices=seat.devices)
+            for n, (seat, request) in enumerate(zip(found.plan.seats, requests_, strict=True))
+        ]  # fmt: skip
+        for a in held:
             world.snapshot.hold(a)
-            row = world.snapshot.row[seat.node]
-            assert (world.snapshot.devices[row] >= 0).all() or not seat.devices
+        for a in held:  # the very places are free then
+            row = world.snapshot.row[a.node]
+            assert all(world.snapshot.devices[row, d] >= 0 for d in a.devices)
+            assert not a.request.cpus_milli or world.snapshot.free_cpus[row] >= 0
+        for a in held:
             world.snapshot.drop(a)
 
 
@@ -262,3 +271,78 @@ def test_for_one_replica_no_cheaper_set_exists(world, preemptor, compiled):
         assert abs(found.regret_usd - least) < 1e-9
     else:
         assert least is None if found.reason in (Obstacle.RIGHTS, Obstacle.NOWHERE) else least == 0
+
+
+@st.composite
+def gangs(draw):
+    job, rights = draw(preemptors(replicas=draw(st.integers(2, 5))))
+    shape = draw(st.sampled_from(["", "", "packed", "roles", "spread", "apart"]))
+    if shape == "packed":
+        job = replace(job, packing=Packing(draw(st.sampled_from(["host", "rack"]))))
+    elif shape == "roles" and job.replicas > 1:
+        first = Role(name="one", resources=job.alternatives[0])
+        rest = Role(name="rest", replicas=job.replicas - 1, resources=draw(requests()))
+        job = replace(job, roles=(first, rest))
+    elif shape == "spread":
+        job = replace(job, spread=(Spread("host", max_skew=1),))
+    elif shape == "apart":
+        metadata = {"app": "w"}
+        away = ReplicaTerm((("app", "w"),), "host", anti=True)
+        job = replace(job, metadata=metadata, replica_affinity=(away,))
+    return job, rights
+
+
+@LAW
+@given(worlds(wide=True), gangs(), st.booleans())
+def test_a_gang_is_placed_whole_and_nobody_makes_way_in_vain(world, gang, compiled):
+    job, rights = gang
+    before = world.facts()
+    bounds.use(list(kernels())[compiled])
+    found = victims(world.snapshot, world.running, job, BALANCED, rights, None, NOW_MS)
+    bounds.use(bounds.numpy_bounds)
+    assert world.facts() == before
+    check(world, job, rights, found)
+
+
+@LAW
+@given(worlds(wide=True), st.lists(preemptors(), min_size=1, max_size=6))
+def test_rounds_of_preemption_come_to_an_end(world, preemptors_):
+    """A small machine without the rest: who is stopped waits again, and may preempt in turn. Who
+    stops whom has no circle, so there are at most as many preemptions as pairs of jobs."""
+    waiting = [replace(job, id=JobId(f"w{n}")) for n, (job, _) in enumerate(preemptors_)]
+    rights_of = {}
+    asked = {}
+    stopped = []
+    for _ in range(200):
+        if not waiting:
+            break
+        job = max(waiting, key=lambda j: (j.priority, j.id))
+        waiting.remove(job)
+        asked[job.id] = job
+        found = plan(world.snapshot, job, BALANCED)
+        if not isinstance(found, Plan):
+            rights = rights_of.setdefault(job.id, Rights(priority=job.priority))
+            answer = victims(world.snapshot, world.running, job, BALANCED, rights, None, NOW_MS)
+            if not isinstance(answer, Eviction):
+                continue  # it waits for others to end
+            for victim in {*answer.victims, *(j for j, _ in answer.shrink + answer.tasks)}:
+                assert (victim, job.id) not in stopped, "a victim preempted its preemptor"
+                stopped.append((job.id, victim))
+                assert world.running.occupants[victim].priority < job.priority
+                for seat in list(world.running.seats(victim)):
+                    world.snapshot.drop(seat)
+                world.running.drop(victim)
+                if victim in asked:
+                    waiting.append(asked[victim])
+            for seat in list(world.running.leaving):
+                world.snapshot.drop(seat)
+                world.running.unseat(seat)
+            found = plan(world.snapshot, job, BALANCED)
+            assert isinstance(found, Plan), "stopped in vain"
+        world.seat(
+            job.id, found, list(job.alternatives), queue=QUEUES[0], priority=job.priority,
+            started_at_ms=NOW_MS,
+        )  # fmt: skip
+    else:
+        raise AssertionError("no end of it")
+    assert len(stopped) == len(set(stopped))

@@ -44,6 +44,8 @@ Bool = NDArray[np.bool_]
 Int = NDArray[np.int32]
 ROUNDING = 1.0 - 1e-12
 """Sums in another order differ in their last bits; a bound must not exceed a sum for that."""
+ROOM = -1.0
+"""The bound where there is room without any victim: less than that of one who costs nothing."""
 MOST_KEPT = 32
 """Kinds of demand whose bounds are kept; the one unused for longest makes way."""
 
@@ -198,14 +200,14 @@ def numpy_bounds(ask: Ask, kept: Kept) -> None:
     regret = _in_parts(row, line, regret)
     gains = (np.maximum(line[:, GPUS], line[:, SHARE] > 0), line[:, CPUS], line[:, MEMORY],
              line[:, DISK])  # fmt: skip
-    kept.value[:] = 0.0
+    kept.value[:] = np.where(np.any([lack > 0 for lack in lacks], axis=0), 0.0, ROOM)
     for lack, gain in zip(lacks, gains, strict=True):
         short = np.flatnonzero(lack > 0)
         if len(short):
             kept.value[short] = np.maximum(
                 kept.value[short], _filled(lack, row, gain, regret)[short]
             )
-    kept.value *= ROUNDING
+    kept.value[kept.value > 0] *= ROUNDING
     kept.floor[:] = np.where(ask.open, kept.value, np.inf)
 
 
@@ -235,7 +237,8 @@ def _in_parts(row: NDArray[np.intp], line: Long, regret: Float) -> Float:
     """A job with several seats on one node, which all go together: to each its part."""
     key = row * (int(line[:, TERM].max(initial=0)) + 1) + line[:, TERM]
     _, which, seats = np.unique(key, return_inverse=True, return_counts=True)
-    return regret / seats[which]
+    parts: Float = regret / seats[which]
+    return parts
 
 
 def _filled(lack: Long, row: NDArray[np.intp], gain: Long, regret: Float) -> Float:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from hyperion.placement.bounds import ROUNDING, Ask, Kept
+from hyperion.placement.bounds import ROOM, ROUNDING, Ask, Kept
 from hyperion.placement.ledger import (
     BEGAN_MS,
     CPUS,
@@ -142,7 +142,7 @@ def _row(
     # Its seats may yet be claimed by others that wait, device by device: looked at each time.
     ends = now if leaving else NEVER_MS
     if lack[0] <= 0 and lack[1] <= 0 and lack[2] <= 0 and lack[3] <= 0:
-        return 0.0, ends
+        return ROOM, ends
     if shared:
         on_device[:] = 0.0
         for s in range(begin, end):

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from hyperion.model.allocation import Allocation
 from hyperion.model.job import Job
-from hyperion.model.resources import ResourceRequest
+from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import planner
+from hyperion.placement.bounds import Bounds
+from hyperion.placement.feasibility import slots
 from hyperion.placement.ground import Ground, Share
+from hyperion.placement.ledger import Float, Long
 from hyperion.placement.planner import Plan, View, Wish, Withheld
 from hyperion.placement.ranking import Policy
 from hyperion.placement.rights import Rights
@@ -23,12 +26,62 @@ from hyperion.placement.snapshot import Snapshot
 class Part:
     """Replicas of a job that ask for the same, and the rows that could take one were they empty."""
 
-    __slots__ = ("open", "replicas", "request")
+    __slots__ = ("_floor", "_most", "_slots", "open", "replicas", "request")
 
     def __init__(self, request: ResourceRequest, replicas: int, open: NDArray[np.bool_]) -> None:
         self.request = request
         self.replicas = replicas
         self.open = open
+        self._floor: Float | None = None
+        self._most: Long | None = None
+        self._slots: Long | None = None
+
+    def floor(self, case: "Case") -> Float:
+        """By row the least that a place for one more can cost."""
+        if self._floor is None:
+            bounds = Bounds.of(case.snapshot, case.running)
+            found = bounds.least(self.request, self.open, case.rights, case.now_ms)
+            self._floor = found[0].copy()
+        return self._floor
+
+    def most(self, case: "Case") -> Long:
+        """By row how many could be there were it empty."""
+        if self._most is None:
+            groups = case.snapshot.groups
+            each = [min(self.replicas, slots(self.request, g.capacity)) for g in groups]
+            of_group = np.array(each, np.int64)
+            self._most = of_group[case.snapshot.group[: case.snapshot.rows]]
+        return self._most
+
+    def slots(self, case: "Case", rows: NDArray[np.intp]) -> Long:
+        """How many more these rows take once all have gone that are leaving."""
+        if self._slots is None:
+            self._slots = self._free(case)
+        found: Long = self._slots[rows]
+        return found
+
+    def _free(self, case: "Case") -> Long:
+        snapshot, r = case.snapshot, self.request
+        n = snapshot.rows
+        free = np.where(self.open, self.replicas, 0).astype(np.int64)
+        for need, column in (
+            (r.cpus_milli, snapshot.free_cpus),
+            (r.memory_mib, snapshot.free_memory),
+            (r.disk_mib, snapshot.free_disk),
+            (r.whole_gpus, snapshot.whole),
+        ):
+            if need:
+                free = np.minimum(free, np.maximum(0, column[:n]) // need)
+        if 0 < r.gpus_milli < MILLI:
+            free = np.minimum(free, (np.maximum(0, snapshot.devices[:n]) // r.gpus_milli).sum(1))
+        ground = case.ground()
+        rows = {snapshot.row[a.node] for a in case.running.leaving if a.node in snapshot.row}
+        rows.update(ground.withheld)
+        if r.custom:
+            rows.update(np.flatnonzero(free).tolist())
+        for row in rows:
+            free[row] = ground.row(row).slots(r, self.replicas) if self.open[row] else 0
+        return free
 
 
 class Case:
@@ -71,6 +124,18 @@ class Case:
             or any(not term.weight for term in job.replica_affinity)
             or self.snapshot.neighbours.kept_from(job.metadata)
         )
+
+    @property
+    def counts(self) -> bool:
+        """Whether it fits where there are enough places, in all or in one part of a level."""
+        packed = self.job.packing is not None and self.job.packing.required
+        if not packed or self.wish.first_rank:
+            return self.plain
+        job = self.job
+        near = any(not t.weight for t in job.replica_affinity) or (
+            bool(job.metadata) and bool(self.snapshot.neighbours.kept_from(job.metadata))
+        )
+        return not near and not any(s.required for s in job.spread)
 
     def parts(self, alternative: int) -> list[Part]:
         """The job's replicas by what they ask for."""

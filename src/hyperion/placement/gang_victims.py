@@ -4,20 +4,21 @@ import heapq
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hyperion.model.allocation import Allocation
-from hyperion.model.constraints import HOST
 from hyperion.model.ids import NodeId
 from hyperion.placement.case import Case, Part
 from hyperion.placement.cheapest import cheapest
 from hyperion.placement.ground import Ground, Key, Share
 from hyperion.placement.planner import Plan
 
+Rows = NDArray[np.intp]
 Found = tuple[tuple[Share, ...], Plan]
 """Whom to stop (nobody: no need, or enough are being stopped), and the plan that follows."""
 MOST_SHARES = 4_096
 """Victims of one gang. More than any gang of which it is worth while."""
-MOST_DOMAINS = 8
+MOST_DOMAINS = 4
 """Parts of a level that are tried for a packed gang, the cheapest first."""
 
 
@@ -25,8 +26,12 @@ def for_gang(case: Case) -> Found | None:
     """The cheapest of the job's alternatives, by the regret of what had to be given up."""
     best: Found | None = None
     for alternative in case.alternatives:
-        for shares in _gathered(case, alternative):
-            found = pruned(case, repaid(case, case.ground(), shares))
+        for shares, counted in _gathered(case, alternative):
+            plan = case.plan_without(shares) if counted else None
+            if plan is not None:
+                found: Found | None = shares, plan
+            else:
+                found = pruned(case, repaid(case, case.ground(), shares))
             if found is not None:
                 if best is None or cost(found[0]) < cost(best[0]):
                     best = found
@@ -93,20 +98,71 @@ def _all_shares(case: Case, ground: Ground) -> list[Share]:
     return list(found.values())
 
 
-def _gathered(case: Case, alternative: int) -> Iterable[tuple[Share, ...]]:
-    """Sets of shares to try, the most promising first."""
+def _gathered(case: Case, alternative: int) -> Iterable[tuple[tuple[Share, ...], bool]]:
+    """(shares to try, whether each is known to be needed), the most promising first."""
     parts = case.parts(alternative)
-    domains = _domains(case, parts)
+    counted = len(parts) == 1 and case.counts
     offers: list[tuple[float, int, tuple[Share, ...]]] = []
-    for rows in domains:
+    for rows in _domains(case, parts):
         gathering = _Gathering(case)
         if all(gathering.make_room(part, rows) for part in parts):
-            chosen = tuple(gathering.ground.gone.values())
+            chosen = repaid(case, case.ground(), tuple(gathering.ground.gone.values()))
+            if counted:
+                chosen = _Count(case, parts[0]).needed(chosen)
             offers.append((cost(chosen), len(offers), chosen))
-    for _, _, chosen in sorted(offers)[:MOST_DOMAINS]:
-        yield chosen
-    if not case.plain:
-        yield from _more_and_more(case, offers[0][2] if offers else ())
+    for _, _, chosen in sorted(offers):
+        yield chosen, counted
+    if not counted:
+        for shares in _more_and_more(case, offers[0][2] if offers else ()):
+            yield shares, False
+
+
+class _Count:
+    """Counts places instead of planning them: quick, and the same where only amounts decide and
+    perhaps a level of the topology."""
+
+    def __init__(self, case: Case, part: Part) -> None:
+        rows = np.flatnonzero(part.open)
+        packing = case.job.packing
+        self.case = case
+        self.part = part
+        self.domain = np.zeros(case.snapshot.rows, np.int64)
+        if packing is not None and packing.required:
+            self.domain[:] = case.snapshot.labels.parts(packing.level, case.snapshot.rows)[0]
+        slots = part.slots(case, rows)
+        self.slots = dict(zip(rows.tolist(), slots.tolist(), strict=True))
+        self.total = np.bincount(self.domain[rows], slots)
+
+    def needed(self, shares: Sequence[Share]) -> tuple[Share, ...]:
+        """Those without which there would be too few places, the dearest spared first."""
+        ground = self.case.ground()
+        for share in shares:
+            ground.take_away(share)
+        for share in shares:
+            self._recount(ground, share)
+        kept = list(shares)
+        for share in sorted(shares, key=lambda s: (-s.regret_usd, s.key)):
+            fewer = [s for s in kept if s is not share]
+            ground.bring_back(share)
+            self._recount(ground, share)
+            if self.total.max() >= self.part.replicas and ground.repays(fewer):
+                kept = fewer
+            else:
+                ground.take_away(share)
+                self._recount(ground, share)
+        return tuple(kept)
+
+    def _recount(self, ground: Ground, share: Share) -> None:
+        for row in _rows_of(self.case, share):
+            if row in self.slots:
+                now = ground.row(row).slots(self.part.request, self.part.replicas)
+                self.total[self.domain[row]] += now - self.slots[row]
+                self.slots[row] = now
+
+
+def _rows_of(case: Case, share: Share) -> set[int]:
+    row = case.snapshot.row
+    return {row[seat.node] for seat in share.seats if seat.node in row}
 
 
 def _more_and_more(case: Case, chosen: tuple[Share, ...]) -> Iterable[tuple[Share, ...]]:
@@ -120,20 +176,28 @@ def _more_and_more(case: Case, chosen: tuple[Share, ...]) -> Iterable[tuple[Shar
         more *= 2
 
 
-def _domains(case: Case, parts: Sequence[Part]) -> list[list[int]]:
-    """The rows that must be enough, one set after the other: all, or the parts of a level."""
-    open = np.logical_or.reduce([part.open for part in parts])
-    rows = np.flatnonzero(open).tolist()
+def _domains(case: Case, parts: Sequence[Part]) -> Iterable[Rows]:
+    """The rows that must be enough, one set after the other: all, or the parts of a level, those
+    first that seem cheapest by the bounds of their nodes."""
+    rows = np.flatnonzero(np.logical_or.reduce([part.open for part in parts]))
     packing = case.job.packing
-    if packing is None or not packing.required:
-        return [rows]
-    by_label: dict[str, list[int]] = {}
-    for row in rows:
-        node = case.snapshot.nodes[row]
-        assert node is not None
-        label = "" if packing.level == HOST else node.labels.get(packing.level, "")
-        by_label.setdefault(label or f"\n{node.id}", []).append(row)
-    return list(by_label.values())
+    if packing is None or not packing.required or not len(rows):
+        return [rows] if len(rows) else []
+    of_row, count = case.snapshot.labels.parts(packing.level, case.snapshot.rows)
+    part = max(parts, key=lambda p: p.replicas)
+    most = part.most(case)[rows]
+    short = part.replicas - np.bincount(of_row[rows], part.slots(case, rows), count)
+    possible = np.bincount(of_row[rows], most, count) >= part.replicas
+    floor = part.floor(case)[rows]
+    order = np.lexsort((floor, of_row[rows]))
+    gained = np.cumsum(most[order])
+    starts = np.searchsorted(of_row[rows][order], np.arange(count))
+    before = np.concatenate([[0.0], gained])[starts]
+    needed = gained - most[order] - before[of_row[rows][order]] < short[of_row[rows][order]]
+    usd = np.where(np.isfinite(floor), np.maximum(floor, 0.0), 0.0)[order] * needed
+    estimate = np.where(possible, np.bincount(of_row[rows][order], usd, count), np.inf)
+    cheapest = np.argsort(estimate, kind="stable")[:MOST_DOMAINS]
+    return [rows[of_row[rows] == d] for d in cheapest.tolist() if estimate[d] < np.inf]
 
 
 class _Gathering:
@@ -143,16 +207,46 @@ class _Gathering:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.ground = case.ground()
+        self.gains: dict[Key, int] = {}
+        """Places gained by whole jobs, while nothing changes on their nodes."""
+        self.gaining: dict[int, set[Key]] = {}
 
-    def make_room(self, part: Part, rows: Sequence[int]) -> bool:
+    def make_room(self, part: Part, rows: Rows) -> bool:
         """Give up shares until all replicas of the part have places in these rows."""
         self.part = part
-        self.rows = {row for row in rows if part.open[row]}
+        self.gains.clear()
+        rows = rows[part.open[rows]]
+        self.rows = set(rows.tolist())
         self.short = part.replicas
-        heap: list[tuple[float, int]] = []
-        for row in sorted(self.rows):
+        free = part.slots(self.case, rows) > 0
+        for row in rows[free].tolist() + [r for r in self.ground.seen if r in self.rows]:
             self._occupy(row)
-        for row in sorted(self.rows) if self.short > 0 else ():
+        tried: set[int] = set()
+        more = max(32, 2 * self.short)
+        while self.short > 0 and len(self.ground.gone) < MOST_SHARES:
+            ranked = self._ranked(rows, more) - tried
+            if not ranked:
+                break
+            self._take_cheapest(sorted(ranked))
+            tried |= ranked
+            more *= 4
+        return self.short <= 0
+
+    def _ranked(self, rows: Rows, most: int) -> set[int]:
+        """The rows where one place can cost least, and those where it can if the node has as many
+        as it could have."""
+        floor = self.part.floor(self.case)[rows]
+        rows, floor = rows[floor < np.inf], floor[floor < np.inf]
+        if len(rows) <= most:
+            return set(rows.tolist())
+        each = floor / np.maximum(1, self.part.most(self.case)[rows])
+        found = set(rows[np.argpartition(floor, most)[:most]].tolist())
+        return found | set(rows[np.argpartition(each, most)[:most]].tolist())
+
+    def _take_cheapest(self, rows: Sequence[int]) -> None:
+        """Of what these rows offer, the cheapest for each place, until there are enough."""
+        heap: list[tuple[float, int]] = []
+        for row in rows:
             self._offer(heap, row)
         while self.short > 0 and heap and len(self.ground.gone) < MOST_SHARES:
             density, row = heapq.heappop(heap)
@@ -164,7 +258,6 @@ class _Gathering:
                 continue
             for touched in self._take(best[1]) | {row}:
                 self._offer(heap, touched)
-        return self.short <= 0
 
     def _offer(self, heap: list[tuple[float, int]], row: int) -> None:
         best = self._best(row)
@@ -202,12 +295,21 @@ class _Gathering:
 
     def _gain(self, shares: Sequence[Share]) -> int:
         """Places for which there would be room, at most as many as are short."""
+        key = shares[0].key
+        whole = len(shares) == 1 and not shares[0].to_width
+        if whole and key in self.gains:
+            return min(self.gains[key], self.short)
         gained = 0
-        for row, seats in self._touched(shares).items():
+        touched = self._touched(shares)
+        for row, seats in touched.items():
             trial = self.ground.row(row)
             trial.give(seats)
             gained += trial.slots(self.part.request, self.short)
             trial.give(seats, -1)
+        if whole:
+            self.gains[key] = gained
+            for row in touched:
+                self.gaining.setdefault(row, set()).add(key)
         return min(gained, self.short)
 
     def _take(self, shares: Sequence[Share]) -> set[int]:
@@ -216,6 +318,8 @@ class _Gathering:
             self.ground.take_away(share)
         for row in sorted(touched):
             self._occupy(row)
+            for key in self.gaining.pop(row, ()):
+                self.gains.pop(key, None)
         return touched
 
     def _occupy(self, row: int) -> None:
@@ -229,7 +333,7 @@ class _Gathering:
         for share in shares:
             for seat in share.seats:
                 row = self.case.snapshot.row.get(seat.node)
-                if row in self.rows and not self.case.running.leaves(seat):
+                if row is not None and row in self.rows and not self.case.running.leaves(seat):
                     found.setdefault(row, []).append(seat)
         return found
 

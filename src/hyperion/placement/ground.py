@@ -70,6 +70,11 @@ class Ground:
                     found.give((seat,))
         return found
 
+    @property
+    def seen(self) -> Iterable[int]:
+        """The rows that may differ from what the snapshot makes of them."""
+        return list(self._rows)
+
     def take_away(self, share: Share) -> None:
         """Count all its seats as free, wherever they are."""
         self.gone[share.key] = share

@@ -9,7 +9,7 @@ from msgspec import Struct
 from hyperion.model.ids import JobId
 from hyperion.model.job import Job
 from hyperion.placement import gang_victims
-from hyperion.placement.bounds import ROUNDING, Bounds
+from hyperion.placement.bounds import ROOM, ROUNDING, Bounds
 from hyperion.placement.case import Case
 from hyperion.placement.cheapest import cheapest
 from hyperion.placement.ground import WHOLE, Ground, Share
@@ -136,13 +136,16 @@ def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
             groups = ground.shares_on(node.id)
             plot, bound = ground.row(row), float(floor[row])
             least = cheapest(plot, node.id, part.request, groups, ground.allows, bound)
-            if not case.rights.borrowed:  # else it holds for these amounts only
+            own = case.rights.borrowed or part.request.custom or row in ground.withheld
+            if bound != ROOM and not own:  # else it holds for this job only
                 kept.value[row] = max(kept.value[row], least[0] * ROUNDING if least else np.inf)
             floor[row] = np.inf
             if least is not None:
                 found.append((least[0], len(least[1]), alternative, row, least[1]))
                 found.sort(key=lambda choice: choice[:4])
                 del found[most:]
+                if most == 1 and not least[1]:
+                    return found
     return found
 
 
