@@ -34,7 +34,7 @@ ROUNDS_AT_ONCE = 10_000
 """A machine that still asks for rounds after so many at one moment never comes to an end."""
 STUCK_TICKS = 3
 """Jobs that wait while nothing runs and nothing comes are given up after so many ticks."""
-REPORT_EVERY = 512
+REPORT_EVERY = 256
 """Events between two looks at progress."""
 
 CALM_TIMES = ClusterTimes(
