@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "wait": ("jobs", "wait", "Wait until jobs have ended."),
     "cancel": ("jobs", "cancel", "End jobs."),
     "sim": ("sim", "sim", "Run a cluster in simulated time, and compare policies."),
+    "replay": ("replay", "replay", "Run a scheduler's past again under another policy."),
     "nodes": ("fleet", "nodes", "List nodes."),
     "clusters": ("fleet", "clusters", "List clusters."),
     "offers": ("fleet", "offers", "What could be had in the clouds."),

@@ -117,7 +117,7 @@ def sim(
         seed=seed,
     )
     workload, machines = workloads.prepared(wish)
-    policies = _names((*compare, *more)) or [policy]
+    policies = policy_names((*compare, *more)) or [policy]
     return simulate(workload, machines, policies, seed, faults, directory, output)
 
 
@@ -163,7 +163,7 @@ def simulate(
     return _closing(view, runs)
 
 
-def _names(given: Sequence[str]) -> list[str]:
+def policy_names(given: Sequence[str]) -> list[str]:
     """``pack,spread`` counts as two; each once."""
     return list(dict.fromkeys(name for part in given for name in part.split(",") if name))
 
@@ -180,7 +180,10 @@ def _world_maker(
         raise Failure(str(error), "", BAD_USAGE) from None
     if faults == "calm":
         return lambda: ClusterWorld(trace, nodes, chosen)
-    raise Failure(f"--faults {faults} is not there yet (seed {seed})", "", BAD_USAGE)
+    from hyperion.sim.agent_nodes import faulty_world
+    from hyperion.sim.faults import PROFILES
+
+    return lambda: faulty_world(trace, nodes, chosen, PROFILES[faults], seed)
 
 
 def _run(world: "ClusterWorld", policy: str, stopped: Callable[[], bool]) -> "Run":
@@ -370,6 +373,7 @@ FIGURES: tuple[Figure, ...] = (
     _share("rho > 1.05", "unfair", "jobs that got less than an equal share"),
     Figure("Jain of users", lambda s: s.jain_users, lambda s: f"{s.jain_users:.3f}",
            "over the users' mean rho: 1 if all are treated alike", 1),
+    _count("restarts", "restarts", "jobs that had been placed and had to wait again"),
     _count("preemptions", "preemptions", "stops to make room"),
     Figure("GPU-hours lost", lambda s: s.lost_gpu_hours, lambda s: f"{s.lost_gpu_hours:,.1f}",
            "work that had to be done again"),

@@ -6,7 +6,7 @@ outages last ``LONGER`` times as long. They end with the last arrival; then ever
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,12 @@ from hyperion.control.agent import Agent, AgentTimes
 from hyperion.control.uplink import ClusterTimes
 from hyperion.model.ids import AllocationId, NodeId
 from hyperion.model.node import Node
+from hyperion.placement.ranking import Policy
 from hyperion.sim.cluster_world import ClusterWorld
 from hyperion.sim.faults import Faults
 from hyperion.sim.fleet import Host
 from hyperion.sim.process import Process
-from hyperion.sim.trace import TraceJob
+from hyperion.sim.trace import Trace, TraceJob
 from hyperion.sim.work import Piece
 
 RARER = 600
@@ -43,7 +44,23 @@ CLUSTER_TIMES = ClusterTimes(
     refresh_ms=1_800_000,
     silent_ms=4_000_000,
 )
-TICK_MS = 20_000
+TICK_MS = (20_000, 20_000)
+"""Of the scheduler, while something waits and while nothing does: it looks after leases."""
+
+
+def faulty_world(
+    trace: Trace, nodes: Sequence[Node], policy: Policy, faults: Faults, seed: int
+) -> ClusterWorld:
+    """A cluster whose scheduler, agents, machines and links fail as the mixture says."""
+    return ClusterWorld(
+        trace,
+        nodes,
+        policy,
+        far_end=lambda world: AgentNodes(world, faults, seed),
+        times=CLUSTER_TIMES,
+        tick_ms=TICK_MS,
+        faulty=True,
+    )
 
 
 class Tie(Struct):
@@ -68,10 +85,6 @@ class AgentNodes:
         self._pieces: dict[AllocationId, tuple[Piece, TraceJob, int]] = {}
 
     # -- what the world asks of its far end -----------------------------------------------------
-
-    @property
-    def holds(self) -> int:
-        return sum(len(tie.host.running) for tie in self._ties.values())
 
     def begin(self) -> None:
         drift = self._faults.drift
@@ -104,6 +117,7 @@ class AgentNodes:
             if tie.is_open:
                 tie.is_open = False
                 tie.session += 1
+                self._world.after(REDIAL_MS, partial(self._dial, tie))
         return self._down_ms()
 
     # -- links ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ every so often. A thousand idle agents cost nothing.
 import heapq
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -32,8 +33,10 @@ BUSY_TICK_MS = 600_000
 """While something waits. Moments that are known beforehand get a tick of their own."""
 ROUNDS_AT_ONCE = 10_000
 """A machine that still asks for rounds after so many at one moment never comes to an end."""
-STUCK_TICKS = 3
-"""Jobs that wait while nothing runs and nothing comes are given up after so many ticks."""
+STUCK_MS = 4 * 3_600_000
+"""Jobs that wait while nothing runs, comes, or becomes due are given up after so long."""
+RESUBMIT_MS = 5000
+"""Users whose scheduler is down try again."""
 REPORT_EVERY = 256
 """Events between two looks at progress."""
 
@@ -71,9 +74,12 @@ class FarEnd(Protocol):
     def disconnect(self, node: NodeId) -> None:
         """The scheduler closes the node's session."""
 
-    @property
-    def holds(self) -> int:
-        """How many replicas run."""
+    def fate(self) -> int:
+        """Of the scheduler in this step: 0 it lives, 1 it dies before keeping what it decided, 2
+        it dies before acting on it."""
+
+    def scheduler_died(self) -> int:
+        """Sessions end; how long it stays away, in ms."""
 
 
 class ClusterWorld:
@@ -86,8 +92,8 @@ class ClusterWorld:
         policy: Policy,
         far_end: Callable[["ClusterWorld"], FarEnd] | None = None,
         times: ClusterTimes = CALM_TIMES,
-        region: str = "",
-        busy_tick_ms: int = BUSY_TICK_MS,
+        tick_ms: tuple[int, int] = (BUSY_TICK_MS, QUIET_TICK_MS),
+        faulty: bool = False,
     ) -> None:
         self.trace = trace
         self.nodes = nodes
@@ -98,20 +104,27 @@ class ClusterWorld:
         self.never_ran: list[JobId] = []
         """Given up: nothing ran, nothing came, and they still did not fit."""
         self._by_id = {j.job.id: j for j in trace.jobs}
-        self._busy_tick_ms = busy_tick_ms
+        self._tick_ms = tick_ms
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._to_come = len(trace.jobs)
-        self._stuck = 0
-        cluster = Cluster(id=ClusterId("sim"), region=region)
-        self.machine = ClusterMachine(cluster, policy, times)
+        self._moved_ms = 0
+        """When something was last placed, ran, or was still to come."""
+        self._due_ms = 0
+        """The latest moment at which something is known to become possible."""
+        self._faulty = faulty
+        self._disk: dict[str, bytes] = {}
+        """What the scheduler has kept; only where it may die."""
+        self.is_up = True
+        self._make = partial(ClusterMachine, Cluster(id=ClusterId("sim"), region=""), policy, times)
+        self.machine = self._make()
         self.far_end: FarEnd = (far_end or PlayedNodes)(self)
 
     # -- running --------------------------------------------------------------------------------
 
     def play(self) -> Iterator[Moment]:
         """Run to the end, with a look at the progress now and then. May be left at any time."""
-        self.hear(m.LeaseRecovered(remaining_ms=FOREVER_MS))  # no federation: nothing to renew
+        self._open()
         self.far_end.begin()
         arrivals = iter(self.trace.jobs)
         self._expect(arrivals)
@@ -141,13 +154,30 @@ class ClusterWorld:
         self.at(self.now_ms + delay_ms, act)
 
     def hear(self, event: Any) -> None:
-        """One event through the machine."""
-        self.events += 1
-        self._carry(self.machine.handle(event, self.now_ms))
+        """One event through the machine; nobody hears it while that is down."""
+        if self.is_up:
+            self.events += 1
+            self._carry(self.machine.handle(event, self.now_ms))
 
     def tick_at(self, at_ms: int) -> None:
         """The machine looks at its clock then, too."""
+        self._due_ms = max(self._due_ms, at_ms)
         self.at(at_ms, lambda: self.hear(m.Tick()))
+
+    def crash(self) -> None:
+        """The scheduler dies, and comes back with what it had kept."""
+        if not self.is_up:
+            return
+        self.is_up = False
+        self.machine = self._make()
+
+        def back() -> None:
+            self.is_up = True
+            self.machine.restore(sorted(self._disk.items()), self.now_ms)
+            self._open()
+            self._carry(self.machine.resume(self.now_ms))
+
+        self.after(self.far_end.scheduler_died(), back)
 
     def job(self, id: JobId) -> TraceJob:
         return self._by_id[id]
@@ -160,7 +190,7 @@ class ClusterWorld:
             return False
         if not r.waiting:
             return True
-        if self._stuck < STUCK_TICKS:
+        if self.now_ms < max(self._moved_ms, self._due_ms) + STUCK_MS:
             return False
         self.never_ran = [id for id, s in r.stories.items() if s.ended_ms is None]
         return True
@@ -172,9 +202,12 @@ class ClusterWorld:
             return
 
         def arrive() -> None:
+            if not self.is_up:
+                self.after(RESUBMIT_MS, arrive)
+                return
             self._to_come -= 1
             self.recorder.arrived(job, self.now_ms)
-            self.hear(m.JobSubmitted(job=job.job))
+            self._submit(job)
             if job.cancel_after_ms:
                 self.after(job.cancel_after_ms, lambda: self._cancel(job))
             for after_s in (job.job.begin_s, job.job.deadline_s):
@@ -184,38 +217,70 @@ class ClusterWorld:
 
         self.at(job.at_ms, arrive)
 
+    def _submit(self, job: TraceJob) -> None:
+        """Until the machine knows it: it may die before it has kept it."""
+        self.hear(m.JobSubmitted(job=job.job))
+        if self._faulty and not self.recorder.is_known(job.job.id):
+            self.after(RESUBMIT_MS, lambda: self._submit(job))
+
     def _cancel(self, job: TraceJob) -> None:
-        if self.recorder.stories[job.job.id].ended_ms is None:
-            self.hear(m.JobCancelRequested(job=job.job.id, by=job.job.user))
+        if self.recorder.stories[job.job.id].ended_ms is not None:
+            return
+        self.hear(m.JobCancelRequested(job=job.job.id, by=job.job.user))
+        if self._faulty:
+            self.after(RESUBMIT_MS, lambda: self._cancel(job))
+
+    def _open(self) -> None:
+        """There is no federation: its lease need not be renewed."""
+        self.hear(m.LeaseRecovered(remaining_ms=FOREVER_MS))
 
     def _tick(self) -> None:
         r = self.recorder
         before = r.placements
         self.hear(m.Tick())
         self._rounds()
-        idle = not (self._to_come or r.active or r.placements > before)
-        self._stuck = self._stuck + 1 if idle and r.waiting else 0
-        self.after(self._busy_tick_ms if r.waiting else QUIET_TICK_MS, self._tick)
+        if self._to_come or r.active or r.placements > before:
+            self._moved_ms = self.now_ms
+        busy_ms, quiet_ms = self._tick_ms
+        self.after(busy_ms if r.waiting else quiet_ms, self._tick)
 
     def _rounds(self) -> None:
         for _ in range(ROUNDS_AT_ONCE):
-            if not self.machine.wants_round:
+            if not self.is_up or not self.machine.wants_round:
                 return
             self._carry(self.machine.round(self.now_ms))
         raise AssertionError(f"{ROUNDS_AT_ONCE} rounds at {self.now_ms} ms, and one more wanted")
 
     def _carry(self, outcome: Outcome) -> None:
-        for id in self.recorder.take(outcome.records):
-            self.works.forget(self._by_id[id])
-        for at_ms in self.recorder.due:
-            self.tick_at(at_ms)
-        self.recorder.due.clear()
+        """Keep, then act, as the driver of a real scheduler does."""
+        fate = self.far_end.fate() if self._faulty else 0
+        if fate != 1:
+            if self._faulty:
+                self._keep()
+            self._note(outcome)
+        if fate:
+            self.crash()
+            return
         for command in outcome.commands:
             kind = type(command)
             if kind is m.SendToNode:
                 self.far_end.order(command.node, command.message)
             elif kind is m.DisconnectNode:
                 self.far_end.disconnect(command.node)
+
+    def _keep(self) -> None:
+        for path, value in self.machine.writes().items():
+            if value is None:
+                self._disk.pop(path, None)
+            else:
+                self._disk[path] = value
+
+    def _note(self, outcome: Outcome) -> None:
+        for id in self.recorder.take(outcome.records):
+            self.works.forget(self._by_id[id])
+        for at_ms in self.recorder.due:
+            self.tick_at(at_ms)
+        self.recorder.due.clear()
 
 
 class PlayedNodes:
@@ -232,9 +297,11 @@ class PlayedNodes:
         """Node, newest order to run, newest generation."""
         self._running: set[str] = set()
 
-    @property
-    def holds(self) -> int:
-        return len(self._running)
+    def fate(self) -> int:
+        return 0
+
+    def scheduler_died(self) -> int:
+        raise AssertionError("without faults no scheduler dies")
 
     def begin(self) -> None:
         for node in self._world.nodes:

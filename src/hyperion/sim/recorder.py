@@ -36,8 +36,10 @@ class Story(Struct):
     ended_ms: int | None = None
     phase: JobPhase = JobPhase.QUEUED
     attempts: int = 0
+    restarts: int = 0
+    """How often it had to wait again after it had been placed, for whatever reason."""
     preemptions: int = 0
-    """Attempts that were stopped to make room, or since a node was drained or lost."""
+    """Of these: since it was told to stop while all was well with it."""
     lost_ms: float = 0.0
     """Work at full width that had to be done again."""
     pressure: float = 0.0
@@ -91,6 +93,7 @@ class Recorder:
         self._now_ms = 0
         self._sample_ms = max(FIRST_SAMPLE_MS, span_ms // (SAMPLES_MAX // 2))
         self._next_sample_ms = 0
+        self._known: set[JobId] = set()
         self._live: dict[AllocationId, Allocation] = {}
         self._row = {n.id: i for i, n in enumerate(nodes)}
         self._share_usd = [_usd_per_gpu_ms(n) for n in nodes]
@@ -116,6 +119,10 @@ class Recorder:
         self._waiting_gpus += job.gpus_milli
         self.waiting += 1
 
+    def is_known(self, job: JobId) -> bool:
+        """Whether the machine has kept it."""
+        return job in self._known
+
     def take(self, records: Iterable[Any]) -> list[JobId]:
         """Fold what a step of the machine has decided; the jobs that have ended by it."""
         ended: list[JobId] = []
@@ -128,6 +135,8 @@ class Recorder:
                 self._hold(record.allocation)
             elif kind is r.JobMoved:
                 self._move(record, ended)
+            elif kind is r.JobAccepted:
+                self._known.add(record.job.id)
         return ended
 
     def lost_work(self, job: JobId, lost_ms: float) -> None:
@@ -213,6 +222,7 @@ class Recorder:
         if after is JobPhase.QUEUED:
             self.waiting += 1
             self._waiting_gpus += gpus
+            story.restarts += 1
         elif not after.is_terminal:
             self.active += 1
 

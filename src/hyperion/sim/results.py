@@ -61,6 +61,7 @@ def job_columns(runs: Sequence[Run]) -> Columns:
                 None if s.ended_ms is None else s.ended_ms / 1000,
                 s.phase.value,
                 s.attempts,
+                s.restarts,
                 s.preemptions,
                 s.lost_ms / 1000,
             )
@@ -126,6 +127,7 @@ _JOB_COLUMNS = (
     "ended_s",
     "phase",
     "attempts",
+    "restarts",
     "preemptions",
     "lost_s",
 )

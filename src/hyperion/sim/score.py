@@ -62,7 +62,10 @@ class Score(Struct, frozen=True, kw_only=True):
     """The part of the jobs with a rho above 1.05."""
     jain_users: float
     """Jain's index over the users' mean rho: 1 if all are treated alike, 1/users at worst."""
+    restarts: int
+    """How often a job that had been placed had to wait again, for whatever reason."""
     preemptions: int
+    """Of these: stopped to make room, or since another member of its gang was."""
     lost_gpu_hours: float
     """Work that had to be done again."""
     usd: float
@@ -106,6 +109,7 @@ def score(policy: str, recorder: Recorder, span_ms: int) -> Score:
         rho_max=max(rhos, default=0.0),
         unfair=sum(r > 1.05 for r in rhos) / max(1, len(rhos)),
         jain_users=_jain(counted),
+        restarts=sum(s.restarts for s in stories),
         preemptions=recorder.preemptions,
         lost_gpu_hours=sum(s.lost_ms * s.job.gpus_milli for s in stories) / 3.6e9,
         usd=recorder.samples[-1].usd if recorder.samples else 0.0,

@@ -127,6 +127,13 @@ def first_jobs(trace: Trace, most: int) -> Trace:
     return trace if len(trace.jobs) <= most else replace(trace, jobs=trace.jobs[:most])
 
 
+def since(trace: Trace, last_ms: int) -> Trace:
+    """Only what arrived within so long before the last arrival, the first of it at 0."""
+    first_ms = max(0, trace.span_ms - last_ms)
+    jobs = tuple(replace(j, at_ms=j.at_ms - first_ms) for j in trace.jobs if j.at_ms >= first_ms)
+    return replace(trace, jobs=jobs)
+
+
 def busy(trace: Trace, gpus: bool, factor: float = 1.0) -> float:
     """GPUs (or CPUs), in thousandths, that are in use on average from the first arrival to the
     last, were nobody to wait; with ``factor`` as the stretch of the times of arrival."""
