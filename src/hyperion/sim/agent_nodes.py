@@ -91,8 +91,7 @@ class AgentNodes:
         for node in self._world.nodes:
             rate = 1 + self._dice.uniform(-drift, drift)
             offset_ms = self._dice.randrange(10_000)
-            make = partial(Agent, node, AGENT_TIMES)
-            process = Process(node.id, make, self._perform, rate, offset_ms)
+            process = Process(node.id, _maker(node), self._perform, rate, offset_ms)
             self._ties[node.id] = Tie(node, process, Host(node.id))
             self._start(self._ties[node.id])
             self._beat(self._ties[node.id], self._dice.randrange(BEAT_MS))
@@ -370,6 +369,10 @@ class AgentNodes:
             self._start(tie)
 
         world.after(10 * self._down_ms(), back)
+
+
+def _maker(node: Node) -> Callable[[], Agent]:
+    return lambda: Agent(node, AGENT_TIMES)
 
 
 def _exit_of(host: Host, id: AllocationId) -> m.ReplicaExited:
