@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperion.control import messages as m
+from hyperion.model.checks import check
 from hyperion.model.job import Job
 from hyperion.model.resources import ResourceRequest
 from hyperion.ports import Reading
@@ -163,6 +164,14 @@ def test_every_view_comes_back_as_it_was(kind, data):
 @settings(few, max_examples=150)
 def test_a_job_comes_back_as_it_was(job):
     assert job_from_proto(job_pb2.AIJob.FromString(job_to_proto(job).SerializeToString())) == job
+
+
+@given(structs(Job))
+@settings(few, max_examples=150)
+def test_whatever_came_over_the_wire_can_be_checked(job):
+    for fault in check(job):
+        assert fault.pointer.startswith("/")
+        assert fault.message.isprintable()
 
 
 @given(structs(Reading), texts)

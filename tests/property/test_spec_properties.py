@@ -118,7 +118,8 @@ def test_dumped_yaml_of_our_names_is_a_job_or_a_spec_error(spec):
 
 
 options = st.sampled_from(
-    ["-N", "--nodes=", "-n ", "--gres=gpu:", "--mem=", "-t ", "--array=", "--export=", "-C ", "--x"]
+    """-N|--nodes=|-n |--gres=gpu:|--mem=|-t |--array=|--export=|-C |--x|--dependency=|-d afterok:|
+--begin=now+|--nice=|-p |--reservation=""".replace("\n", "").split("|")
 )
 
 

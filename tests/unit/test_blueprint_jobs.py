@@ -6,7 +6,19 @@ import pytest
 from msgspec.structs import replace
 
 from hyperion.control.messages import PlaceJob, Run
-from hyperion.model.job import Framework, Job, Objective, Priority, Secret
+from hyperion.model.checks import check
+from hyperion.model.constraints import NodeTerm, Packing, ReplicaTerm, Spread
+from hyperion.model.job import (
+    Array,
+    Dependency,
+    Elastic,
+    Framework,
+    Job,
+    Objective,
+    Priority,
+    Role,
+    Secret,
+)
 from hyperion.model.resources import ResourceRequest
 from hyperion.ports import GpuReading, Reading
 from hyperion.wire import api, relay
@@ -103,6 +115,63 @@ def test_the_first_alternative_is_the_blueprints_and_the_others_stand_beside():
     assert job_from_proto(message).alternatives == (second,)
     with pytest.raises(WireError, match="alternatives: is empty"):
         job_to_proto(replace(JOB, alternatives=()))
+
+
+def test_roles_stand_in_for_resources_and_replicas():
+    roles = [
+        {"name": "trainer", "replicas": 2, "resources": {"gpus": 1}},
+        {"name": "server", "run": "serve"},
+    ]
+    job = job_from_proto(AIJob(job_id="a", run="x", roles=roles, metadata={"run": "mine"}))
+    trainer = Role(name="trainer", replicas=2, resources=ResourceRequest(gpus_milli=1000))
+    assert job.roles == (trainer, Role(name="server", run="serve"))
+    assert (job.replicas, job.alternatives) == (3, (trainer.resources,))
+    assert job.metadata == {"run": "mine"}
+    assert check(job) == ()
+    alone = job_from_proto(AIJob(job_id="a", roles=roles[1:], metadata={"run": "mine"}))
+    assert (alone.run, alone.metadata) == ("", {"run": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"array": {"size": -1}}, "array.size: is -1, expected 0 or more"),
+        ({"after": [{"job": "b", "condition": 9}]}, "after[0].condition: is 9, expected one of"),
+        ({"begin_s": float("nan")}, "begin_s: is nan, expected a finite number"),
+        ({"spread": [{"max_skew": -1}]}, "spread[0].max_skew: is -1"),
+        (
+            {"resources": {"custom": [{"name": "fpga", "amount": -1}]}},
+            "resources.custom[0].amount: is -1, expected 0 or more",
+        ),
+    ],
+)
+def test_what_the_new_words_do_not_admit_is_refused_by_field(message, said):
+    with pytest.raises(WireError, match=re.escape(said)):
+        job_from_proto(AIJob(job_id="a", **message))
+
+
+def test_what_is_absent_has_its_default_and_not_zero():
+    job = job_from_proto(
+        AIJob(
+            job_id="a",
+            nice=-3,
+            array={"size": 2},
+            elastic={"min": 1},
+            packing={"level": "rack"},
+            spread=[{}],
+            after=[{"job": "b"}],
+            replica_affinity=[{"labels": [{"key": "a", "value": "b"}]}],
+            resources={"affinity": [{"key": "zone"}]},
+        )
+    )
+    assert (job.nice, job.array, job.elastic) == (-3, Array(2), Elastic(1))
+    assert (job.packing, job.spread, job.after) == (
+        Packing("rack"),
+        (Spread(),),
+        (Dependency("b"),),
+    )
+    assert job.replica_affinity == (ReplicaTerm((("a", "b"),)),)
+    assert job.alternatives[0].affinity == (NodeTerm("zone"),)
 
 
 def test_an_absent_weight_is_one_and_zero_is_zero():

@@ -1,5 +1,6 @@
 """What users write becomes a checked job, or is refused whole with every problem at its place."""
 
+import functools
 import json
 import pathlib
 import re
@@ -470,6 +471,7 @@ def test_the_reference_in_docs_is_current():
     assert schema.fields_table() in text, "paste: python -m hyperion.wire.schema --fields"
 
 
+@functools.cache
 def validator() -> Any:
     made = schema.job_schema()
     jsonschema.Draft202012Validator.check_schema(made)

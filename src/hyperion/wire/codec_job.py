@@ -54,10 +54,14 @@ def _finish_job(fields: Fields) -> None:
         fields["alternatives"] = (resources, *others)
     elif others:
         fields["alternatives"] = others
+    roles = fields.get("roles")
+    if roles and "alternatives" not in fields:
+        fields["alternatives"] = (roles[0].resources,)
     if not fields["replicas"]:
-        del fields["replicas"]
+        fields["replicas"] = sum(role.replicas for role in roles) if roles else 1
     metadata = fields.get("metadata")
-    if metadata and RUN_KEY in metadata and not fields.get("command") and not fields.get("run"):
+    idle = not roles and not fields.get("command") and not fields.get("run")
+    if idle and metadata and RUN_KEY in metadata:
         fields["run"] = metadata.pop(RUN_KEY)
 
 
@@ -95,8 +99,8 @@ def job_from_proto(message: job_pb2.AIJob) -> Job:
 
     Raises WireError (a ValueError) naming the field: unknown enum values, negative or endless
     numbers, more than MAX_JOB_BYTES. What the blueprint leaves out gets the defaults: no framework
-    is CUSTOM, no priority BATCH, no replicas 1, no CPUs one; ``metadata["run"]`` becomes the
-    script where there is no command.
+    is CUSTOM, no priority BATCH, no replicas 1 (with roles the sum of theirs), no CPUs one;
+    ``metadata["run"]`` becomes the script where there is neither a command nor a role.
     """
     size = cast("Message", message).ByteSize()
     if size > MAX_JOB_BYTES:
