@@ -103,7 +103,7 @@ class Agent:
     async def beat(self, separately: bool) -> None:
         now = now_ms()
         self.late += not self.lease.is_valid(now) and self.leases > 0
-        fresh = self.lease.is_fresh(now) and not separately
+        fresh = self.lease.is_fresh(now, 1000) and not separately
         heartbeat = m.NodeHeartbeat(sequence=self.lease.beat(now), fresh=fresh)
         measured = Measured(self.name, reading(now))
         if separately:

@@ -94,7 +94,7 @@ class LeanAgent:
     def beat(self, separately: bool) -> None:
         now = now_ms()
         self.late += not self.lease.is_valid(now)
-        fresh = self.lease.is_fresh(now) and not separately
+        fresh = self.lease.is_fresh(now, 1000) and not separately
         sequence = self.lease.beat(now)
         heartbeat = codec.pack_agent([m.NodeHeartbeat(sequence, fresh)]).SerializeToString()
         if separately:

@@ -156,6 +156,16 @@ def test_it_asks_for_a_new_lease_once_a_third_of_the_old_one_is_gone_and_until_i
     assert all(beat.fresh for beat in sent(a.wait(5_000), m.NodeHeartbeat))
 
 
+def test_a_short_lease_is_renewed_by_every_heartbeat():
+    a = agent()
+    a.say(m.SchedulerAttached(), m.Lease(sequence=0, duration_ms=3000))
+    for _ in range(5):
+        [beat] = sent(a.wait(1000), m.NodeHeartbeat)
+        assert not beat.fresh
+        a.say(m.Lease(sequence=beat.sequence, duration_ms=3000))
+        assert a.machine.lease.until_ms >= a.now_ms + 2990
+
+
 def test_after_a_restart_it_takes_up_what_ran():
     a = leased()
     a.say(run(), m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))

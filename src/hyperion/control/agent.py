@@ -240,7 +240,7 @@ class Agent:
 
     def _tick(self, now_ms: int) -> _Decisions:
         if self.attached and now_ms - self.lease.heartbeat_at_ms >= self.times.heartbeat_ms:
-            fresh = self.lease.is_fresh(now_ms)
+            fresh = self.lease.is_fresh(now_ms, self.times.heartbeat_ms)
             sequence = self.lease.beat(now_ms)
             yield m.SendToScheduler(m.NodeHeartbeat(sequence=sequence, fresh=fresh))
         if not self._may_run(now_ms):

@@ -61,12 +61,13 @@ class Holder(Struct):
     def is_valid(self, now_ms: int) -> bool:
         return now_ms < self.until_ms
 
-    def is_fresh(self, now_ms: int) -> bool:
-        """Whether two thirds of it are still to come: then it need not be renewed yet.
+    def is_fresh(self, now_ms: int, heartbeat_ms: int) -> bool:
+        """Whether two thirds of it will still be to come at the next heartbeat: then it need not
+        be renewed by this one.
 
         The holder knows what it holds, so a lost answer is asked for again a heartbeat later.
         """
-        return self.until_ms - now_ms >= self.duration_ms * 2 // 3 > 0
+        return self.until_ms - now_ms - heartbeat_ms >= self.duration_ms * 2 // 3 > 0
 
 
 class Peer(Struct):
