@@ -62,6 +62,16 @@ class Pricing:
         return self._unit
 
 
+def pricing(policy: Guarded, job: Job, demand: Demand) -> Pricing:
+    """Kept with the demand where the policy's costs follow from it alone."""
+    if type(policy.policy) not in _LINEAR:
+        return Pricing(policy, job, demand)
+    found: Pricing | None = demand.derived.get(policy.policy)
+    if found is None:
+        found = demand.derived[policy.policy] = Pricing(policy, job, demand)
+    return found
+
+
 class _Rows(Candidates):
     """Candidates whose lesser columns are spread from groups to rows only if a policy reads them:
     at 100,000 nodes most of the time and memory of a decision would go there."""

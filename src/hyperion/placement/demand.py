@@ -1,5 +1,8 @@
 """What a job asks of nodes as they are built, whatever is free on them: worked out once a shape."""
 
+from typing import Any
+
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -43,6 +46,8 @@ class Demand(Struct, frozen=True):
     score: Column
     with_gpus: Column
     """By group: 1 where the request makes GPUs useless by taking the rest of their node."""
+    derived: dict[Any, Any] = msgspec.field(default_factory=dict)
+    """What others have worked out from it and keep with it."""
 
 
 def demand_key(job: Job) -> tuple[object, ...]:

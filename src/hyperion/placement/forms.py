@@ -1,6 +1,7 @@
 """Demands within a round: the cost of every row for each, kept up to date as rows are used."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,24 +10,34 @@ from hyperion.model.job import Job
 from hyperion.placement import costs, kernels
 from hyperion.placement.costs import Pricing
 from hyperion.placement.demand import Demand
-from hyperion.placement.kernels import BLOCK, FIXED, WHOLE, Seating
+from hyperion.placement.kernels import BLOCK, FIXED, PART, WHOLE, Seating
 from hyperion.placement.ranking import Column, Guarded
 from hyperion.placement.snapshot import Snapshot
 from hyperion.placement.trial import Trial
 from hyperion.placement.wishes import Withheld
 
-Taken = list[tuple["Form", int, list[int]]]
-"""(for which demand, the row, the GPUs), in the order of ranks."""
 Uneven = Callable[[Column, float], Column | None]
 """What the job's spread adds to costs."""
 _NOTHING: Column = np.zeros(0)
 _NO_ROWS: NDArray[np.int64] = np.zeros((0, 0), np.int64)
 
 
+class Block(NamedTuple):
+    """Seats of one demand, in the order of ranks."""
+
+    form: "Form"
+    rows: list[int]
+    devices: NDArray[np.int32]
+    """A line a seat: its GPUs."""
+
+
+Taken = list[Block]
+
+
 class Form:
     """One demand in one round."""
 
-    __slots__ = ("closed", "demand", "era", "out", "pricing", "seating", "seen", "size")
+    __slots__ = ("closed", "demand", "era", "out", "pricing", "seating", "seen", "size", "width")
 
     def __init__(
         self, demand: Demand, pricing: Pricing, seating: Seating, closed: NDArray[np.bool_] | None
@@ -42,7 +53,9 @@ class Form:
         need = seating.need[0].tolist()
         self.size = (need[WHOLE], *need)
         """For roles: the largest is hardest to seat."""
-        self.out = np.zeros((1, 1 + (need[WHOLE] or bool(need[WHOLE + 1]))), np.int32)
+        self.width = need[WHOLE] or int(need[PART] > 0)
+        """How many GPUs a seat names."""
+        self.out = np.zeros((1, 1 + self.width), np.int32)
 
 
 class Forms:
@@ -60,8 +73,10 @@ class Forms:
         self._length = 0
         self._unheld: Taken = []
         self._scratch: tuple[Column, Column] | None = None
+        self._lent: list[tuple[Column, Column]] = []
 
     def close(self) -> None:
+        self.trial.spare += self._lent
         self.trial.used.update(self._log[: self._length].tolist())
         self.trial.give_back(self.snapshot)
 
@@ -75,14 +90,14 @@ class Forms:
         withheld: Mapping[int, Withheld] | None,
     ) -> Form:
         snapshot, trial = self.snapshot, self.trial
-        n = snapshot.rows
-        gate = demand.open & (snapshot.shut[:n] == 0)
+        gate = self._gate(demand)
         if closed is not None:
-            gate &= ~closed
-        pricing = Pricing(self.policy, job, demand)
+            gate = gate & ~closed
+        pricing = costs.pricing(self.policy, job, demand)
         extra = _NOTHING
         if len(demand.unmet):
             extra = demand.unmet * pricing.unit(self.policy, job)
+        cost, lows = self._columns()
         seating = Seating(
             need=demand.need,
             amounts=trial.amounts,
@@ -96,10 +111,27 @@ class Forms:
             price=pricing.price,
             weights=pricing.weights,
             extra=extra,
-            cost=np.empty(n),
-            lows=np.empty(-(-n // BLOCK)),
+            cost=cost,
+            lows=lows,
         )
         return Form(demand, pricing, seating, closed)
+
+    def _gate(self, demand: Demand) -> NDArray[np.bool_]:
+        """The rows that an empty node would do in and that may be used. Not to be written to."""
+        snapshot = self.snapshot
+        opened, gate = demand.derived.get("gate", (-1, None))
+        if opened != snapshot.openings:
+            gate = demand.open & (snapshot.shut[: snapshot.rows] == 0)
+            demand.derived["gate"] = snapshot.openings, gate
+        return gate
+
+    def _columns(self) -> tuple[Column, Column]:
+        """Costs and their lows to write in; large arrays are dear to make anew."""
+        n = self.snapshot.rows
+        pool = self.trial.spare
+        made = pool.pop() if pool else (np.empty(n), np.empty(-(-n // BLOCK)))
+        self._lent.append(made)
+        return made
 
     def unit(self, job: Job, form: Form) -> float:
         return form.pricing.unit(self.policy, job)
@@ -172,14 +204,15 @@ class Forms:
 
     def give(self, taken: Taken) -> None:
         """Undo seats."""
-        for form, row, devices in taken:
-            kernels.give(form.seating, row, devices)
-        self._note([row for _, row, _ in taken])
+        for block in taken:
+            for row, devices in zip(block.rows, block.devices.tolist(), strict=True):
+                kernels.give(block.form.seating, row, devices)
+            self._note(block.rows)
 
     def _once(self, form: Form, allowed: NDArray[np.bool_] | None, extra: Column | None) -> Seating:
         s = form.seating
         if self._scratch is None:
-            self._scratch = np.empty(len(s.gate)), np.empty(len(s.lows))
+            self._scratch = self._columns()
         gate = s.gate if allowed is None else s.gate & allowed
         if extra is None:
             extra = s.extra
@@ -194,26 +227,37 @@ class Forms:
     def _seat_by_kernel(
         self, form: Form, s: Seating, changed: NDArray[np.int32], most: int
     ) -> Taken:
-        out = form.out if most == 1 else np.zeros((most, form.out.shape[1]), np.int32)
+        if most == 1:
+            out = form.out
+            if not self._kernels.seat(s, changed, 1, out):
+                return []
+            row = int(out[0, 0])
+            self._note_one(row)
+            return [Block(form, [row], out[:, 1:].copy())]
+        out = np.empty((most, 1 + form.width), np.int32)
         count = self._kernels.seat(s, changed, most, out)
-        taken: Taken = [(form, line[0], line[1:]) for line in out[:count].tolist()]
-        self._note([row for _, row, _ in taken])
-        return taken
+        rows = out[:count, 0].tolist()
+        self._note(rows)
+        return [Block(form, rows, out[:count, 1:])] if rows else []
 
     def _seat_by_policy(self, job: Job, form: Form, s: Seating, most: int, known: bool) -> Taken:
         """Where the policy itself must be asked about each row that changes."""
-        taken: Taken = []
+        rows: list[int] = []
+        devices: list[list[int]] = []
         for _ in range(most):
             if known:
                 self._catch_up(job, form)
             row = int(s.cost.argmin()) if len(s.cost) else -1
             if row < 0 or s.cost[row] == np.inf:
                 break
-            taken.append((form, row, kernels.take(s, row)))
-            self._note([row])
+            devices.append(kernels.take(s, row))
+            rows.append(row)
+            self._note_one(row)
             if not known and most > 1:
                 self._ask(job, form, s, slice(row, row + 1))
-        return taken
+        if not rows:
+            return []
+        return [Block(form, rows, np.array(devices, np.int32).reshape(len(rows), form.width))]
 
     def _catch_up(self, job: Job, form: Form) -> None:
         """Bring the costs up to date with the rows changed since, for this demand or another."""
@@ -237,6 +281,12 @@ class Forms:
     def _ask(self, job: Job, form: Form, s: Seating, at: slice | NDArray[np.int32]) -> None:
         capacities = [group.capacity for group in self.snapshot.groups]
         costs.ask(self.policy, job, form.demand, s, at, capacities)
+
+    def _note_one(self, row: int) -> None:
+        if self._length == len(self._log):
+            self._log = np.concatenate([self._log, np.zeros_like(self._log)])
+        self._log[self._length] = row
+        self._length += 1
 
     def _note(self, rows: list[int]) -> None:
         end = self._length + len(rows)
@@ -262,9 +312,10 @@ class Forms:
         """Take over what the snapshot has in them, less what is planned there and not held."""
         at = set(rows)
         self.trial.copy_rows(self.snapshot, at)
-        for form, row, devices in self._unheld:
-            if row in at:
-                kernels.take(form.seating, row, devices)
+        for block in self._unheld:
+            for row, devices in zip(block.rows, block.devices.tolist(), strict=True):
+                if row in at:
+                    kernels.take(block.form.seating, row, devices)
         self._note(sorted(at))
 
     def remember(self, taken: Taken) -> None:

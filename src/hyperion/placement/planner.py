@@ -6,18 +6,19 @@ cluster measures.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperion.model.constraints import LEVELS
 from hyperion.model.job import Job
+from hyperion.model.node import Node
 from hyperion.placement import packing
 from hyperion.placement.demand import demand_key, demands, most_kept
 from hyperion.placement.forms import Form, Forms, Taken
 from hyperion.placement.nearness import Nearness
-from hyperion.placement.neighbours import Neighbours, is_social
+from hyperion.placement.neighbours import Apart, Neighbours, is_social
 from hyperion.placement.ranking import Policy, guarded
 from hyperion.placement.refused import Tried, Unplaceable, for_job, rejections
 from hyperion.placement.snapshot import Snapshot
@@ -109,49 +110,88 @@ class _Round:
         self.forms.close()
 
     def plan(self, asked: Job | Wish) -> Plan | Unplaceable:
-        wish = asked if isinstance(asked, Wish) else Wish(asked)
+        if isinstance(asked, Wish):
+            job, least, rank, ends_at_ms = (
+                asked.job,
+                asked.least,
+                asked.first_rank,
+                asked.ends_at_ms,
+            )
+        else:
+            job, least, rank, ends_at_ms = asked, asked.replicas, 0, 0
         self._see_what_is_held()
-        job = wish.job
-        kept_from = self._kept_from(job)
+        kept_from = self._kept_from(job) if job.metadata else ()
         key: Hashable = demand_key(job)
         if self.view is not None:
-            key = key, self.view.mark(job, wish.ends_at_ms, self.now_ms)
+            key = key, self.view.mark(job, ends_at_ms, self.now_ms)
         if kept_from:
             key = key, kept_from
-        hopeless = (key, wish.least, wish.first_rank)
-        refused = self.hopeless.get(hopeless)
+        refused = self.hopeless.get((key, least, rank)) if self.hopeless else None
         if refused is not None:
             return for_job(refused, job.id)
-        forms = self._forms(key, wish)
+        wish = asked if isinstance(asked, Wish) else None
+        forms = self.known.get(key)
+        if forms is None:
+            forms = self._make(key, wish or Wish(job))
+        if kept_from or _is_particular(job):
+            return self._particular(wish or Wish(job), (key, least, rank), forms, kept_from)
+        most = least if wish is None else wish.most
+        for alternative in self.forms.by_cost(job, forms):
+            taken = self.forms.seat(job, forms[alternative], least, most)
+            if taken:
+                if job.metadata:
+                    self._plan_neighbours(job, rank, taken)
+                return self._planned(job, rank, alternative, taken)
+        near = Nearness(self.snapshot, self.planned, job, ())
+        refused = rejections(self.forms, wish or Wish(job), forms, near, Tried())
+        self.hopeless[key, least, rank] = refused
+        return refused
+
+    def _particular(
+        self, wish: Wish, asked: Hashable, forms: list[Form], kept_from: tuple[Apart, ...]
+    ) -> Plan | Unplaceable:
+        """Wishes whose replicas have something to say about each other, or about others'."""
+        job = wish.job
         near = Nearness(self.snapshot, self.planned, job, kept_from)
         attempt = _Attempt(self.forms, self.planned, near, wish)
         for alternative in [0] if job.roles else self.forms.by_cost(job, forms):
             chosen = forms if job.roles else [forms[alternative]]
             taken = attempt.seats(_runs(wish, chosen))
             if taken:
-                self.last = (job, wish.first_rank, taken)
-                return Plan(job.id, alternative, self._named(taken))
+                return self._planned(job, wish.first_rank, alternative, taken)
         refused = rejections(self.forms, wish, forms, near, attempt.tried)
-        self.hopeless[hopeless] = refused
+        self.hopeless[asked] = refused
         return refused
 
-    def _kept_from(self, job: Job) -> tuple[tuple[tuple[tuple[str, str], ...], str], ...]:
-        if not job.metadata:
-            return ()
+    def _planned(self, job: Job, first_rank: int, alternative: int, taken: Taken) -> Plan:
+        self.last = (job, first_rank, taken)
+        if len(taken) == 1 and len(taken[0].rows) == 1:
+            block = taken[0]
+            node = self.snapshot.nodes[block.rows[0]]
+            assert node is not None, "a seat is on a node"
+            devices = tuple(block.devices[0].tolist()) if block.form.width else ()
+            return Plan(job.id, alternative, (Seat(node.id, devices),))
+        return Plan(job.id, alternative, _named(self.snapshot.nodes, taken))
+
+    def _plan_neighbours(self, job: Job, first_rank: int, taken: Taken) -> None:
+        rows = (row for block in taken for row in block.rows)
+        for rank, row in enumerate(rows, first_rank):
+            self.planned.put((job.id, rank), row, job)
+
+    def _kept_from(self, job: Job) -> tuple[Apart, ...]:
+        """What must not have a replica of this job near it."""
         held = self.snapshot.neighbours.kept_from(job.metadata)
         planned = self.planned.kept_from(job.metadata)
         return tuple(dict.fromkeys((*held, *planned))) if planned else held
 
-    def _forms(self, key: Hashable, wish: Wish) -> list[Form]:
-        forms = self.known.get(key)
-        if forms is None:
-            job = wish.job
-            found = demands(self.snapshot, demand_key(job), job)
-            closed, kept = self._forbidden(wish)
-            forms = [self.forms.make(job, demand, closed, kept) for demand in found]
-            if len(self.known) >= most_kept(self.snapshot.rows, len(forms)):
-                del self.known[next(iter(self.known))]
-            self.known[key] = forms
+    def _make(self, key: Hashable, wish: Wish) -> list[Form]:
+        job = wish.job
+        closed, kept = self._forbidden(wish)
+        found = demands(self.snapshot, demand_key(job), job)
+        forms = [self.forms.make(job, demand, closed, kept) for demand in found]
+        if len(self.known) >= most_kept(self.snapshot.rows, len(forms)):
+            del self.known[next(iter(self.known))]
+        self.known[key] = forms
         return forms
 
     def _forbidden(self, wish: Wish) -> tuple[NDArray[np.bool_] | None, dict[int, Withheld] | None]:
@@ -159,18 +199,6 @@ class _Round:
             return None, None
         facts = (self.snapshot, wish.job, wish.ends_at_ms, self.now_ms)
         return self.view.closed(*facts), dict(self.view.withheld(*facts))
-
-    def _named(self, taken: Taken) -> tuple[Seat, ...]:
-        nodes = self.snapshot.nodes
-        seats: list[Seat] = []
-        before, seat = -1, None
-        for _, row, devices in taken:
-            if seat is None or row != before or devices:
-                node = nodes[row]
-                assert node is not None, "a seat is on a node"
-                seat, before = Seat(node.id, tuple(devices)), row
-            seats.append(seat)
-        return tuple(seats)
 
     def _see_what_is_held(self) -> None:
         """Whether the caller holds the newest plan by now, and what else it has changed."""
@@ -182,7 +210,7 @@ class _Round:
             return
         job, first_rank, taken = self.last
         self.last = None
-        planned = [row for _, row, _ in taken]
+        planned = taken[0].rows if len(taken) == 1 else [r for b in taken for r in b.rows]
         held = rows == planned
         foreign: list[int] = []
         if not held and rows:
@@ -193,11 +221,36 @@ class _Round:
         if not held:
             self.forms.remember(taken)
         elif is_social(job):
-            for rank in range(first_rank, first_rank + len(taken)):
+            for rank in range(first_rank, first_rank + len(planned)):
                 self.planned.drop((job.id, rank))
         if foreign:
             self.forms.adopt(foreign)
             self.hopeless.clear()
+
+
+def _named(nodes: Sequence[Node | None], taken: Taken) -> tuple[Seat, ...]:
+    """Equal sets of GPUs are one tuple, and equal seats in a row one seat: gangs are large."""
+    seats: list[Seat] = []
+    known: dict[bytes, tuple[int, ...]] = {b"": ()}
+    before, seat = -1, None
+    for block in taken:
+        width = 4 * block.form.width
+        codes = block.devices.tobytes()
+        for n, row in enumerate(block.rows):
+            if seat is None or row != before or width:
+                code = codes[n * width : (n + 1) * width]
+                devices = known.get(code)
+                if devices is None:
+                    devices = known[code] = tuple(block.devices[n].tolist())
+                node = nodes[row]
+                assert node is not None, "a seat is on a node"
+                seat, before = Seat(node.id, devices), row
+            seats.append(seat)
+    return tuple(seats)
+
+
+def _is_particular(job: Job) -> bool:
+    return bool(job.roles or job.packing is not None or job.replica_affinity or job.spread)
 
 
 class Run:
@@ -298,28 +351,26 @@ class _Attempt:
         taken = self._in_order([runs[i] for i in by_size], allowed)
         if not taken:
             return []
-        ranked: dict[int, Taken] = {}
-        for i in by_size:
-            count = runs[i].most
-            ranked[i], taken = taken[:count], taken[count:]
-        return [seat for i in range(len(runs)) for seat in ranked[i]]
+        place = {id(runs[i].form): i for i in by_size}
+        return sorted(taken, key=lambda block: place[id(block.form)])
 
     def _in_order(self, runs: list[Run], allowed: NDArray[np.bool_] | None) -> Taken:
         taken: Taken = []
         for run in runs:
             if self.one_by_one:
-                got = self._singly(run, allowed, len(taken))
+                got = self._singly(run, allowed, _seats(taken))
             else:
                 got = self._together(run, allowed)
             taken += got
-            if len(got) < run.least:
+            if _seats(got) < run.least:
                 if self.one_by_one:
-                    self.tried.seated = max(self.tried.seated, len(taken))
+                    self.tried.seated = max(self.tried.seated, _seats(taken))
                 self._undo(taken)
                 return []
         if self.is_social and not self.one_by_one:
-            for n, (_, row, _) in enumerate(taken):
-                self.planned.put((self.job.id, self.wish.first_rank + n), row, self.job)
+            rows = (row for block in taken for row in block.rows)
+            for rank, row in enumerate(rows, self.wish.first_rank):
+                self.planned.put((self.job.id, rank), row, self.job)
         return taken
 
     def _together(self, run: Run, allowed: NDArray[np.bool_] | None) -> Taken:
@@ -341,7 +392,7 @@ class _Attempt:
                 break
             taken += got
             rank = self.wish.first_rank + before + n
-            self.planned.put((self.job.id, rank), got[0][1], self.job)
+            self.planned.put((self.job.id, rank), got[0].rows[0], self.job)
         return taken
 
     def _extra(self, runs: list[Run]) -> NDArray[np.float64] | None:
@@ -352,5 +403,9 @@ class _Attempt:
     def _undo(self, taken: Taken) -> None:
         self.forms.give(taken)
         if self.is_social:
-            for n in range(len(taken)):
+            for n in range(_seats(taken)):
                 self.planned.drop((self.job.id, self.wish.first_rank + n))
+
+
+def _seats(taken: Taken) -> int:
+    return sum(len(block.rows) for block in taken)

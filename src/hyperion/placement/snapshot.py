@@ -60,6 +60,7 @@ class Snapshot:
         "memo",
         "neighbours",
         "nodes",
+        "openings",
         "part",
         "region",
         "row",
@@ -81,6 +82,8 @@ class Snapshot:
         self.neighbours = Neighbours()
         self.structure = 0
         """Counts changes of nodes, not of what they hold or whether they are shut."""
+        self.openings = 0
+        """Counts changes of ``shut``."""
         self.memo: dict[Any, Any] = {}
         """What the planner derived from the structure; emptied whenever that changes."""
         self.trials: list[Any] = []
@@ -169,6 +172,8 @@ class Snapshot:
         row = self.row[id]
         shut = CORDONED * cordoned | SILENT * silent
         before = int(self.shut[row])
+        if shut != before:
+            self.openings += 1
         self.shut[row] = shut
         if (shut == 0) != (before == 0):
             self.groups[self.group[row]].add(1 if shut == 0 else -1, self._free(row))

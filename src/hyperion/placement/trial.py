@@ -1,6 +1,6 @@
 """What is free as a round would leave it: copies of a snapshot's columns, kept between rounds."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ class Trial:
         "devices",
         "fullness",
         "position",
-        "rows",
+        "spare",
         "structure",
         "used",
     )
@@ -29,6 +29,8 @@ class Trial:
     def __init__(self, snapshot: Snapshot) -> None:
         self.used: set[int] = set()
         """Rows that may differ from the snapshot's."""
+        self.spare: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        """Columns of costs that no demand uses now."""
         self.position = 0
         """How much of the snapshot's log of changes it has taken over."""
         self._copy(snapshot)
@@ -43,11 +45,20 @@ class Trial:
         return trial
 
     def give_back(self, snapshot: Snapshot) -> None:
+        del self.spare[MOST_SPARE:]
         if len(snapshot.trials) < MOST_KEPT:
             snapshot.trials.append(self)
 
-    def copy_rows(self, snapshot: Snapshot, rows: Iterable[int]) -> None:
+    def copy_rows(self, snapshot: Snapshot, rows: Collection[int]) -> None:
         """What the snapshot has in them now."""
+        if len(rows) <= _FEW:
+            for row in rows:
+                self.amounts[:, row] = snapshot.amounts[:, row]
+                self.devices[row] = snapshot.devices[row]
+                self.fullness[row] = snapshot.fullness[row]
+                if len(self.custom):
+                    self.custom[:, row] = snapshot.custom[:, row]
+            return
         at = np.fromiter(rows, np.intp)
         self.amounts[:, at] = snapshot.amounts[:, at]
         self.devices[at] = snapshot.devices[at]
@@ -78,8 +89,11 @@ class Trial:
         self.fullness: NDArray[np.float64] = snapshot.fullness.copy()
         self.structure = snapshot.structure
         self.position = snapshot.changed_from + len(snapshot.changed)
+        self.spare.clear()
         self.used.clear()
 
 
+_FEW = 4
+MOST_SPARE = 16
 MOST_KEPT = 2
 """Rounds within a round are rare; two copies serve them all without a new one."""

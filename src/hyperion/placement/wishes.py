@@ -34,7 +34,7 @@ class Wish(Struct, frozen=True):
         return max(self.at_most, self.least)
 
 
-class Seat(Struct, frozen=True):
+class Seat(Struct, frozen=True, gc=False):
     """Where one replica goes, and which of the node's GPUs it gets."""
 
     node: NodeId
