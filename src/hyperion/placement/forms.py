@@ -119,7 +119,8 @@ class Forms:
     def _gate(self, demand: Demand) -> NDArray[np.bool_]:
         """The rows that an empty node would do in and that may be used. Not to be written to."""
         snapshot = self.snapshot
-        opened, gate = demand.derived.get("gate", (-1, None))
+        gate: NDArray[np.bool_]
+        opened, gate = demand.derived.get("gate", (-1, demand.open))
         if opened != snapshot.openings:
             gate = demand.open & (snapshot.shut[: snapshot.rows] == 0)
             demand.derived["gate"] = snapshot.openings, gate

@@ -127,7 +127,9 @@ _NONE: dict[Hashable, None] = {}
 
 
 def _discard(index: dict[Any, dict[Hashable, Any]], key: object, id: Hashable) -> None:
-    entries = index[key]
-    del entries[id]
-    if not entries:
-        del index[key]
+    """Nothing when it is not there: a job may say the same twice."""
+    entries = index.get(key)
+    if entries is not None:
+        entries.pop(id, None)
+        if not entries:
+            del index[key]

@@ -16,6 +16,7 @@ from hyperion.model.job import Job
 from hyperion.model.node import Node
 from hyperion.placement import packing
 from hyperion.placement.demand import demand_key, demands, most_kept
+from hyperion.placement.feasibility import UNBOUNDED
 from hyperion.placement.forms import Form, Forms, Taken
 from hyperion.placement.nearness import Nearness
 from hyperion.placement.neighbours import Apart, Neighbours, is_social
@@ -232,8 +233,8 @@ def _named(nodes: Sequence[Node | None], taken: Taken) -> tuple[Seat, ...]:
     """Equal sets of GPUs are one tuple, and equal seats in a row one seat: gangs are large."""
     seats: list[Seat] = []
     known: dict[bytes, tuple[int, ...]] = {b"": ()}
-    before, seat = -1, None
     for block in taken:
+        before, seat = -1, None
         width = 4 * block.form.width
         codes = block.devices.tobytes()
         for n, row in enumerate(block.rows):
@@ -325,7 +326,7 @@ class _Attempt:
         rooms = []
         extra = self._extra(runs)
         for run in runs:
-            by_row = self.forms.slots(run.form, run.most, extra)
+            by_row = self.forms.slots(run.form, UNBOUNDED, extra)
             sums = np.bincount(parts, weights=by_row, minlength=count)
             rooms.append(sums.astype(np.int64))
         own = self.near.own_parts(level)
