@@ -25,6 +25,7 @@ from hyperion.model.job import Job, Priority
 from hyperion.model.node import Node
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement import bounds, snapshot
+from hyperion.placement.consolidation import MoveBudget, consolidation
 from hyperion.placement.preemption import Eviction, Rights, victims
 from hyperion.placement.ranking import policy
 from hyperion.placement.running import Occupant, Running
@@ -37,6 +38,8 @@ METHOD = (
     "apart, nothing stopped between; first: the first search of its kind; "
     "busy: the same with 20 other jobs ended and placed between two searches; "
     "gang: victims() for 16 replicas of 8 GPUs; "
+    "consolidation: a gang that wants 4 more empty nodes than there are, three tenths of the jobs "
+    "having ended; "
     "storm: 500 jobs of 1 to 8 GPUs one after the other, each claims its places and its victims "
     "are marked as being stopped."
 )
@@ -208,7 +211,43 @@ def measure(nodes, searches):
     gangs = [urgent(n, 8, 16) for n in range(30)]
     walls, cpus, _ = timed(made, gangs, later + 2_000_000_0, 10)
     yield row("gang of 16 x 8 GPUs", nodes, walls, cpus)
+    yield moves(nodes)
     yield storm(nodes, min(500, nodes // 2))
+
+
+def moves(nodes):
+    """A cluster of which a quarter of all GPUs is free, in pieces."""
+    made = Cluster(nodes, seed=3)
+    for job in list(made.running.occupants):
+        if made.dice.random() < 0.3:
+            for a in list(made.running.seats(job)):
+                made.snapshot.drop(a)
+            made.running.drop(job)
+
+    def job_of(id):
+        seats = sorted(made.running.seats(id), key=lambda a: a.rank)
+        return Job(id=id, replicas=len(seats), alternatives=(seats[0].request,))
+
+    free = int((made.snapshot.whole[: made.snapshot.rows] == 8).sum())
+    gangs = [replace(urgent(n, 8, free + 4), priority=Priority.BATCH) for n in range(12)]
+    walls, cpus, found = [], [], 0
+    for gang in gangs:
+        wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+        answer = consolidation(
+            made.snapshot,
+            made.running,
+            gang,
+            policy("balanced"),
+            Rights(),
+            None,
+            NOW_MS,
+            MoveBudget(1000.0, 16),
+            job_of,
+        )
+        cpus.append((time.process_time_ns() - cpu) / 1000)
+        walls.append((time.perf_counter_ns() - wall) / 1000)
+        found += answer is not None
+    return row(f"consolidation for {free + 4} x 8 GPUs", nodes, walls, cpus) | {"found": found}
 
 
 def storm(nodes, preemptors):

@@ -16,6 +16,7 @@ from hyperion.model.resources import Capacity, ResourceRequest
 from hyperion.placement import bounds
 from hyperion.placement import snapshot as columns
 from hyperion.placement.case import without
+from hyperion.placement.consolidation import MoveBudget, consolidation
 from hyperion.placement.planner import Plan, plan
 from hyperion.placement.preemption import Eviction, NoVictims, Obstacle, Rights, regret_usd, victims
 from hyperion.placement.ranking import BUILT_IN
@@ -346,3 +347,49 @@ def test_rounds_of_preemption_come_to_an_end(world, preemptors_):
     else:
         raise AssertionError("no end of it")
     assert len(stopped) == len(set(stopped))
+
+
+@LAW
+@given(worlds(wide=True), gangs(), st.sampled_from([0.5, 5.0, 1000.0]), st.integers(1, 4))
+def test_consolidation_moves_few_cheap_jobs_whole_and_the_gang_can_start(world, gang, gain, most):
+    job, rights = gang
+    sizes = {
+        o.job: [s.request for s in sorted(world.running.seats(o.job), key=lambda s: s.rank)]
+        for o in world.running.occupants.values()
+    }
+
+    def job_of(id):
+        return Job(id=id, replicas=len(sizes[id]), alternatives=(sizes[id][0],))
+
+    before = world.facts()
+    found = consolidation(
+        world.snapshot, world.running, job, BALANCED, rights, None, NOW_MS,
+        MoveBudget(gain, most), job_of,
+    )  # fmt: skip
+    assert world.facts() == before
+    if found is None:
+        return
+    assert not isinstance(plan(world.snapshot, job, BALANCED), Plan)
+    assert 0 < len(found.victims) <= most
+    assert found.regret_usd < gain
+    for id in found.victims:
+        occupant = world.running.occupants[id]
+        assert occupant.priority <= job.priority
+        assert not occupant.stopping
+        assert occupant.preemptible_at_ms <= NOW_MS
+    gone = seats_of(world, found)
+    with without(world.snapshot, [*world.running.leaving, *gone]):
+        plans = [(job, found.plan), *((job_of(p.job), p) for p in found.moves)]
+        assert [p.job for p in found.moves] == list(found.victims)
+        for owner, placed in plans:
+            assert len(placed.seats) == owner.replicas
+            for n, seat in enumerate(placed.seats):
+                a = Allocation(
+                    id=AllocationId(f"{owner.id}/{n}"), job=owner.id, rank=n, node=seat.node,
+                    request=owner.request(n, placed.alternative), devices=seat.devices,
+                )  # fmt: skip
+                world.snapshot.hold(a)
+                row = world.snapshot.row[a.node]
+                assert (world.snapshot.devices[row] >= 0).all()
+                assert not a.request.cpus_milli or world.snapshot.free_cpus[row] >= 0
+                assert not a.request.memory_mib or world.snapshot.free_memory[row] >= 0

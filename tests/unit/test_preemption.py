@@ -10,6 +10,7 @@ from hyperion.model.job import Job, Priority, Role
 from hyperion.model.node import Node
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement import snapshot as columns
+from hyperion.placement.consolidation import MoveBudget, consolidation
 from hyperion.placement.planner import Plan, plan
 from hyperion.placement.preemption import (
     Eviction,
@@ -73,11 +74,11 @@ class World:
         return found
 
 
-def wish(gpus=1, cpus=1, replicas=1, **more):
+def wish(gpus=1, cpus=1, replicas=1, priority=Priority.LATENCY_CRITICAL, **more):
     request = ResourceRequest(gpus_milli=int(gpus * MILLI), cpus_milli=cpus * MILLI)
     return Job(
         id=JobId("urgent"),
-        priority=Priority.LATENCY_CRITICAL,
+        priority=priority,
         replicas=replicas,
         alternatives=(request,),
         **more,
@@ -349,3 +350,55 @@ def test_the_plan_is_what_the_planner_would_do():
         world.snapshot.drop(seat)
     assert plan(world.snapshot, wish(gpus=8), BALANCED) == found.plan
     assert isinstance(found.plan, Plan)
+
+
+# -- consolidation --------------------------------------------------------------------------------
+
+
+def moves_of(world, job, gain_usd=100.0, moves=8):
+    def job_of(id):
+        seats = sorted(world.running.seats(id), key=lambda s: s.rank)
+        return Job(id=id, replicas=len(seats), alternatives=(seats[0].request,))
+
+    before = [world.snapshot._facts(id) for id in world.snapshot.row]
+    budget = MoveBudget(gain_usd, moves)
+    found = consolidation(
+        world.snapshot, world.running, job, BALANCED, Rights(), None, NOW_MS, budget, job_of
+    )
+    assert [world.snapshot._facts(id) for id in world.snapshot.row] == before
+    return found
+
+
+def in_pieces():
+    """Four nodes, each with a job of two GPUs; of 32 GPUs 24 are free, yet nowhere eight."""
+    world = World(nodes=4)
+    for n in range(4):
+        world.run(f"small{n}", (n, 0, 1), gpus=2, usd_per_hour=1.0 + n)
+    return world
+
+
+def test_cheap_jobs_are_moved_together_for_a_gang():
+    found = moves_of(in_pieces(), wish(gpus=8, replicas=2, priority=Priority.BATCH))
+    assert sorted(found.victims) == ["small0", "small1"]
+    assert [p.job for p in found.moves] == list(found.victims)
+    assert {seat.node for seat in found.plan.seats} == {"n0", "n1"}
+    assert {seat.node for p in found.moves for seat in p.seats} <= {"n2", "n3"}
+    assert found.regret_usd == pytest.approx(3.0)
+
+
+def test_nothing_is_moved_that_is_not_worth_it():
+    gang = wish(gpus=8, replicas=2, priority=Priority.BATCH)
+    assert moves_of(in_pieces(), gang, gain_usd=2.9) is None
+    assert moves_of(in_pieces(), gang, moves=1) is None
+    assert moves_of(in_pieces(), wish(gpus=6, priority=Priority.BATCH)) is None, "it fits"
+    four = wish(gpus=8, replicas=4, priority=Priority.BATCH)
+    assert moves_of(in_pieces(), four) is None, "not even in sum"
+
+
+def test_who_would_have_no_place_is_not_moved():
+    world = World(nodes=3)
+    world.run("large", (0, *range(7)), gpus=7, usd_per_hour=0.1)
+    world.run("small", (1, 0, 1), gpus=2, usd_per_hour=5.0)
+    world.run("other", (2, *range(6)), gpus=6, usd_per_hour=9.0)
+    found = moves_of(world, wish(gpus=8, priority=Priority.BATCH))
+    assert found.victims == (JobId("small"),)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from hyperion.model.allocation import Allocation
+from hyperion.model.ids import JobId
 from hyperion.model.job import Job
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import planner
@@ -106,6 +107,8 @@ class Case:
         self.rights = rights
         self.view = view
         self.now_ms = now_ms
+        self.spared: set[JobId] = set()
+        """Jobs that are left alone, whatever the rights."""
 
     @property
     def alternatives(self) -> range:
@@ -157,7 +160,9 @@ class Case:
         if self.view is not None:
             ends_ms = self.wish.ends_at_ms
             kept = self.view.withheld(self.snapshot, self.job, ends_ms, self.now_ms)
-        return Ground(self.snapshot, self.running, self.rights, self.now_ms, kept)
+        ground = Ground(self.snapshot, self.running, self.rights, self.now_ms, kept)
+        ground.spared = self.spared
+        return ground
 
     def plan_without(self, shares: Iterable[Share]) -> Plan | None:
         """What the planner would do had they gone, and all that is being stopped."""

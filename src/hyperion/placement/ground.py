@@ -4,7 +4,7 @@ What may be given up is cut into *shares*: a whole job, one task of an array, or
 of an elastic job. Nothing here changes the snapshot.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -52,6 +52,8 @@ class Ground:
         self.now_ms = now_ms
         self.withheld = withheld
         """By row, what must stay free."""
+        self.spared: Container[JobId] = ()
+        """Jobs that are left alone, whatever the rights."""
         self.gone: dict[Key, Share] = {}
         self._rows: dict[int, Plot] = {}
         self._shares: dict[JobId, tuple[Title | None, float]] = {}
@@ -155,7 +157,8 @@ class Ground:
     def _standing(self, occupant: Occupant) -> tuple[Title | None, float]:
         found = self._shares.get(occupant.job)
         if found is None:
-            title = self.rights.title(occupant)
+            spared = occupant.job in self.spared
+            title = None if spared else self.rights.title(occupant)
             regret = NEVER
             if title is not None:
                 width = self.running.width(occupant.job)
@@ -188,7 +191,7 @@ class Ground:
         ways = found.get(key)
         if ways is None:
             ways = found[key] = [self._whole_of(occupant, title, regret)]
-        if 0 < occupant.least <= seat.rank:
+        if 0 < occupant.least <= seat.rank and title is not Title.MOVE:
             all_seats = list(self.running.seats(occupant.job))
             last = tuple(s for s in all_seats if s.rank >= seat.rank)
             part = regret * len(last) / len(all_seats)

@@ -37,6 +37,8 @@ class Eviction(Struct, frozen=True):
     """Elastic jobs that go on with so many replicas, the last ranks stopped."""
     tasks: tuple[tuple[JobId, int], ...] = ()
     """Tasks of arrays, by rank; the others go on."""
+    moves: tuple[Plan, ...] = ()
+    """Where the victims go on, in their order; of a consolidation only."""
 
 
 class Obstacle(Enum):
@@ -83,10 +85,7 @@ def victims(
     pruned: without any one of them the job would not fit.
     """
     case = Case(snapshot, running, wish, policy, rights, view, now_ms)
-    if case.least == 1 and not case.job.roles:
-        found = _for_one(case) or (None if case.plain else gang_victims.for_gang(case))
-    else:
-        found = gang_victims.for_gang(case)
+    found = cheapest_victims(case)
     if found is None:
         return _nobody(case)
     shares, seated = found
@@ -95,6 +94,14 @@ def victims(
         reason = Obstacle.FITS if fits else Obstacle.WAIT
         return NoVictims(case.job.id, reason, plan=None if fits else seated)
     return _eviction(case, shares, seated)
+
+
+def cheapest_victims(case: Case) -> gang_victims.Found | None:
+    """The shares to give up, and the plan that follows."""
+    if case.least > 1 or case.job.roles:
+        return gang_victims.for_gang(case)
+    found = _for_one(case)
+    return found if found is not None or case.plain else gang_victims.for_gang(case)
 
 
 MOST_TRIES = 16

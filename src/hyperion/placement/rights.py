@@ -18,6 +18,7 @@ class Title(Enum):
     CLASS = "a lower priority class"
     RECLAIM = "borrowed from its quota"
     WITHIN = "nicer, in the same queue"
+    MOVE = "goes on elsewhere"
 
 
 class Rights(Struct, frozen=True, kw_only=True):
@@ -34,6 +35,8 @@ class Rights(Struct, frozen=True, kw_only=True):
     owed: Need = ()
     """How much those queues must give back before the job is within its own quota, be there
     places or not; empty: only places are wanted."""
+    moves: bool = False
+    """Whether jobs of its class and of lower ones may be moved for it, whole and to new places."""
 
     @staticmethod
     def of(
@@ -54,6 +57,9 @@ class Rights(Struct, frozen=True, kw_only=True):
 
     def title(self, occupant: Occupant) -> Title | None:
         """The right to this occupant's places; None: it has none."""
+        if self.moves:
+            movable = occupant.priority <= self.priority and not occupant.array
+            return Title.MOVE if movable else None
         if occupant.priority < self.priority:
             return Title.CLASS
         if occupant.priority > self.priority:
@@ -67,4 +73,4 @@ class Rights(Struct, frozen=True, kw_only=True):
     @property
     def any(self) -> bool:
         """Whether there may be anybody it can take from."""
-        return self.priority > Priority.BATCH or self.within or bool(self.borrowed)
+        return self.priority > Priority.BATCH or self.within or self.moves or bool(self.borrowed)
