@@ -4,7 +4,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from hyperion.control.records import FederatedStatus
+from hyperion.control.messages import JobReport
+from hyperion.control.records import FederatedJob, FederatedStatus
 from hyperion.model.ids import ClusterId
 from hyperion.model.job import JobPhase
 from hyperion.placement import objective
@@ -93,6 +94,33 @@ def requeued(
         spent_gco2e=status.spent_gco2e + gco2e,
         **changes,
     )
+
+
+def never_left(status: FederatedStatus, report: JobReport) -> bool:
+    """A cluster given up for lost is back with the very placement that waits to be made anew:
+    going on is better than starting again. (It had not fenced itself, or had finished.)"""
+    return (
+        status.phase is JobPhase.QUEUED
+        and report.generation == status.generation
+        and report.version >= status.version  # else it is older than the giving back
+        and not report.lost
+        and not report.refused
+        and report.phase not in (JobPhase.STOPPING, JobPhase.CANCELLED)
+    )
+
+
+def run_out(known: FederatedJob, now_ms: int) -> str:
+    """Which limit of its own a job has come to, in words; empty while it has come to none."""
+    job, status = known.job, known.status
+    if status.phase.is_terminal:
+        return ""
+    if job.deadline_s and now_ms >= known.submitted_at_ms + int(1000 * job.deadline_s):
+        return f"deadline of {job.deadline_s:g} s after submission has passed"
+    if job.budget.max_usd and status.started_at_ms and status.price:
+        usd, _ = spent(status, now_ms)
+        if usd >= job.budget.max_usd - 1e-9:
+            return f"budget of {objective.dollars(job.budget.max_usd, 2)} is spent"
+    return ""
 
 
 def _ran(status: FederatedStatus, now_ms: int, started_at_ms: int) -> tuple[float, float]:

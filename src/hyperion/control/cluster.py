@@ -10,21 +10,27 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hyperion.control import gang
+from hyperion.control import dependencies, gang
 from hyperion.control import messages as m
 from hyperion.control import records as r
+from hyperion.control.appointments import Appointments
+from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
+from hyperion.control.intake import Intake
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
 from hyperion.control.orders import Orders
+from hyperion.control.outlook import Prospects
+from hyperion.control.preempting import Preempting
 from hyperion.control.rounds import Rounds
+from hyperion.control.seating import Seating
 from hyperion.control.uplink import ClusterTimes, Uplink
 from hyperion.model.allocation import TRANSITIONS, Allocation
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import AllocationId, JobId, NodeId
-from hyperion.model.job import Job, JobPhase
-from hyperion.placement.ranking import Policy
+from hyperion.model.job import JobPhase
+from hyperion.placement.ranking import Policy, guarded
 
 _RECORDS = (
     r.SecretsKept,
@@ -37,6 +43,11 @@ _RECORDS = (
     r.NodeAdmitted,
     r.NodeMarked,
     r.NodeForgotten,
+    r.TaskEnded,
+    r.QueuesKept,
+    r.WindowKept,
+    r.WindowDropped,
+    r.HistoryKept,
 )
 _Decisions = Iterator[Any]
 
@@ -45,13 +56,23 @@ class ClusterMachine:
     def __init__(self, cluster: Cluster, policy: Policy, times: ClusterTimes | None = None) -> None:
         times = times or ClusterTimes()
         self.cluster = cluster
-        self.policy = policy
+        self.policy = guarded(policy)
         self.times = times
-        self.state = ClusterState()
+        self.state = ClusterState(self.policy, times.quantum_ms)
         self.peers: dict[NodeId, Peer] = {}
         self.uplink = Uplink(cluster, times, self.state)
         self.orders: Orders[AllocationId] = Orders(times.resend_ms, times.silent_ms)
-        self.rounds = Rounds(policy, times, self.state, self.uplink, self.orders)
+        self.attempts = Attempts(self.state, self.uplink, self.orders)
+        self.intake = Intake(cluster, self.state, self.uplink, self.attempts)
+        self.seating = Seating(
+            self.policy, times, self.state, self.uplink, self.orders, self.attempts
+        )
+        self.preempting = Preempting(self.state, self.attempts)
+        self.rounds = Rounds(
+            self.policy, times, self.state, self.uplink, self.seating, self.preempting
+        )
+        self.prospects = Prospects(self.policy, self.state, self.rounds, self.seating, self.intake)
+        self.appointments = Appointments(self.policy, self.state, self.seating, self.attempts)
         self._tidied_ms = 0
 
     # -- the machine's outside ------------------------------------------------------------------
@@ -61,9 +82,14 @@ class ClusterMachine:
         return self.rounds.due
 
     def handle(self, event: m.ClusterEvent, now_ms: int) -> Outcome:
-        return sort_out(self._decide(event, now_ms), _RECORDS, self.apply)
+        self.state.occupancy.at_ms = now_ms
+        decisions = dependencies.following(
+            self._decide(event, now_ms), _ended, lambda job: self.attempts.release(job, now_ms)
+        )
+        return sort_out(decisions, _RECORDS, self.apply)
 
     def round(self, now_ms: int) -> Outcome:
+        self.state.occupancy.at_ms = now_ms
         return sort_out(self.rounds.place(now_ms), _RECORDS, self.apply)
 
     def resume(self, now_ms: int) -> Outcome:  # noqa: ARG002 - agents attach and are told then
@@ -85,13 +111,15 @@ class ClusterMachine:
     def apply(self, record: Struct) -> None:
         self.state.apply(record)
         match record:
-            case r.AllocationMoved(a) if a.state.is_terminal:
+            case r.AllocationMoved(a) | r.TaskEnded(a) if a.state.is_terminal:
                 self.rounds.freed()
                 self.orders.over(a.id)
             case r.NodeAdmitted() | r.NodeMarked():
                 self.rounds.freed()
             case r.JobForgotten(job):
                 self.uplink.forget(job)
+            case r.QueuesKept() | r.WindowKept() | r.WindowDropped():
+                self.rounds.freed()
             case r.JobAccepted() | r.JobMoved():
                 self.rounds.due = True
 
@@ -107,9 +135,9 @@ class ClusterMachine:
                 for heard in heartbeats:
                     yield from self._hear_node(heard.node, heard.heartbeat, now_ms)
             case m.PlaceJob():
-                yield from self._place(event, now_ms)
+                yield from self.intake.place(event, now_ms)
             case m.StopJob():
-                yield from self._stop_ordered(event, now_ms)
+                yield from self.intake.stop_ordered(event, now_ms)
             case m.ForgetJob(job_id, generation):
                 known = self.state.jobs.get(job_id)
                 ended = known is not None and known.status.phase.is_terminal
@@ -124,9 +152,9 @@ class ClusterMachine:
             case m.LeaseRecovered(remaining_ms):
                 self.uplink.lease.recovered(now_ms, remaining_ms)
             case m.JobSubmitted(job, token):
-                yield from self._submit(job, token, now_ms)
+                yield from self.intake.submit(job, token, now_ms)
             case m.JobCancelRequested(job_id, by, token):
-                yield from self._cancel(job_id, by, token, now_ms)
+                yield from self.intake.cancel(job_id, by, token, now_ms)
             case m.NodeAttached(hello):
                 yield from self._attach_node(hello, now_ms)
             case m.NodeDetached(node):
@@ -135,155 +163,18 @@ class ClusterMachine:
                     self.state.set_silent(node, True)
             case m.CordonRequested():
                 yield from self._cordon(event, now_ms)
+            case m.QueuesApplied(queues, token):
+                yield from self.intake.apply_queues(queues, token, now_ms)
+            case m.WindowApplied(window, token):
+                yield from self.appointments.apply_window(window, token, now_ms)
+            case m.WindowCancelled():
+                yield from self.appointments.cancel_window(event, now_ms)
             case m.FederationAttached():
                 yield from self.uplink.greet(now_ms)
             case m.Tick():
                 yield from self._tick(now_ms)
             case _:
                 raise TypeError(event)
-
-    def _place(self, order: m.PlaceJob, now_ms: int) -> _Decisions:
-        job = order.job
-        known = self.state.jobs.get(job.id)
-        if known is None:
-            mark = self.state.marks.get(job.id)
-            overtaken = mark is not None and order.generation <= mark.generation
-            if order.known or overtaken:
-                yield m.SendToFederation(
-                    m.JobReport(
-                        job=job.id,
-                        generation=order.generation,
-                        version=0,
-                        phase=JobPhase.QUEUED,
-                        lost=True,
-                        reason=f"cluster {self.cluster.id} no longer knows it",
-                    )
-                )
-            elif self.uplink.lease.is_valid(now_ms):
-                yield from self._accept(job, order.generation, 1, order.submitted_at_ms, now_ms)
-        elif not known.federated:
-            yield m.SendToFederation(
-                m.JobReport(
-                    job=job.id,
-                    generation=order.generation,
-                    version=0,
-                    phase=JobPhase.CANCELLED,
-                    refused=True,
-                    reason=f"cluster {self.cluster.id} has a job of that id of its own",
-                )
-            )
-        elif order.generation <= known.status.generation:
-            yield from self.uplink.tell(job.id, now_ms)
-        elif known.status.phase.is_terminal and gang.is_void(known.status):
-            if self.uplink.lease.is_valid(now_ms):  # it ended here only since it was ordered away
-                version = known.status.version + 1
-                yield from self._accept(
-                    job, order.generation, version, order.submitted_at_ms, now_ms
-                )
-        else:  # it never left: the new order finds it as it is
-            yield self.state.moved(known, now_ms, generation=order.generation)
-            yield from self.uplink.tell(job.id, now_ms)
-
-    def _accept(
-        self, job: Job, generation: int, version: int, submitted_at_ms: int, now_ms: int
-    ) -> _Decisions:
-        federated = generation > 0
-        if job.secrets:
-            yield r.SecretsKept(job.id, job.secrets)
-            job = replace(job, secrets={})
-        order = self.state.next_order
-        yield r.JobAccepted(job, federated, generation, version, submitted_at_ms, order, now_ms)
-        if federated:
-            self.uplink.tell_later(job.id, now_ms)
-
-    def _submit(self, job: Job, token: int, now_ms: int) -> _Decisions:
-        if job.id not in self.state.jobs and job.id not in self.state.marks:
-            yield from self._accept(job, 0, 1, now_ms, now_ms)
-        yield m.Answer(token, job.id)
-
-    def _cancel(self, job_id: JobId, by: str, token: int, now_ms: int) -> _Decisions:
-        known = self.state.jobs.get(job_id)
-        if known is None:
-            yield m.Answer(token, job_id, f"no job {job_id}", "not_found")
-            return
-        if not known.status.phase.is_terminal:
-            reason = f"cancelled by {by}" if by else "cancelled"
-            yield from self._stop(known, JobPhase.CANCELLED, reason, now_ms)
-        yield m.Answer(token, job_id)
-
-    def _stop_ordered(self, order: m.StopJob, now_ms: int) -> _Decisions:
-        known = self.state.jobs.get(order.job)
-        if known is None:
-            # A PlaceJob may still be on its way: it must find that its time has passed.
-            mark = self.state.marks.get(order.job)
-            if mark is None or order.generation > mark.generation:
-                yield r.JobForgotten(order.job, order.generation, now_ms)
-            yield m.SendToFederation(
-                m.JobReport(
-                    job=order.job,
-                    generation=order.generation,
-                    version=0,
-                    phase=order.phase,
-                    reason=order.reason,
-                )
-            )
-            return
-        if order.generation > known.status.generation:
-            yield self.state.moved(known, now_ms, generation=order.generation)
-            known = self.state.jobs[order.job]
-            if not known.status.phase.is_terminal and known.status.after_stop != order.phase:
-                yield from self._stop(known, order.phase, order.reason, now_ms)
-        yield from self.uplink.tell(order.job, now_ms)
-
-    def _stop(
-        self,
-        known: r.ClusterJob,
-        after: JobPhase,
-        reason: str,
-        now_ms: int,
-        **more: Any,
-    ) -> _Decisions:
-        """End all replicas; ``after`` is where the job goes once the last of them is gone."""
-        live = self.state.live_of(known.job.id)
-        for a in live:
-            if a.state is not S.STOPPING:
-                yield from self._order_stop(a, known, now_ms)
-        if live:
-            yield self.state.moved(
-                known, now_ms, phase=JobPhase.STOPPING, after_stop=after, reason=reason, **more
-            )
-            yield from self.uplink.tell(known.job.id, now_ms)
-        else:
-            yield from self._arrive(known, after, reason, now_ms, **more)
-
-    def _order_stop(self, a: Allocation, known: r.ClusterJob, now_ms: int) -> _Decisions:
-        stopping = replace(a, state=S.STOPPING, generation=a.generation + 1)
-        yield r.AllocationMoved(stopping)
-        self.orders.sent(a.id, now_ms)
-        yield m.SendToNode(a.node, gang.stop_order(stopping, known))
-
-    def _arrive(
-        self,
-        known: r.ClusterJob,
-        phase: JobPhase,
-        reason: str,
-        now_ms: int,
-        **more: Any,
-    ) -> _Decisions:
-        """No replica is left: the job ends, or waits for its next attempt."""
-        ended_at_ms = now_ms if phase.is_terminal else 0
-        if not phase.is_terminal:
-            more["started_at_ms"] = 0  # the attempt that is over is told of and paid for
-        yield self.state.moved(
-            known,
-            now_ms,
-            phase=phase,
-            reason=reason,
-            after_stop=None,
-            ended_at_ms=ended_at_ms,
-            **more,
-        )
-        yield from self.uplink.tell(known.job.id, now_ms)
 
     # -- nodes ----------------------------------------------------------------------------------
 
@@ -302,7 +193,7 @@ class ClusterMachine:
         mentioned = {report.allocation for report in hello.allocations}
         for a in self.state.live_on(node.id):
             if a.id not in mentioned:
-                yield from self._order_again(a, now_ms)
+                yield from self.attempts.order_again(a, now_ms)
         yield from self.uplink.beat(now_ms, news_ms=20)  # somebody may wait for such a node
 
     def _hear_node(self, node: NodeId, heartbeat: m.NodeHeartbeat, now_ms: int) -> _Decisions:
@@ -343,10 +234,9 @@ class ClusterMachine:
         if not a.state.is_terminal:
             self.orders.heard(a.id, now_ms)
         if report.state in TRANSITIONS[a.state]:
-            yield r.AllocationMoved(gang.reported(a, report))
+            yield from self._moved(gang.reported(a, report), now_ms)
             if report.state.is_terminal:
                 yield m.SendToNode(node, m.Forget(allocation=a.id, generation=a.generation))
-            yield from self._advance(a.job, now_ms)
         elif a.answered != report.generation:
             yield r.AllocationMoved(replace(a, answered=report.generation))
         elif a.state.is_terminal and report.state.is_terminal:
@@ -354,44 +244,15 @@ class ClusterMachine:
         elif a.state.is_terminal:
             yield m.SendToNode(node, m.Stop(allocation=a.id, generation=a.generation + 1))
 
-    def _advance(self, job_id: JobId, now_ms: int) -> _Decisions:
-        """One replica has moved: see what that means for its gang."""
-        known = self.state.jobs[job_id]
-        allocations = self.state.attempt_of(job_id)
-        verdict = gang.judge(known, allocations, now_ms)
-        match verdict:
-            case gang.Wait():
-                pass
-            case gang.GoAhead():
-                for a in allocations:
-                    ordered = replace(a, generation=a.generation + 1)
-                    yield r.AllocationMoved(ordered)
-                    self.orders.sent(a.id, now_ms)
-                job = self.state.whole(known.job)
-                peers = gang.peers(allocations)
-                for a in self.state.attempt_of(job_id):
-                    order = gang.run_order(a, job, known.status.attempt, peers)
-                    yield m.SendToNode(a.node, order)
-            case gang.Started(started_at_ms):
-                yield self.state.moved(
-                    known, now_ms, phase=JobPhase.RUNNING, reason="", started_at_ms=started_at_ms
-                )
-                yield from self.uplink.tell(job_id, now_ms)
-            case gang.StopRest(after, reason, changes):
-                yield from self._stop(known, after, reason, now_ms, **changes)
-            case gang.Ended(phase, reason, changes):
-                yield from self._arrive(known, phase, reason, now_ms, **changes)
-
-    def _order_again(self, a: Allocation, now_ms: int) -> _Decisions:
-        """The newest order about it has not been answered, or its agent did not mention it."""
-        self.orders.sent(a.id, now_ms)
-        known = self.state.jobs[a.job]
-        if a.state is S.STOPPING:
-            yield m.SendToNode(a.node, gang.stop_order(a, known))
-            return
-        allocations = self.state.attempt_of(a.job)
-        job = self.state.whole(known.job)
-        yield m.SendToNode(a.node, gang.order_again(a, job, known.status.attempt, allocations))
+    def _moved(self, a: Allocation, now_ms: int) -> _Decisions:
+        """A replica is in another state than before."""
+        if self.state.jobs[a.job].job.array is None:
+            yield r.AllocationMoved(a)
+            yield from self.attempts.advance(a.job, now_ms)
+        elif not a.state.is_terminal:
+            yield r.AllocationMoved(a)
+        else:
+            yield from self.attempts.end_task(a, now_ms)
 
     def _lose_node(self, node: NodeId, now_ms: int) -> _Decisions:
         """Its lease has surely ended: by its own hand, nothing of ours runs there any more."""
@@ -404,10 +265,16 @@ class ClusterMachine:
             lost = replace(
                 a, state=S.LOST, generation=a.generation + 1, reason=reason, ended_at_ms=now_ms
             )
-            yield r.AllocationMoved(lost)
+            if self.state.jobs[a.job].job.array is None:
+                yield r.AllocationMoved(lost)
+            else:
+                yield from self.attempts.end_task(lost, now_ms)
+        for job in self.state.claimants_on(node):
+            yield self.state.moved(self.state.jobs[job], now_ms, claim=())
         yield r.NodeMarked(node, entry.cordoned, entry.draining, True, now_ms)
         for job in sorted({a.job for a in gone}):
-            yield from self._advance(job, now_ms)
+            if self.state.jobs[job].job.array is None:
+                yield from self.attempts.advance(job, now_ms)
 
     def _cordon(self, event: m.CordonRequested, now_ms: int) -> _Decisions:
         entry = self.state.nodes.get(event.node)
@@ -417,11 +284,9 @@ class ClusterMachine:
         cordon = event.cordon or event.drain
         yield r.NodeMarked(event.node, cordon, event.drain, entry.lost, now_ms)
         if event.drain:
-            for job in sorted({a.job for a in self.state.live_on(event.node)}):
-                known = self.state.jobs[job]
-                if known.status.phase is not JobPhase.STOPPING:
-                    reason = f"node {event.node} is being drained"
-                    yield from self._stop(known, JobPhase.QUEUED, reason, now_ms)
+            for a in self.state.live_on(event.node):
+                reason = f"node {event.node} is being drained"
+                yield from self.attempts.clear(self.state.allocations[a.id], reason, now_ms)
         yield m.Answer(event.token)
 
     # -- time -----------------------------------------------------------------------------------
@@ -441,10 +306,11 @@ class ClusterMachine:
         for id in late:
             a = self.state.allocations[id]
             if self.peers.get(a.node, _NOBODY).attached:
-                yield from self._order_again(a, now_ms)
+                yield from self.attempts.order_again(a, now_ms)
         if each_second:
             self._tidied_ms = now_ms
             yield from self.rounds.explain(now_ms)
+            yield from self.appointments.each_second(now_ms)
             yield from self._tidy(now_ms)
         if not self.rounds.due and self.state.queue.next_due_ms(now_ms):
             self.rounds.due = True
@@ -462,7 +328,9 @@ class ClusterMachine:
                 continue
             reason = "cut off from the federation until the lease ended"
             if known.status.phase is JobPhase.QUEUED:
-                yield from self._arrive(known, JobPhase.CANCELLED, reason, now_ms, fenced=True)
+                yield from self.attempts.arrive(
+                    known, JobPhase.CANCELLED, reason, now_ms, fenced=True
+                )
                 continue
             yield self.state.moved(
                 known,
@@ -474,13 +342,13 @@ class ClusterMachine:
             )
             fenced = self.state.jobs[job_id]
             for a in self.state.live_of(job_id):
-                yield from self._order_stop(a, fenced, now_ms)
+                yield from self.attempts.order_stop(a, fenced, now_ms)
             yield from self.uplink.tell(job_id, now_ms)
 
     def _tidy(self, now_ms: int) -> _Decisions:
         """Forget, a bounded number at a time, what nobody will ask for."""
         old_ms = now_ms - self.times.retention_ms
-        for job_id in self.state.ended_before(old_ms, limit=1000):
+        for job_id in self.state.noted.ended_before(old_ms, limit=1000):
             yield r.JobForgotten(job_id, 0, now_ms)
         for node, entry in list(self.state.nodes.items()):
             if entry.lost and not self.state.live_on(node) and self.state.lost_before(node, old_ms):
@@ -490,3 +358,8 @@ class ClusterMachine:
 
 
 _NOBODY = Peer(0, 0)
+
+
+def _ended(decision: Any) -> JobId | None:
+    ends = isinstance(decision, r.JobMoved) and decision.status.phase.is_terminal
+    return decision.job if ends else None

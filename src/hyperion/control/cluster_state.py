@@ -1,42 +1,75 @@
 """What a cluster scheduler keeps: entities, and indexes that are one more fold of its records."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import islice
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hyperion.control import arrays, cluster_laws
 from hyperion.control import records as r
+from hyperion.control.job_indexes import JobIndexes
 from hyperion.control.machine import key, split
+from hyperion.control.occupancy import Occupancy, need_of_job, queue_of
 from hyperion.control.queue import WaitingQueue
 from hyperion.model.allocation import Allocation
-from hyperion.model.ids import AllocationId, JobId, NodeId
+from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName, WindowId
 from hyperion.model.job import Job, JobPhase, Secret
-from hyperion.placement import snapshot as columns
+from hyperion.model.queue import Queue
+from hyperion.model.sharing import Sharing
+from hyperion.model.window import Window
+from hyperion.placement.balanced import BALANCED
+from hyperion.placement.calendar import Calendar
+from hyperion.placement.candidates import Waiting
 from hyperion.placement.choice import shape_key
+from hyperion.placement.fairness import History, need_of
+from hyperion.placement.forecast import Forecast, Sketch
+from hyperion.placement.running import Running
+from hyperion.placement.snapshot import Snapshot
+from hyperion.placement.watched import Guarded, guarded
 
 
 class ClusterState:
     """Plain dicts: the machine alone writes them, and only through ``apply``."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Guarded | None = None, quantum_ms: int = 0) -> None:
         self.jobs: dict[JobId, r.ClusterJob] = {}
         self.allocations: dict[AllocationId, Allocation] = {}
         self.nodes: dict[NodeId, r.NodeEntry] = {}
         self.secrets: dict[JobId, dict[str, Secret]] = {}
         self.marks: dict[str, r.Mark] = {}
-        self.snapshot = columns.empty()
-        self.queue = WaitingQueue()
+        self.queues: dict[QueueName, Queue] = {}
+        self.windows: dict[WindowId, Window] = {}
+        self.occupancy = Occupancy(quantum_ms)
+        self.policy = policy or guarded(BALANCED)
+        self.queue = WaitingQueue(self.occupancy.tree, per_user=self.policy.per_user)
+        self.calendar = Calendar(self.occupancy.running)
+        self.forecast = Forecast()
         self.load_changed = True
         self.active_jobs = 0
         self.next_order = 1
         self._by_job: dict[JobId, set[AllocationId]] = {}
         self._by_node: dict[NodeId, set[AllocationId]] = {}
-        self._ended: dict[JobId, int] = {}
+        self.noted = JobIndexes()
+        self._history: r.HistoryKept | None = None
+        self._sharing = Sharing()
         self._lost: dict[NodeId, int] = {}
         self._silent: set[NodeId] = set()
         self._dirty: set[str] = set()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.occupancy.snapshot
+
+    @property
+    def running(self) -> Running:
+        return self.occupancy.running
+
+    @property
+    def claims(self) -> dict[JobId, tuple[Allocation, ...]]:
+        return self.occupancy.claims
 
     # -- the fold -------------------------------------------------------------------------------
 
@@ -45,19 +78,8 @@ class ClusterState:
             case r.AllocationPlaced(a) | r.AllocationMoved(a):
                 self._put_allocation(a)
                 self._dirty.add(key("allocation", a.id))
-            case r.JobMoved(job_id, status):
-                known = self.jobs[job_id]
-                if status.attempt > known.status.attempt:
-                    self._drop_allocations(job_id)
-                self._put_job(replace(known, status=status))
-                self._dirty.add(key("job", job_id))
-            case r.JobAccepted():
-                self._drop_allocations(record.job.id)
-                self._put_job(_accepted(record))
-                self._dirty.add(key("job", record.job.id))
-            case r.SecretsKept(job_id, secrets):
-                self.secrets[job_id] = secrets
-                self._dirty.add(key("secret", job_id))
+            case r.JobAccepted() | r.JobMoved() | r.TaskEnded() | r.SecretsKept():
+                self._apply_to_job(record)
             case r.JobForgotten(job_id, generation, at_ms):
                 self._drop_job(job_id)
                 self.marks[job_id] = r.Mark(generation, at_ms)
@@ -65,27 +87,80 @@ class ClusterState:
             case r.MarkDropped(name):
                 self.marks.pop(name, None)
                 self._dirty.add(key("mark", name))
+            case r.NodeAdmitted() | r.NodeMarked() | r.NodeForgotten():
+                self._apply_to_node(record)
+            case r.QueuesKept() | r.WindowKept() | r.WindowDropped():
+                self._apply_rule(record)
+            case r.HistoryKept():
+                self._history = record
+                self._dirty.add(key("history", "lately"))
+            case _:
+                raise TypeError(record)
+
+    def _apply_to_job(
+        self, record: r.JobAccepted | r.JobMoved | r.TaskEnded | r.SecretsKept
+    ) -> None:
+        match record:
+            case r.JobMoved(job_id, status):
+                known = self.jobs[job_id]
+                if status.attempt > known.status.attempt:
+                    self._drop_allocations(job_id)
+                elif status.resizes > known.status.resizes:
+                    self._drop_given_up(job_id)
+                known = replace(known, status=status)
+                self._put_job(known)
+                self._learn(known)
+                self._dirty.add(key("job", job_id))
+            case r.JobAccepted():
+                self._drop_allocations(record.job.id)
+                self._put_job(self._accepted(record))
+                self._dirty.add(key("job", record.job.id))
+            case r.TaskEnded(a, status):
+                self._put_allocation(a)
+                self._drop_allocation(a)
+                self._put_job(replace(self.jobs[a.job], status=status))
+                self._dirty.add(key("job", a.job))
+            case r.SecretsKept(job_id, secrets):
+                self.secrets[job_id] = secrets
+                self._dirty.add(key("secret", job_id))
+
+    def _apply_to_node(self, record: r.NodeAdmitted | r.NodeMarked | r.NodeForgotten) -> None:
+        match record:
             case r.NodeAdmitted(node):
-                old = self.nodes.get(node.id)
+                id, old = node.id, self.nodes.get(node.id)
                 entry = (
                     r.NodeEntry(node=node) if old is None else replace(old, node=node, lost=False)
                 )
                 self._put_node(entry)
-                self._dirty.add(key("node", node.id))
-            case r.NodeMarked(node_id, cordoned, draining, lost, at_ms):
+            case r.NodeMarked(id, cordoned, draining, lost, at_ms):
                 if lost:
-                    self._lost[node_id] = at_ms
-                entry = replace(
-                    self.nodes[node_id], cordoned=cordoned, draining=draining, lost=lost
-                )
+                    self._lost[id] = at_ms
+                entry = replace(self.nodes[id], cordoned=cordoned, draining=draining, lost=lost)
                 self._put_node(entry)
-                self._dirty.add(key("node", node_id))
-            case r.NodeForgotten(node_id):
-                self._take_from_snapshot(node_id)
-                del self.nodes[node_id]
-                self._dirty.add(key("node", node_id))
-            case _:
-                raise TypeError(record)
+            case r.NodeForgotten(id):
+                if not self.nodes[id].lost:
+                    self.snapshot.remove_node(id)
+                del self.nodes[id]
+        self._dirty.add(key("node", id))
+
+    def _apply_rule(self, record: r.QueuesKept | r.WindowKept | r.WindowDropped) -> None:
+        match record:
+            case r.QueuesKept(queues):
+                self._dirty |= {key("queue", name) for name in self.queues}
+                for name in self.queues.keys() - {queue.name for queue in queues}:
+                    self.occupancy.tree.drop(name)
+                self.queues = {queue.name: queue for queue in queues}
+                self._dirty |= {key("queue", name) for name in self.queues}
+                for queue in queues:
+                    self.occupancy.tree.put(queue)
+            case r.WindowKept(window):
+                self.windows[window.id] = window
+                self.calendar.put_window(window)
+                self._dirty.add(key("window", window.id))
+            case r.WindowDropped(window_id):
+                self.windows.pop(window_id, None)
+                self.calendar.drop_window(window_id)
+                self._dirty.add(key("window", window_id))
 
     def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Nodes first, since what they hold is counted against them."""
@@ -102,8 +177,20 @@ class ClusterState:
             self.secrets[JobId(name)] = _SECRETS.decode(value)
         for name, value in found.get("mark", []):
             self.marks[name] = _MARK.decode(value)
+        for _, value in found.get("queue", []):
+            queue = _QUEUE.decode(value)
+            self.queues[queue.name] = queue
+            self.occupancy.tree.put(queue)
+        for _, value in found.get("window", []):
+            window = _WINDOW.decode(value)
+            self.windows[window.id] = window
+            self.calendar.put_window(window)
+        for _, value in found.get("history", []):
+            self._put_history(_HISTORY.decode(value))
         for _, value in found.get("job", []):
-            self._put_job(_JOB.decode(value))
+            known = _JOB.decode(value)
+            status = self._sharing.value(known.status)
+            self._put_job(replace(known, job=self._sharing.job(known.job), status=status))
         for _, value in found.get("allocation", []):
             self._put_allocation(_ALLOCATION.decode(value))
 
@@ -117,18 +204,18 @@ class ClusterState:
         return out
 
     def _entity(self, kind: str, name: str) -> object | None:
-        match kind:
-            case "job":
-                return self.jobs.get(JobId(name))
-            case "allocation":
-                return self.allocations.get(AllocationId(name))
-            case "node":
-                return self.nodes.get(NodeId(name))
-            case "secret":
-                return self.secrets.get(JobId(name))
-            case "mark":
-                return self.marks.get(name)
-        raise KeyError(kind)
+        if kind == "history":
+            return self._history
+        kinds: dict[str, Mapping[Any, object]] = {
+            "job": self.jobs,
+            "allocation": self.allocations,
+            "node": self.nodes,
+            "secret": self.secrets,
+            "mark": self.marks,
+            "queue": self.queues,
+            "window": self.windows,
+        }
+        return kinds[kind].get(name)
 
     # -- questions ------------------------------------------------------------------------------
 
@@ -138,7 +225,9 @@ class ClusterState:
         return replace(job, secrets=secrets) if secrets else job
 
     def shape(self, job: Job) -> Hashable:
-        return shape_key(job)
+        """Equal for jobs that fare alike in a round: what one of them is told goes for all."""
+        key = (shape_key(job), job.priority, queue_of(job), job.user if self.windows else "")
+        return self._sharing.value(key)
 
     @staticmethod
     def moved(known: r.ClusterJob, now_ms: int, **changes: object) -> r.JobMoved:
@@ -153,6 +242,19 @@ class ClusterState:
 
     def live_of(self, job: JobId) -> list[Allocation]:
         return [a for a in self.attempt_of(job) if not a.state.is_terminal]
+
+    @staticmethod
+    def wants_place(known: r.ClusterJob) -> bool:
+        """Whether it waits for nodes: for its first ones, or as an array for more."""
+        if known.status.awaits:
+            return False
+        if known.job.array is not None:
+            return arrays.wants_place(known)
+        return known.status.phase is JobPhase.QUEUED
+
+    def claimants_on(self, node: NodeId) -> list[JobId]:
+        """Jobs for which a place on the node is being cleared."""
+        return [job for job, held in self.claims.items() if any(a.node == node for a in held)]
 
     def live_on(self, node: NodeId) -> list[Allocation]:
         return [self.allocations[i] for i in sorted(self._by_node.get(node, ()))]
@@ -176,15 +278,45 @@ class ClusterState:
             self.snapshot.set_schedulable(node, cordoned=entry.cordoned, silent=silent)
             self.load_changed = True
 
-    def ended_before(self, old_ms: int, limit: int) -> list[JobId]:
-        """Ended jobs of the cluster's own API; the federation's are forgotten on its word."""
-        return [j for j, at in islice(self._ended.items(), limit) if at <= old_ms]
-
     def lost_before(self, node: NodeId, old_ms: int) -> bool:
         return self._lost.get(node, 0) <= old_ms
 
     def marks_before(self, old_ms: int, limit: int) -> list[str]:
         return [n for n, k in islice(self.marks.items(), limit) if k.at_ms <= old_ms]
+
+    # -- what rounds ask --------------------------------------------------------------------------
+
+    def ends_at_ms(self, known: r.ClusterJob, now_ms: int) -> int:
+        """When it would end if it started now; 0 where nothing tells."""
+        expected_ms = int(1000 * known.job.expected_s)
+        return now_ms + expected_ms if expected_ms else 0
+
+    def quota_room(self, known: r.ClusterJob, most: int) -> int:
+        """How many more of its replicas its queue would take."""
+        need = need_of(known.job.alternatives[known.status.alternative])
+        return self.occupancy.tree.room(queue_of(known.job), need, most)
+
+    def first_blocked(self, limit: int) -> list[JobId]:
+        """The first jobs, in the order of their turn, that found no room lately."""
+        first = [jobs[0] for _, jobs in self.queue.shapes_blocked() if jobs]
+        first.sort(key=self._turn_of)
+        return [job for job in first if job not in self.claims][:limit]
+
+    def goes_before(self, id: JobId, other: r.ClusterJob) -> bool:
+        """By class, niceness and submission, as far as one can tell without dealing out turns."""
+        theirs = (-other.job.priority, other.job.nice, other.order or self.next_order)
+        return id != other.job.id and self._turn_of(id) < theirs
+
+    def _turn_of(self, id: JobId) -> tuple[int, int, int]:
+        known = self.jobs[id]
+        return -known.job.priority, known.job.nice, known.order
+
+    def history(self, now_ms: int) -> r.HistoryKept:
+        return r.HistoryKept(
+            shares=msgspec.json.encode(self.occupancy.tree.history()),
+            forecast=msgspec.json.encode(self.forecast.state()),
+            at_ms=now_ms,
+        )
 
     # -- indexes --------------------------------------------------------------------------------
 
@@ -195,29 +327,85 @@ class ClusterState:
         self.active_jobs += not status.phase.is_terminal
         self.jobs[id] = known
         self.next_order = max(self.next_order, known.order + 1)
-        if status.phase is JobPhase.QUEUED:
-            if id not in self.queue:
-                self.queue.add(
-                    id,
-                    priority=known.job.priority,
-                    order=known.order,
-                    shape=self.shape(known.job),
-                    not_before_ms=status.not_before_ms,
-                )
-        else:
+        if not self.wants_place(known):
             self.queue.remove(id)
-        if status.phase.is_terminal and not known.federated:
-            self._ended[id] = status.ended_at_ms
+        elif id not in self.queue:
+            self._enqueue(known)
+        elif old is not None and due_ms(old) != due_ms(known):
+            self.queue.remove(id)
+            self._enqueue(known)
+        self.noted.note(old, known)
+        if status.claim or id in self.claims:
+            self.occupancy.claim(known)
+        if id in self.running.occupants:
+            self.occupancy.note(known)
+        if id in self.calendar.promises and not self.wants_place(known):
+            self.calendar.withdraw(id)
         self.load_changed = True
+
+    def _accepted(self, record: r.JobAccepted) -> r.ClusterJob:
+        status = r.JobStatus(
+            generation=record.generation, version=record.version, tasks=record.tasks
+        )
+        return r.ClusterJob(
+            job=record.job,
+            federated=record.federated,
+            submitted_at_ms=record.submitted_at_ms,
+            order=record.order,
+            status=self._sharing.value(status),
+        )
+
+    def _enqueue(self, known: r.ClusterJob) -> None:
+        job = known.job
+        self.queue.add(
+            job.id,
+            queue=queue_of(job),
+            user=job.user,
+            priority=job.priority,
+            nice=job.nice,
+            key=self._turn(known),
+            order=known.order,
+            shape=self.shape(job),
+            need=need_of_job(job),
+            not_before_ms=due_ms(known),
+        )
+
+    def _turn(self, known: r.ClusterJob) -> float:
+        """The policy's key for its turn among the jobs of its queue."""
+        job, status = known.job, known.status
+        gpus_milli = job.alternatives[0].gpus_milli * job.replicas
+        return self.policy.order(
+            Waiting(
+                job=job,
+                submitted_at_ms=known.submitted_at_ms,
+                expected_ms=int(1000 * job.expected_s) or self.forecast.expected(job)[0],
+                attained_gpu_ms=status.attained_ms * gpus_milli // 1000,
+                gpus_milli=gpus_milli,
+                user_share=self.occupancy.tree.user(queue_of(job), job.user).share,
+            )
+        )
+
+    def _put_history(self, record: r.HistoryKept) -> None:
+        self._history = record
+        self.occupancy.tree.restore_history(_SHARES.decode(record.shares))
+        self.forecast = Forecast(_SKETCHES.decode(record.forecast))
+
+    def _learn(self, known: r.ClusterJob) -> None:
+        """It ended well: its likes will take about as long."""
+        status = known.status
+        if status.phase is JobPhase.SUCCEEDED and status.started_at_ms and not known.job.array:
+            self.forecast.learn(known.job, status.ended_at_ms - status.started_at_ms)
 
     def _drop_job(self, id: JobId) -> None:
         self._drop_allocations(id)
         known = self.jobs.pop(id, None)
         self.secrets.pop(id, None)
-        self._ended.pop(id, None)
         if known is not None:
             self.active_jobs -= not known.status.phase.is_terminal
             self.queue.remove(id)
+            self.noted.forget(known)
+            self.calendar.withdraw(id)
+            self.occupancy.unclaim(known)
 
     def _drop_allocations(self, job: JobId) -> None:
         for id in self._by_job.pop(job, ()):
@@ -225,6 +413,17 @@ class ClusterState:
             if not a.state.is_terminal:
                 self._release(a)
             self._dirty.add(key("allocation", id))
+
+    def _drop_given_up(self, job: JobId) -> None:
+        """An elastic job changes its number again: what it gave up before and has ended goes."""
+        for a in self.attempt_of(job):
+            if a.state.is_terminal:
+                self._drop_allocation(a)
+
+    def _drop_allocation(self, a: Allocation) -> None:
+        del self.allocations[a.id]
+        self._by_job[a.job].discard(a.id)
+        self._dirty.add(key("allocation", a.id))
 
     def _put_allocation(self, a: Allocation) -> None:
         old = self.allocations.get(a.id)
@@ -235,71 +434,54 @@ class ClusterState:
         if not a.state.is_terminal:
             if not held:
                 self._by_node.setdefault(a.node, set()).add(a.id)
-                self.snapshot.hold(a)
+                self.occupancy.seat(a, self.jobs[a.job])
                 self.load_changed = True
+            elif old is not None and old.state is not a.state:
+                self.occupancy.moved(a)
         elif held:
             self._release(a)
 
     def _release(self, a: Allocation) -> None:
         self._by_node[a.node].discard(a.id)
-        if not self.nodes[a.node].lost:
-            self.snapshot.drop(a)
+        self.occupancy.unseat(a, self.jobs[a.job], on_node=not self.nodes[a.node].lost)
         self.load_changed = True
 
     def _put_node(self, entry: r.NodeEntry) -> None:
         id = entry.node.id
         old = self.nodes.get(id)
-        changed = old is None or old.node != entry.node or old.lost != entry.lost
-        if changed and old is not None:
-            self._take_from_snapshot(id)
+        was_there = old is not None and not old.lost
         self.nodes[id] = entry
-        if not entry.lost:
+        if entry.lost:
+            if was_there:
+                self.snapshot.remove_node(id)
+        else:
             self._lost.pop(id, None)
-            if changed:
-                self.snapshot.add_node(entry.node)
-                for a in self.live_on(id):
-                    self.snapshot.hold(a)
+            self.snapshot.add_node(entry.node)  # what it holds stays held
             silent = id in self._silent
             self.snapshot.set_schedulable(id, cordoned=entry.cordoned, silent=silent)
         self.load_changed = True
 
-    def _take_from_snapshot(self, id: NodeId) -> None:
-        if not self.nodes[id].lost:
-            self.snapshot.remove_node(id)
-
     def check(self) -> None:
         """Every law that must hold after every step; raises AssertionError."""
-        for a in self.allocations.values():
-            assert a.job in self.jobs, f"{a.id} belongs to no job"
-            if not a.state.is_terminal:
-                assert not self.nodes[a.node].lost, f"{a.id} is alive on the lost node {a.node}"
-                phase = self.jobs[a.job].status.phase
-                assert phase in _WITH_REPLICAS, f"{a.id} is alive while its job is {phase}"
-        for id, known in self.jobs.items():
-            waits = known.status.phase is JobPhase.QUEUED
-            assert (id in self.queue) == waits, f"{id} is {known.status.phase} but queue disagrees"
-        held = (a for a in self.allocations.values() if not a.state.is_terminal)
-        live = [e for e in self.nodes.values() if not e.lost]
-        rebuilt = columns.rebuild([e.node for e in live], held)
-        for e in live:
-            silent = e.node.id in self._silent
-            rebuilt.set_schedulable(e.node.id, cordoned=e.cordoned, silent=silent)
-        assert rebuilt == self.snapshot, "the planner's columns differ from the state"
+        cluster_laws.check(self)
 
 
-_WITH_REPLICAS = (JobPhase.STARTING, JobPhase.RUNNING, JobPhase.STOPPING)
+def due_ms(known: r.ClusterJob) -> int:
+    """From when on it may be placed."""
+    job, status = known.job, known.status
+    if job.array is None:
+        return status.not_before_ms
+    next_ms = arrays.next_due_ms(arrays.progress(status), job.array.size)
+    return max(status.not_before_ms, next_ms)
+
+
 _JOB = msgspec.json.Decoder(r.ClusterJob)
 _ALLOCATION = msgspec.json.Decoder(Allocation)
 _NODE = msgspec.json.Decoder(r.NodeEntry)
+_HISTORY = msgspec.json.Decoder(r.HistoryKept)
+_SHARES = msgspec.json.Decoder(dict[str, History])
+_SKETCHES = msgspec.json.Decoder(tuple[Sketch, ...])
+_QUEUE = msgspec.json.Decoder(Queue)
+_WINDOW = msgspec.json.Decoder(Window)
 _MARK = msgspec.json.Decoder(r.Mark)
 _SECRETS = msgspec.json.Decoder(dict[str, Secret])
-
-
-def _accepted(record: r.JobAccepted) -> r.ClusterJob:
-    return r.ClusterJob(
-        job=record.job,
-        federated=record.federated,
-        submitted_at_ms=record.submitted_at_ms,
-        order=record.order,
-        status=r.JobStatus(generation=record.generation, version=record.version),
-    )

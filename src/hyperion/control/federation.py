@@ -12,10 +12,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hyperion.control import accounts
+from hyperion.control import accounts, dependencies
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.federation_state import FederationState
+from hyperion.control.federation_times import FederationTimes
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
 from hyperion.control.orders import Orders
@@ -26,7 +27,6 @@ from hyperion.model.market import MarketView
 from hyperion.placement import choice, explain
 from hyperion.placement.choice import FleetCluster, Place
 from hyperion.placement.explain import Planned
-from hyperion.placement.objective import dollars
 from hyperion.placement.ranking import Rankers
 
 _RECORDS = (
@@ -41,23 +41,6 @@ _RECORDS = (
 _Decisions = Iterator[Any]
 P = JobPhase
 ORDERS_AT_ONCE = 5000  # repeated in one step: more would overrun the link's queue and end it
-
-
-class FederationTimes(Struct, frozen=True, kw_only=True):
-    """The machine's own bounds; see the settings of the same names."""
-
-    cluster_lease_ms: int = 300_000
-    node_lease_ms: int = 30_000
-    """What the clusters grant their nodes: a cut-off cluster may leave that much behind."""
-    resend_ms: int = 2000
-    silent_ms: int = 100_000
-    """A placed job not reported for this long (clusters do so every 30 s) is asked about."""
-    reconsider_ms: int = 30_000
-    """A cluster that refused a job is asked again after this long."""
-    retention_ms: int = 7 * 24 * 3_600_000
-    ended_kept: int = 100_000
-    queue_max: int = 1_000_000
-    placements_per_round: int = 1000
 
 
 class Federation:
@@ -89,7 +72,10 @@ class Federation:
         return self._round_due
 
     def handle(self, event: m.FederationEvent, now_ms: int) -> Outcome:
-        return sort_out(self._decide(event, now_ms), _RECORDS, self.apply)
+        decisions = dependencies.following(
+            self._decide(event, now_ms), _ended, lambda job: self._release(job, now_ms)
+        )
+        return sort_out(decisions, _RECORDS, self.apply)
 
     def round(self, now_ms: int) -> Outcome:
         return sort_out(self._place_waiting(now_ms), _RECORDS, self.apply)
@@ -181,11 +167,36 @@ class Federation:
             error = f"the queue is full ({self.times.queue_max} jobs wait); try again later"
             yield m.Answer(token, job.id, error, "exhausted")
             return
+        refusal = dependencies.refusal(job, self.state.phase_of)
+        if refusal:
+            yield m.Answer(token, job.id, refusal, "conflict")
+            return
         if job.secrets:
             yield r.SecretsKept(job.id, job.secrets)
         bare = replace(job, secrets={}) if job.secrets else job
         yield r.FederatedJobAccepted(bare, self.state.next_order, now_ms)
+        awaits = dependencies.awaited(job, self.state.phase_of)
+        if awaits:
+            known = self.state.jobs[job.id]
+            reason = dependencies.waits_for(awaits)
+            yield self._moved(known, now_ms, awaits=awaits, reason=reason)
         yield m.Answer(token, job.id)
+
+    def _release(self, ended: JobId, now_ms: int) -> _Decisions:
+        """Jobs that waited for this one's end may be placed, or never can be."""
+        phase = self.state.jobs[ended].status.phase
+        for job_id in self.state.dependents(ended):
+            known = self.state.jobs[job_id]
+            awaits = tuple(other for other in known.status.awaits if other != ended)
+            if dependencies.met(known.job, ended, phase):
+                reason = dependencies.waits_for(awaits)
+                yield self._moved(known, now_ms, awaits=awaits, reason=reason)
+                self._round_due = True
+            else:
+                reason = dependencies.unmet(ended, phase)
+                yield self._moved(
+                    known, now_ms, phase=P.CANCELLED, awaits=(), reason=reason, ended_at_ms=now_ms
+                )
 
     def _cancel(self, job_id: JobId, by: str, token: int, now_ms: int) -> _Decisions:
         known = self.state.jobs.get(job_id)
@@ -202,7 +213,9 @@ class Federation:
         if status.phase.is_terminal or status.wanted is not None:
             return
         if not status.cluster:
-            yield self._moved(known, now_ms, phase=wanted, reason=reason, ended_at_ms=now_ms)
+            yield self._moved(
+                known, now_ms, phase=wanted, awaits=(), reason=reason, ended_at_ms=now_ms
+            )
             return
         generation = status.generation + 1
         yield self._moved(
@@ -229,6 +242,7 @@ class Federation:
                 generation=status.generation,
                 submitted_at_ms=known.submitted_at_ms,
                 known=status.answered >= status.placed,
+                tasks=status.tasks,
             )
         yield m.SendToCluster(status.cluster, order)
 
@@ -268,7 +282,7 @@ class Federation:
 
     def _hear(self, cluster: ClusterId, report: m.JobReport, now_ms: int) -> _Decisions:
         known = self.state.jobs.get(report.job)
-        if known is not None and self._never_left(known, report):
+        if known is not None and accounts.never_left(known.status, report):
             yield self._taken_back(known, cluster, now_ms)
             known = self.state.jobs[report.job]
         if known is None or known.status.cluster != cluster or known.status.phase.is_terminal:
@@ -285,19 +299,6 @@ class Federation:
         if report.phase.is_terminal:
             forget = m.ForgetJob(job=report.job, generation=report.generation)
             yield m.SendToCluster(cluster, forget)
-
-    @staticmethod
-    def _never_left(known: r.FederatedJob, report: m.JobReport) -> bool:
-        """A cluster given up for lost is back with the very placement that waits to be made anew:
-        going on is better than starting again. (It had not fenced itself, or had finished.)"""
-        return (
-            known.status.phase is P.QUEUED
-            and report.generation == known.status.generation
-            and report.version >= known.status.version  # else it is older than the giving back
-            and not report.lost
-            and not report.refused
-            and report.phase not in (P.STOPPING, P.CANCELLED)
-        )
 
     def _taken_back(
         self, known: r.FederatedJob, cluster: ClusterId, now_ms: int
@@ -357,6 +358,10 @@ class Federation:
             "restarts": report.restarts,
             "replicas": report.replicas,
             "exit_code": report.exit_code,
+            "width": report.width,
+            "preemptions": report.preemptions,
+            "tasks": report.tasks,
+            "tasks_running": report.tasks_running,
         }
         if report.phase.is_terminal:
             natural = report.phase is P.SUCCEEDED or status.wanted is None
@@ -407,24 +412,14 @@ class Federation:
                 yield from self._order(job_id, now_ms)
         while self.state.dues and self.state.dues[0][0] <= now_ms:
             _, job_id = heapq.heappop(self.state.dues)
-            yield from self._run_out(job_id, now_ms)
+            due = self.state.jobs.get(job_id)
+            if due is not None and (reason := accounts.run_out(due, now_ms)):
+                yield from self._end(due, P.FAILED, reason, now_ms)
         if now_ms - self._reconsidered_ms >= times.reconsider_ms:
             self._reconsidered_ms = now_ms
             self._freed()
-
-    def _run_out(self, job_id: JobId, now_ms: int) -> _Decisions:
-        known = self.state.jobs.get(job_id)
-        if known is None or known.status.phase.is_terminal:
-            return
-        job, status = known.job, known.status
-        if job.deadline_s and now_ms >= known.submitted_at_ms + int(1000 * job.deadline_s):
-            reason = f"deadline of {job.deadline_s:g} s after submission has passed"
-            yield from self._end(known, P.FAILED, reason, now_ms)
-        elif job.budget.max_usd and status.started_at_ms and status.price:
-            usd, _ = accounts.spent(status, now_ms)
-            if usd >= job.budget.max_usd - 1e-9:
-                reason = f"budget of {dollars(job.budget.max_usd, 2)} is spent"
-                yield from self._end(known, P.FAILED, reason, now_ms)
+        elif not self._round_due and self.state.begins_before(now_ms):
+            self._round_due = True
 
     # -- rounds ---------------------------------------------------------------------------------
 
@@ -495,3 +490,8 @@ class Federation:
         self._round_due = True
         self._fleet = None
         self.state.queue.unblock()
+
+
+def _ended(decision: Any) -> JobId | None:
+    ends = isinstance(decision, r.FederatedJobMoved) and decision.status.phase.is_terminal
+    return decision.job if ends else None

@@ -43,6 +43,10 @@ class FederationState:
         """A heap of times at which a deadline or a budget may run out."""
         self.ended: dict[JobId, int] = {}
         """When each ended job ended, oldest first."""
+        self._awaited: dict[JobId, set[JobId]] = {}
+        """By the job awaited: those that depend on its end."""
+        self._begins: list[tuple[int, JobId]] = []
+        """A heap of times at which jobs may begin."""
         self._dirty: set[str] = set()
 
     # -- the fold -------------------------------------------------------------------------------
@@ -148,6 +152,22 @@ class FederationState:
                 )
         return tuple(out)
 
+    def phase_of(self, job: JobId) -> JobPhase | None:
+        known = self.jobs.get(job)
+        return None if known is None else known.status.phase
+
+    def dependents(self, job: JobId) -> list[JobId]:
+        """Those that await its end."""
+        return sorted(self._awaited.get(job, ()))
+
+    def begins_before(self, now_ms: int) -> bool:
+        """Whether the time of a job that was not to begin yet has come. Asking uses it up."""
+        found = False
+        while self._begins and self._begins[0][0] <= now_ms:
+            heapq.heappop(self._begins)
+            found = True
+        return found
+
     # -- indexes --------------------------------------------------------------------------------
 
     def _put_job(self, known: r.FederatedJob) -> None:
@@ -164,20 +184,39 @@ class FederationState:
                 self.placed_in.setdefault(now, {})[id] = None
         self.jobs[id] = known
         self.next_order = max(self.next_order, known.order + 1)
-        if status.phase is JobPhase.QUEUED:
-            if id not in self.queue:
-                self.queue.add(
-                    id,
-                    priority=known.job.priority,
-                    order=known.order,
-                    shape=shape_key(known.job),
-                )
-        else:
+        if not _waits(known):
             self.queue.remove(id)
+        elif id not in self.queue:
+            self._enqueue(known)
+        if old is None or old.status.awaits != status.awaits:
+            self._note_awaited(id, old.status.awaits if old else (), status.awaits)
         if status.phase.is_terminal:
             self.ended.setdefault(id, status.ended_at_ms)
         else:
             self._note_due(known, old)
+
+    def _enqueue(self, known: r.FederatedJob) -> None:
+        job, begin_ms = known.job, 0
+        if job.begin_s:
+            begin_ms = known.submitted_at_ms + int(1000 * job.begin_s)
+            heapq.heappush(self._begins, (begin_ms, job.id))
+        self.queue.add(
+            job.id,
+            priority=job.priority,
+            nice=job.nice,
+            order=known.order,
+            shape=shape_key(job),
+            not_before_ms=begin_ms,
+        )
+
+    def _note_awaited(self, job: JobId, before: tuple[JobId, ...], now: tuple[JobId, ...]) -> None:
+        for other in before:
+            waiting = self._awaited.get(other, set())
+            waiting.discard(job)
+            if not waiting:
+                self._awaited.pop(other, None)
+        for other in now:
+            self._awaited.setdefault(other, set()).add(job)
 
     @staticmethod
     def _placement(known: r.FederatedJob | None) -> ClusterId | None:
@@ -229,7 +268,7 @@ class FederationState:
         """Every law that must hold after every step; raises AssertionError."""
         for id, known in self.jobs.items():
             status = known.status
-            waits = status.phase is JobPhase.QUEUED
+            waits = _waits(known)
             assert (id in self.queue) == waits, f"{id} is {status.phase} but the queue disagrees"
             placed = self._placement(known)
             if placed is not None:
@@ -239,6 +278,11 @@ class FederationState:
             assert status.answered <= status.generation, f"{id}: answered before asked"
         for cluster, jobs in self.placed_in.items():
             assert self.committed[cluster].jobs == len(jobs), f"{cluster}: miscounted"
+
+
+def _waits(known: r.FederatedJob) -> bool:
+    """For a cluster; and nothing else has to happen first."""
+    return known.status.phase is JobPhase.QUEUED and not known.status.awaits
 
 
 _NOTHING = Committed()

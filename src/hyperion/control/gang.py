@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hyperion.control import arrays
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.model.allocation import Allocation
@@ -27,7 +28,9 @@ class Wait(Struct, frozen=True):
 
 
 class GoAhead(Struct, frozen=True):
-    """Every replica holds what it needs: run them all."""
+    """These hold what they need: run them. All of a gang, or those that have joined a live one."""
+
+    ready: tuple[Allocation, ...]
 
 
 class Started(Struct, frozen=True):
@@ -51,10 +54,12 @@ Verdict = Wait | GoAhead | Started | StopRest | Ended
 
 def judge(known: r.ClusterJob, allocations: Sequence[Allocation], now_ms: int) -> Verdict:
     """What the states of all replicas together mean for the job."""
-    status, states = known.status, {a.state for a in allocations}
+    status = known.status
     over = all(a.state.is_terminal for a in allocations)
+    allocations = members(known, allocations)
+    states = {a.state for a in allocations}
     if states == {S.SUCCEEDED} and not status.phase.is_terminal:
-        return Ended(JobPhase.SUCCEEDED, "", {"exit_code": 0})
+        return Ended(JobPhase.SUCCEEDED, "", {"exit_code": 0}) if over else Wait()
     if status.phase is JobPhase.STOPPING:
         return Ended(status.after_stop or JobPhase.QUEUED, status.reason, {}) if over else Wait()
     if status.phase not in (JobPhase.STARTING, JobPhase.RUNNING):
@@ -71,9 +76,22 @@ def _progress(
     """All is well so far: is the gang ready, or running?"""
     if states <= {S.RUNNING, S.SUCCEEDED} and known.status.phase is JobPhase.STARTING:
         return Started(max(a.started_at_ms for a in allocations) or now_ms)
-    if states == {S.READY} and all(a.generation == 1 for a in allocations):
-        return GoAhead()
+    ready = tuple(a for a in allocations if a.state is S.READY and a.generation == 1)
+    if ready and (len(ready) == len(allocations) or known.status.phase is JobPhase.RUNNING):
+        return GoAhead(ready)
     return Wait()
+
+
+def width(known: r.ClusterJob) -> int:
+    """How many replicas this attempt has."""
+    return known.status.width or known.job.replicas
+
+
+def members(known: r.ClusterJob, allocations: Sequence[Allocation]) -> Sequence[Allocation]:
+    """Without those that an elastic job has given up, and which may still be ending."""
+    if known.job.elastic is None:
+        return allocations
+    return [a for a in allocations if a.rank < width(known)]
 
 
 def _misfortune(
@@ -105,9 +123,9 @@ def is_void(status: r.JobStatus) -> bool:
     return status.refused or status.fenced or status.phase is JobPhase.CANCELLED
 
 
-def first_order(a: Allocation, job: Job, attempt: int) -> m.Run | m.Prepare:
+def first_order(a: Allocation, job: Job, attempt: int, width: int) -> m.Run | m.Prepare:
     """A gang gets ready first and runs together; a single replica runs at once."""
-    if job.replicas == 1:
+    if width == 1:
         return run_order(a, job, attempt, ())
     return m.Prepare(
         allocation=a.id,
@@ -136,12 +154,12 @@ def run_order(a: Allocation, job: Job, attempt: int, peers: tuple[m.Peer, ...]) 
 
 
 def order_again(
-    a: Allocation, job: Job, attempt: int, allocations: Sequence[Allocation]
+    a: Allocation, job: Job, attempt: int, width: int, allocations: Sequence[Allocation]
 ) -> m.Run | m.Prepare:
     """The newest order about a living replica, to be sent once more."""
-    if job.replicas > 1 and a.generation > 1:
+    if width > 1 and a.generation > 1:
         return run_order(a, job, attempt, peers(allocations))
-    return first_order(a, job, attempt)
+    return first_order(a, job, attempt, width)
 
 
 def stop_order(a: Allocation, known: r.ClusterJob) -> m.Stop:
@@ -195,6 +213,12 @@ def job_report(known: r.ClusterJob, allocations: Sequence[Allocation]) -> m.JobR
         started_at_ms=status.started_at_ms,
         ended_at_ms=status.ended_at_ms,
         replicas=tuple(replica_status(a) for a in shown[:REPLICAS_REPORTED]),
+        width=status.width,
+        preemptions=status.preemptions,
+        tasks=None
+        if status.tasks is None
+        else arrays.remaining(status.tasks, [a.rank for a in allocations]),
+        tasks_running=0 if status.tasks is None else len(allocations),
     )
 
 

@@ -9,11 +9,13 @@ from msgspec import Struct
 
 from hyperion.model.allocation import AllocationState
 from hyperion.model.cluster import Cluster, ClusterLoad
-from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId
-from hyperion.model.job import Job, JobPhase, ReplicaStatus
+from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId, WindowId
+from hyperion.model.job import Job, JobPhase, ReplicaStatus, TaskProgress
 from hyperion.model.market import MarketView
 from hyperion.model.node import Node
+from hyperion.model.queue import Queue
 from hyperion.model.resources import ResourceRequest
+from hyperion.model.window import Window
 
 # -- link: federation to cluster ----------------------------------------------------------------
 
@@ -26,6 +28,8 @@ class PlaceJob(Struct, frozen=True, tag=True, omit_defaults=True):
     submitted_at_ms: int
     known: bool = False
     """The cluster has answered this before: if it no longer knows the job, the job is lost."""
+    tasks: TaskProgress | None = None
+    """Of an array that has come so far in another cluster."""
 
 
 class StopJob(Struct, frozen=True, tag=True, omit_defaults=True):
@@ -72,6 +76,12 @@ class JobReport(Struct, frozen=True, tag=True, omit_defaults=True):
     started_at_ms: int = 0
     ended_at_ms: int = 0
     replicas: tuple[ReplicaStatus, ...] = ()
+    width: int = 0
+    """How many replicas an elastic job has now; 0: all of them."""
+    preemptions: int = 0
+    tasks: TaskProgress | None = None
+    """Of an array: what would be left to do if this cluster were lost now."""
+    tasks_running: int = 0
 
 
 class ClusterHello(Struct, frozen=True, tag=True, omit_defaults=True):
@@ -254,6 +264,25 @@ class CordonRequested(Struct, frozen=True, tag=True):
     token: int = 0
 
 
+class QueuesApplied(Struct, frozen=True, tag=True):
+    """The tree of queues is to be this one. Queues in which jobs wait or run must stay."""
+
+    queues: tuple[Queue, ...]
+    token: int = 0
+
+
+class WindowApplied(Struct, frozen=True, tag=True):
+    """Keep these nodes free in this span of time; a window of the same id is replaced."""
+
+    window: Window
+    token: int = 0
+
+
+class WindowCancelled(Struct, frozen=True, tag=True):
+    window: WindowId
+    token: int = 0
+
+
 class SchedulerAttached(Struct, frozen=True, tag=True):
     """The agent's stream to its scheduler is open."""
 
@@ -319,6 +348,9 @@ ClusterEvent = (
     | NodesHeard
     | NodeDetached
     | CordonRequested
+    | QueuesApplied
+    | WindowApplied
+    | WindowCancelled
     | Tick
 )
 AgentEvent = (

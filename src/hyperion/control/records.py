@@ -5,9 +5,11 @@ from msgspec import Struct
 from hyperion.control.messages import Prepare, Run
 from hyperion.model.allocation import Allocation, AllocationState
 from hyperion.model.cluster import Cluster
-from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId
-from hyperion.model.job import Job, JobPhase, ReplicaStatus, Secret
+from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId, WindowId
+from hyperion.model.job import Job, JobPhase, ReplicaStatus, Secret, TaskProgress
 from hyperion.model.node import Node
+from hyperion.model.queue import Queue
+from hyperion.model.window import Window
 from hyperion.placement.explain import Row
 from hyperion.placement.objective import Price
 
@@ -24,7 +26,7 @@ class SecretsKept(Struct, frozen=True, tag=True):
 # -- federation ---------------------------------------------------------------------------------
 
 
-class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """The part of a job that changes, as the federation knows it."""
 
     phase: JobPhase = JobPhase.QUEUED
@@ -58,9 +60,15 @@ class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     started_at_ms: int = 0
     ended_at_ms: int = 0
     replicas: tuple[ReplicaStatus, ...] = ()
+    awaits: tuple[JobId, ...] = ()
+    """Jobs that it depends on and that have not ended yet."""
+    width: int = 0
+    preemptions: int = 0
+    tasks: TaskProgress | None = None
+    tasks_running: int = 0
 
 
-class FederatedJob(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class FederatedJob(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     job: Job
     submitted_at_ms: int
     order: int
@@ -68,14 +76,14 @@ class FederatedJob(Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: FederatedStatus = FederatedStatus()
 
 
-class FederatedJobAccepted(Struct, frozen=True, tag=True):
+class FederatedJobAccepted(Struct, frozen=True, tag=True, gc=False):
     job: Job
     """Without its secrets."""
     order: int
     at_ms: int
 
 
-class FederatedJobMoved(Struct, frozen=True, tag=True):
+class FederatedJobMoved(Struct, frozen=True, tag=True, gc=False):
     job: JobId
     status: FederatedStatus
     at_ms: int
@@ -120,7 +128,15 @@ class ClusterLost(Struct, frozen=True, tag=True):
 # -- cluster ------------------------------------------------------------------------------------
 
 
-class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Claim(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A place that is being cleared for a job: nobody else gets it meanwhile."""
+
+    rank: int
+    node: NodeId
+    devices: tuple[int, ...] = ()
+
+
+class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """The part of a job that changes, as its cluster knows it."""
 
     phase: JobPhase = JobPhase.QUEUED
@@ -140,9 +156,22 @@ class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Stopped since the federation's lease ended: not an end of the job, only of its stay here."""
     started_at_ms: int = 0
     ended_at_ms: int = 0
+    width: int = 0
+    """How many replicas this attempt has, where that is not ``Job.replicas``; 0: all of them."""
+    resizes: int = 0
+    """How often it has grown or shrunk without being started anew, in all attempts."""
+    awaits: tuple[JobId, ...] = ()
+    """Jobs that it depends on and that have not ended yet."""
+    claim: tuple[Claim, ...] = ()
+    claimed_until_ms: int = 0
+    preemptions: int = 0
+    attained_ms: int = 0
+    """How long its earlier attempts ran, all together."""
+    tasks: TaskProgress | None = None
+    """Of an array."""
 
 
-class ClusterJob(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class ClusterJob(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     job: Job
     federated: bool
     submitted_at_ms: int
@@ -150,7 +179,7 @@ class ClusterJob(Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: JobStatus
 
 
-class JobAccepted(Struct, frozen=True, tag=True):
+class JobAccepted(Struct, frozen=True, tag=True, gc=False):
     job: Job
     """Without its secrets."""
     federated: bool
@@ -159,9 +188,10 @@ class JobAccepted(Struct, frozen=True, tag=True):
     submitted_at_ms: int
     order: int
     at_ms: int
+    tasks: TaskProgress | None = None
 
 
-class JobMoved(Struct, frozen=True, tag=True):
+class JobMoved(Struct, frozen=True, tag=True, gc=False):
     job: JobId
     status: JobStatus
     at_ms: int
@@ -181,15 +211,48 @@ class MarkDropped(Struct, frozen=True, tag=True):
     name: str
 
 
-class AllocationPlaced(Struct, frozen=True, tag=True):
+class AllocationPlaced(Struct, frozen=True, tag=True, gc=False):
     allocation: Allocation
 
 
-class AllocationMoved(Struct, frozen=True, tag=True):
+class AllocationMoved(Struct, frozen=True, tag=True, gc=False):
     allocation: Allocation
 
 
-class NodeEntry(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class TaskEnded(Struct, frozen=True, tag=True, gc=False):
+    """A task of an array is over; nothing but the count in the job's status remembers it."""
+
+    allocation: Allocation
+    status: JobStatus
+    at_ms: int
+
+
+class QueuesKept(Struct, frozen=True, tag=True):
+    """The whole tree, in place of the one before."""
+
+    queues: tuple[Queue, ...]
+    at_ms: int
+
+
+class WindowKept(Struct, frozen=True, tag=True):
+    window: Window
+    at_ms: int
+
+
+class WindowDropped(Struct, frozen=True, tag=True):
+    window: WindowId
+    at_ms: int
+
+
+class HistoryKept(Struct, frozen=True, tag=True):
+    """Decayed use of the queues and run times learned, as of then: what no entity tells."""
+
+    shares: bytes
+    forecast: bytes
+    at_ms: int
+
+
+class NodeEntry(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     node: Node
     cordoned: bool = False
     draining: bool = False
@@ -263,12 +326,13 @@ class ReplicaForgotten(Struct, frozen=True, tag=True):
     at_ms: int
 
 
-class Mark(Struct, frozen=True):
+class Mark(Struct, frozen=True, gc=False):
     """What stays of something forgotten: orders up to this generation are void."""
 
     generation: int
     at_ms: int
 
 
-#: These carry secrets: entities hold them (in files only the daemon's user reads), journals do not.
-UNJOURNALED = (SecretsKept, ReplicaOrdered)
+#: The first two carry secrets: entities hold them (in files only the daemon's user reads), journals
+#: do not. The third is derived from what the journal holds already.
+UNJOURNALED = (SecretsKept, ReplicaOrdered, HistoryKept)

@@ -1,23 +1,27 @@
 """A cluster's round: what waits is placed from one snapshot, and what does not fit is told why."""
 
 from collections.abc import Hashable, Iterator
+from typing import Any
 
 from hyperion.control import gang
-from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.cluster_state import ClusterState
-from hyperion.control.orders import Orders
+from hyperion.control.entitlement import entitlement
+from hyperion.control.preempting import Preempting
+from hyperion.control.seating import Seating
 from hyperion.control.uplink import ClusterTimes, Uplink
-from hyperion.model.allocation import Allocation
-from hyperion.model.ids import AllocationId, allocation_id
-from hyperion.model.job import Job, JobPhase
+from hyperion.model.job import JobPhase
 from hyperion.placement import planner
-from hyperion.placement.planner import Plan, Unplaceable
+from hyperion.placement.fairness import Admission
+from hyperion.placement.planner import Plan, Unplaceable, Wish
+from hyperion.placement.preemption import Eviction, victims
 from hyperion.placement.ranking import Policy
 
-_Decisions = Iterator[r.JobMoved | r.AllocationPlaced | m.ClusterCommand]
+_Decisions = Iterator[Any]
 EXPLAIN_AFTER_MS = 1000
 """Most waits are shorter, and need no reason beside them."""
+SEARCHES_PER_ROUND = 256
+"""Looks for victims in one round; the rest comes in the next one."""
 
 
 class Rounds:
@@ -27,7 +31,8 @@ class Rounds:
         times: ClusterTimes,
         state: ClusterState,
         uplink: Uplink,
-        orders: Orders[AllocationId],
+        seating: Seating,
+        preempting: Preempting,
     ) -> None:
         self.due = True
         self.refusals: dict[Hashable, Unplaceable] = {}
@@ -36,7 +41,14 @@ class Rounds:
         self._times = times
         self._state = state
         self._uplink = uplink
-        self._orders = orders
+        self._seating = seating
+        self._preempting = preempting
+        self._asked: tuple[r.ClusterJob, Admission] | None = None
+        """Whose wish the planner was given last."""
+        self._reclaiming: list[r.ClusterJob] = []
+        self._room = 0
+        """Replicas that this round may still place."""
+        self._searches = 0
 
     def freed(self) -> None:
         """There is room where there was none: whoever did not fit may try again."""
@@ -47,18 +59,19 @@ class Rounds:
     def place(self, now_ms: int) -> _Decisions:
         """Place what waits, in order, as far as it fits."""
         self.due = False
-        wishes = self._wishes(now_ms, self._uplink.may_run(now_ms))
-        placed = 0
-        for result in planner.plan_round(self._state.snapshot, wishes, self._policy):
-            known = self._state.jobs[result.job]
-            if isinstance(result, Unplaceable):
-                yield from self._block(known, result, now_ms)
-                continue
-            yield from self._start(known, result, now_ms)
-            placed += 1
-            if placed >= self._times.placements_per_round:
-                self.due = True
-                break
+        self._room = self._times.placements_per_round
+        self._searches = SEARCHES_PER_ROUND
+        self._reclaiming.clear()
+        may_run = self._uplink.may_run(now_ms)
+        yield from self._claimants(may_run, now_ms)
+        wishes = self._wishes(now_ms, may_run)
+        while (yield from self._pass(wishes, now_ms)):
+            pass  # somebody was preempted: the rows have changed, so look at them anew
+        for known in self._reclaiming:
+            if not (yield from self._preempt(known, now_ms)):
+                self._state.queue.pass_over(known.job.id)
+        if self._room <= 0 or self._searches <= 0:
+            self.due = True
 
     def explain(self, now_ms: int) -> _Decisions:
         """Write the reason beside the first jobs of each shape that has not fitted for a while."""
@@ -74,11 +87,37 @@ class Rounds:
                     yield self._state.moved(known, now_ms, reason=text)
                     yield from self._uplink.tell(job_id, now_ms)
 
-    def _wishes(self, now_ms: int, federated_too: bool) -> Iterator[Job]:
-        for job_id, _ in self._state.queue.candidates(now_ms):
-            known = self._state.jobs[job_id]
-            if federated_too or not known.federated:
-                yield known.job
+    # -- one pass over the waiting --------------------------------------------------------------
+
+    def _pass(self, wishes: Iterator[Wish], now_ms: int) -> Iterator[Any]:
+        """Returns whether there is more to do, on other rows than before."""
+        state = self._state
+        results = planner.plan_round(state.snapshot, wishes, self._policy, state.calendar, now_ms)
+        for result in results:
+            assert self._asked is not None, "the planner answered before it was asked"
+            known, _ = self._asked
+            if isinstance(result, Plan):
+                yield from self._seating.start(known, result, now_ms)
+                self._room -= len(result.seats)
+                if self._room <= 0:
+                    return False
+            elif (yield from self._preempt(known, now_ms)):
+                return True
+            else:
+                yield from self._block(known, result, now_ms)
+        return False
+
+    def _wishes(self, now_ms: int, federated_too: bool) -> Iterator[Wish]:
+        state = self._state
+        for job_id, admission in state.queue.candidates(now_ms):
+            known = state.jobs[job_id]
+            if (known.federated and not federated_too) or job_id in state.claims:
+                continue
+            if not admission.at_once:
+                self._reclaiming.append(known)
+                continue
+            self._asked = (known, admission)
+            yield self._seating.wish(known, self._room, now_ms)
 
     def _block(self, known: r.ClusterJob, refusal: Unplaceable, now_ms: int) -> _Decisions:
         """Pass over its likes until something is freed; what can never fit goes back."""
@@ -96,30 +135,44 @@ class Rounds:
             )
             yield from self._uplink.tell(known.job.id, now_ms)
 
-    def _start(self, known: r.ClusterJob, plan: Plan, now_ms: int) -> _Decisions:
-        status = known.status
-        attempt = status.attempt + 1
-        yield self._state.moved(
-            known,
-            now_ms,
-            phase=JobPhase.STARTING,
-            attempt=attempt,
-            alternative=plan.alternative,
-            reason="",
+    # -- room made by preemption ----------------------------------------------------------------
+
+    def _preempt(self, known: r.ClusterJob, now_ms: int) -> Iterator[Any]:
+        """Returns whether others were stopped for it."""
+        state = self._state
+        rights = entitlement(state.occupancy.tree, known.job)
+        if rights is None or self._searches <= 0:
+            return False
+        self._searches -= 1
+        wish = self._seating.wish(known, self._room, now_ms)
+        found = victims(
+            state.snapshot, state.running, wish, self._policy, rights, state.calendar, now_ms
         )
-        job = self._state.whole(known.job)
-        for rank, seat in enumerate(plan.seats):
-            a = Allocation(
-                id=allocation_id(job.id, status.generation, attempt, rank),
-                job=job.id,
-                rank=rank,
-                node=seat.node,
-                request=job.alternatives[plan.alternative],
-                devices=seat.devices,
-                placed_at_ms=now_ms,
-            )
-            yield r.AllocationPlaced(a)
-            self._orders.sent(a.id, now_ms)
-            yield m.SendToNode(a.node, gang.first_order(a, job, attempt))
-        if known.federated:
-            self._uplink.tell_later(job.id, now_ms)
+        if not isinstance(found, Eviction):
+            return False
+        yield from self._preempting.evict(known, found, now_ms)
+        return True
+
+    def _claimants(self, may_run: bool, now_ms: int) -> _Decisions:
+        """Those for whom others were stopped come first, as soon as the places are clear."""
+        state = self._state
+        waiting = [state.jobs[job] for job in state.claims]
+        waiting.sort(key=lambda known: (-known.job.priority, known.order))
+        for known in waiting:
+            if known.federated and not may_run:
+                continue
+            plan = self._plan_claimed(known, now_ms)
+            if plan is not None:
+                yield from self._seating.start(known, plan, now_ms)
+            elif now_ms >= known.status.claimed_until_ms:
+                yield state.moved(known, now_ms, claim=(), reason="")
+
+    def _plan_claimed(self, known: r.ClusterJob, now_ms: int) -> Plan | None:
+        """Where it could start now, were its own claim given up for that; the claim stays."""
+        state = self._state
+        with state.occupancy.without_claim(known) as admitted:
+            if not admitted:
+                return None
+            wish = self._seating.wish(known, self._room, now_ms)
+            found = planner.plan(state.snapshot, wish, self._policy, state.calendar, now_ms)
+        return found if isinstance(found, Plan) else None

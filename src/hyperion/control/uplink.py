@@ -15,6 +15,7 @@ from hyperion.model.ids import JobId
 HELLO_PLACES = 20_000
 """Jobs and replicas in one Hello, which must fit into one message (8 MiB). The federation asks
 about those that it does not find there."""
+PROGRESS_MS = 1000
 REPORTS_PER_TICK = 2000
 """Reports repeated by one tick: more at once would overrun the link's queue and end the session."""
 
@@ -37,6 +38,10 @@ class ClusterTimes(Struct, frozen=True, kw_only=True):
     """How long ended jobs of this cluster's own API, and lost nodes, are kept."""
     fence_before_ms: int = 5000
     placements_per_round: int = 1000
+    grow_after_ms: int = 60_000
+    """How long an elastic job runs before it is given more replicas."""
+    quantum_ms: int = 10_000
+    """A job that was preempted before is safe for so long after each start, times how often."""
 
 
 class Uplink:
@@ -50,6 +55,8 @@ class Uplink:
         self._state = state
         self._unreported: dict[JobId, int] = {}
         """Changed but not told yet, and since when."""
+        self._progressed: dict[JobId, int] = {}
+        """Likewise arrays, whose tasks come and go all the time."""
         self._living: dict[JobId, int] = {}
         """The federation's jobs, and when each was last reported, longest ago first."""
         self._ended: dict[JobId, int] = {}
@@ -68,6 +75,7 @@ class Uplink:
 
     def forget(self, job: JobId) -> None:
         self._unreported.pop(job, None)
+        self._progressed.pop(job, None)
         self._living.pop(job, None)
         self._ended.pop(job, None)
 
@@ -85,6 +93,7 @@ class Uplink:
                 reports.append(report)
                 room -= 1 + len(report.replicas)
         self._unreported.clear()
+        self._progressed.clear()
         yield m.SendToFederation(
             m.ClusterHello(cluster=self._cluster, load=self.load(), jobs=tuple(reports))
         )
@@ -93,6 +102,7 @@ class Uplink:
         """Report where the job stands, now and until the federation has acknowledged its end."""
         known = self._state.jobs[job]
         self._unreported.pop(job, None)
+        self._progressed.pop(job, None)
         if not known.federated:
             return
         self._note_told(job, known.status.phase.is_terminal, now_ms)
@@ -103,12 +113,17 @@ class Uplink:
         """Report it once the state has lasted: most states before running are over at once."""
         self._unreported.setdefault(job, now_ms)
 
+    def tell_progress(self, job: JobId, now_ms: int) -> None:
+        """Report how far an array has come, together with what else happens in this second."""
+        self._progressed.setdefault(job, now_ms)
+
     def tick(self, now_ms: int) -> Iterator[m.SendToFederation]:
         if not self.attached:
             return
         yield from self.beat(now_ms)
         waits = (
             (self._unreported, self._times.report_ms),
+            (self._progressed, PROGRESS_MS),
             (self._ended, self._times.resend_ms),
             (self._living, self._times.refresh_ms),
         )

@@ -16,7 +16,8 @@ from hyperion.adapters.link.server import LinkServer
 from hyperion.adapters.link.streams import CLUSTERS
 from hyperion.adapters.market.static import OverlayError, StaticMarket
 from hyperion.control import messages as m
-from hyperion.control.federation import Federation, FederationTimes
+from hyperion.control.federation import Federation
+from hyperion.control.federation_times import FederationTimes
 from hyperion.daemon import plugins
 from hyperion.daemon import questions as q
 from hyperion.daemon.bundles import Bundles

@@ -265,6 +265,43 @@ TRANSITIONS: dict[JobPhase, frozenset[JobPhase]] = {
 }
 
 
+class TaskRetry(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A task of an array that is to be started again."""
+
+    rank: int
+    failures: int = 0
+    not_before_ms: int = 0
+
+
+class TaskFailure(Struct, frozen=True, omit_defaults=True, gc=False):
+    rank: int
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class TaskProgress(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """How far an array has come. Tasks are started in the order of their ranks."""
+
+    next: int = 0
+    """Tasks of this rank and above have not been started yet."""
+    succeeded: int = 0
+    failed: int = 0
+    again: tuple[TaskRetry, ...] = ()
+    """Started once, ended without an end of their own or failed with retries left."""
+    retried: tuple[TaskRetry, ...] = ()
+    """Those started again after failures, and still running."""
+    starts: int = 0
+    """Counts the times a task was put back, so that no two runs of a task share a name."""
+    failures: tuple[TaskFailure, ...] = ()
+    """The first few, for people to look at."""
+
+    def waiting(self, size: int) -> int:
+        return size - self.next + len(self.again)
+
+    def running(self) -> int:
+        return self.next - self.succeeded - self.failed - len(self.again)
+
+
 class ReplicaStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is known of one replica of a job, for ``show`` and ``logs``."""
 

@@ -16,7 +16,8 @@ from msgspec import Struct
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent, AgentTimes
 from hyperion.control.cluster import ClusterMachine
-from hyperion.control.federation import Federation, FederationTimes
+from hyperion.control.federation import Federation
+from hyperion.control.federation_times import FederationTimes
 from hyperion.control.uplink import ClusterTimes
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId, JobId, NodeId

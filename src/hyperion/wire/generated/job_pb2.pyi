@@ -357,6 +357,44 @@ class Array(_message.Message):
     limit: int
     def __init__(self, size: _Optional[int] = ..., first: _Optional[int] = ..., step: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
+class TaskRetry(_message.Message):
+    __slots__ = ("rank", "failures", "not_before_ms")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    failures: int
+    not_before_ms: int
+    def __init__(self, rank: _Optional[int] = ..., failures: _Optional[int] = ..., not_before_ms: _Optional[int] = ...) -> None: ...
+
+class TaskFailure(_message.Message):
+    __slots__ = ("rank", "exit_code", "reason")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    exit_code: int
+    reason: str
+    def __init__(self, rank: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class TaskProgress(_message.Message):
+    __slots__ = ("next", "succeeded", "failed", "again", "retried", "starts", "failures")
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    next: int
+    succeeded: int
+    failed: int
+    again: _containers.RepeatedCompositeFieldContainer[TaskRetry]
+    retried: _containers.RepeatedCompositeFieldContainer[TaskRetry]
+    starts: int
+    failures: _containers.RepeatedCompositeFieldContainer[TaskFailure]
+    def __init__(self, next: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., again: _Optional[_Iterable[_Union[TaskRetry, _Mapping]]] = ..., retried: _Optional[_Iterable[_Union[TaskRetry, _Mapping]]] = ..., starts: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[TaskFailure, _Mapping]]] = ...) -> None: ...
+
 class Dependency(_message.Message):
     __slots__ = ("job", "condition")
     JOB_FIELD_NUMBER: _ClassVar[int]

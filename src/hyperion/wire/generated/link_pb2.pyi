@@ -31,16 +31,18 @@ ALLOCATION_STATE_STOPPED: AllocationState
 ALLOCATION_STATE_LOST: AllocationState
 
 class PlaceJob(_message.Message):
-    __slots__ = ("job", "generation", "submitted_at_ms", "known")
+    __slots__ = ("job", "generation", "submitted_at_ms", "known", "tasks")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.AIJob
     generation: int
     submitted_at_ms: int
     known: bool
-    def __init__(self, job: _Optional[_Union[_job_pb2.AIJob, _Mapping]] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., known: _Optional[bool] = ...) -> None: ...
+    tasks: _job_pb2.TaskProgress
+    def __init__(self, job: _Optional[_Union[_job_pb2.AIJob, _Mapping]] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., known: _Optional[bool] = ..., tasks: _Optional[_Union[_job_pb2.TaskProgress, _Mapping]] = ...) -> None: ...
 
 class StopJob(_message.Message):
     __slots__ = ("job", "generation", "phase", "reason")
@@ -71,7 +73,7 @@ class Lease(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., duration_ms: _Optional[int] = ...) -> None: ...
 
 class JobReport(_message.Message):
-    __slots__ = ("job", "generation", "version", "phase", "reason", "refused", "lost", "exit_code", "restarts", "started_at_ms", "ended_at_ms", "replicas")
+    __slots__ = ("job", "generation", "version", "phase", "reason", "refused", "lost", "exit_code", "restarts", "started_at_ms", "ended_at_ms", "replicas", "width", "preemptions", "tasks", "tasks_running")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +86,10 @@ class JobReport(_message.Message):
     STARTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_RUNNING_FIELD_NUMBER: _ClassVar[int]
     job: str
     generation: int
     version: int
@@ -96,7 +102,11 @@ class JobReport(_message.Message):
     started_at_ms: int
     ended_at_ms: int
     replicas: _containers.RepeatedCompositeFieldContainer[_job_pb2.ReplicaStatus]
-    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., version: _Optional[int] = ..., phase: _Optional[_Union[_job_pb2.JobPhase, str]] = ..., reason: _Optional[str] = ..., refused: _Optional[bool] = ..., lost: _Optional[bool] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ...) -> None: ...
+    width: int
+    preemptions: int
+    tasks: _job_pb2.TaskProgress
+    tasks_running: int
+    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., version: _Optional[int] = ..., phase: _Optional[_Union[_job_pb2.JobPhase, str]] = ..., reason: _Optional[str] = ..., refused: _Optional[bool] = ..., lost: _Optional[bool] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ..., width: _Optional[int] = ..., preemptions: _Optional[int] = ..., tasks: _Optional[_Union[_job_pb2.TaskProgress, _Mapping]] = ..., tasks_running: _Optional[int] = ...) -> None: ...
 
 class ClusterHello(_message.Message):
     __slots__ = ("cluster", "load", "jobs")

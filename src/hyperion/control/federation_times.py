@@ -1,0 +1,20 @@
+"""The federation's bounds in time and number."""
+
+from msgspec import Struct
+
+
+class FederationTimes(Struct, frozen=True, kw_only=True):
+    """The machine's own bounds; see the settings of the same names."""
+
+    cluster_lease_ms: int = 300_000
+    node_lease_ms: int = 30_000
+    """What the clusters grant their nodes: a cut-off cluster may leave that much behind."""
+    resend_ms: int = 2000
+    silent_ms: int = 100_000
+    """A placed job not reported for this long (clusters do so every 30 s) is asked about."""
+    reconsider_ms: int = 30_000
+    """A cluster that refused a job is asked again after this long."""
+    retention_ms: int = 7 * 24 * 3_600_000
+    ended_kept: int = 100_000
+    queue_max: int = 1_000_000
+    placements_per_round: int = 1000

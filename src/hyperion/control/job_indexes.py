@@ -1,0 +1,88 @@
+"""Jobs of a cluster by what has to be remembered about them: one more fold of their records."""
+
+import heapq
+from collections.abc import Mapping
+from itertools import islice
+
+from hyperion.control import records as r
+from hyperion.model.ids import JobId
+from hyperion.model.job import JobPhase
+
+Jobs = Mapping[JobId, r.ClusterJob]
+
+
+class JobIndexes:
+    def __init__(self) -> None:
+        self._awaited: dict[JobId, set[JobId]] = {}
+        """By the job awaited: those that depend on its end."""
+        self._elastic: set[JobId] = set()
+        self._reserved: set[JobId] = set()
+        self._deadlines: list[tuple[int, JobId]] = []
+        self._ended: dict[JobId, int] = {}
+        """Ended jobs of the cluster's own API, the first one first."""
+
+    def note(self, old: r.ClusterJob | None, known: r.ClusterJob) -> None:
+        """A job is new, or its status has changed."""
+        job, status = known.job, known.status
+        if old is None or old.status.awaits != status.awaits:
+            self._note_awaited(job.id, old.status.awaits if old else (), status.awaits)
+        over = status.phase.is_terminal
+        if job.elastic is not None:
+            (self._elastic.discard if over else self._elastic.add)(job.id)
+        if job.reservation:
+            (self._reserved.discard if over else self._reserved.add)(job.id)
+        if known.federated:
+            return
+        if over:
+            self._ended[job.id] = status.ended_at_ms
+        elif old is None and job.deadline_s:
+            deadline_ms = known.submitted_at_ms + int(1000 * job.deadline_s)
+            heapq.heappush(self._deadlines, (deadline_ms, job.id))
+
+    def forget(self, known: r.ClusterJob) -> None:
+        id = known.job.id
+        self._note_awaited(id, known.status.awaits, ())
+        self._elastic.discard(id)
+        self._reserved.discard(id)
+        self._ended.pop(id, None)
+
+    def dependents(self, job: JobId) -> list[JobId]:
+        """Those that await its end."""
+        return sorted(self._awaited.get(job, ()))
+
+    def reserved(self) -> list[JobId]:
+        """Jobs that run only inside a window."""
+        return sorted(self._reserved)
+
+    def growable(self, jobs: Jobs, before_ms: int, limit: int) -> list[JobId]:
+        """Elastic jobs that have run since then with fewer replicas than they could have."""
+        found = (j for j in sorted(self._elastic) if _may_grow(jobs[j], before_ms))
+        return list(islice(found, limit))
+
+    def past_deadline(self, jobs: Jobs, now_ms: int, limit: int) -> list[JobId]:
+        """Jobs of the cluster's own whose deadline has passed. Asking uses it up."""
+        found: list[JobId] = []
+        while self._deadlines and self._deadlines[0][0] <= now_ms and len(found) < limit:
+            _, id = heapq.heappop(self._deadlines)
+            if id in jobs and not jobs[id].status.phase.is_terminal:
+                found.append(id)
+        return found
+
+    def ended_before(self, old_ms: int, limit: int) -> list[JobId]:
+        """Ended jobs of the cluster's own API; the federation's are forgotten on its word."""
+        return [j for j, at in islice(self._ended.items(), limit) if at <= old_ms]
+
+    def _note_awaited(self, job: JobId, before: tuple[JobId, ...], now: tuple[JobId, ...]) -> None:
+        for other in before:
+            waiting = self._awaited.get(other, set())
+            waiting.discard(job)
+            if not waiting:
+                self._awaited.pop(other, None)
+        for other in now:
+            self._awaited.setdefault(other, set()).add(job)
+
+
+def _may_grow(known: r.ClusterJob, before_ms: int) -> bool:
+    status = known.status
+    runs = status.phase is JobPhase.RUNNING and status.started_at_ms <= before_ms
+    return runs and 0 < status.width < known.job.replicas

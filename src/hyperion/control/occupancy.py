@@ -1,0 +1,176 @@
+"""Who holds what of the cluster: the planner's columns, the running jobs, the use of the queues.
+
+All are folds over the same records: whatever holds a place is counted in each of them, once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hyperion.control import records as r
+from hyperion.model.allocation import Allocation
+from hyperion.model.ids import AllocationId, JobId, QueueName
+from hyperion.model.job import Job, JobPhase
+from hyperion.model.queue import DEFAULT_QUEUE
+from hyperion.placement import snapshot as columns
+from hyperion.placement.fairness import Need, QueueTree, need_of
+from hyperion.placement.running import Occupant, Running
+
+
+class Occupancy:
+    def __init__(self, quantum_ms: int = 0) -> None:
+        self.snapshot = columns.empty()
+        self.running = Running()
+        self.tree = QueueTree()
+        self.claims: dict[JobId, tuple[Allocation, ...]] = {}
+        """Places being cleared for jobs, as allocations that nobody runs."""
+        self.at_ms = 0
+        """The newest time told; use is counted from then."""
+        self._quantum_ms = quantum_ms
+        self._charged: dict[AllocationId, Need] = {}
+        """What each one was counted as: its node may be another, or gone, when it ends."""
+
+    # -- allocations ----------------------------------------------------------------------------
+
+    def hold(self, a: Allocation, known: r.ClusterJob) -> None:
+        """A replica has a place, its own or as a claim's."""
+        self.snapshot.hold(a, known.job)
+        need = self._charged[a.id] = self._need(a)
+        self._charge(known.job, need, 1)
+
+    def seat(self, a: Allocation, known: r.ClusterJob) -> None:
+        """A live replica has a place: its job is one of those that run."""
+        self.hold(a, known)
+        if known.job.id not in self.running.occupants:
+            self.running.put(self._occupant(known, a))
+        self.running.seat(a)
+
+    def moved(self, a: Allocation) -> None:
+        """A replica with a place is in another state."""
+        self.running.seat(a)
+
+    def unseat(self, a: Allocation, known: r.ClusterJob, on_node: bool) -> None:
+        """A replica is over; ``on_node``: its node is still one of the cluster."""
+        self._charge(known.job, self._charged.pop(a.id), -1)
+        if on_node:
+            self.snapshot.drop(a)
+        self.running.unseat(a)
+        if next(iter(self.running.seats(known.job.id)), None) is None:
+            self.running.drop(known.job.id)
+
+    def note(self, known: r.ClusterJob) -> None:
+        """The status of a job has changed."""
+        seat = next(iter(self.running.seats(known.job.id)), None)
+        if seat is not None:
+            self.running.put(self._occupant(known, seat))
+
+    def charged(self, id: AllocationId) -> Need:
+        """What a replica, or a claim, is counted as."""
+        return self._charged[id]
+
+    def _need(self, a: Allocation) -> Need:
+        gpu_type = a.request.gpu_type
+        if a.request.gpus_milli and not gpu_type:
+            node = self.snapshot.nodes[self.snapshot.row[a.node]]
+            gpu_type = node.capacity.gpu_type if node is not None else ""
+        return need_of(a.request, gpu_type)
+
+    def _charge(self, job: Job, need: Need, sign: int) -> None:
+        self.tree.charge(
+            queue_of(job),
+            need,
+            sign,
+            self.at_ms,
+            user=job.user,
+            priority=job.priority,
+            nice=job.nice,
+        )
+
+    def _occupant(self, known: r.ClusterJob, seat: Allocation) -> Occupant:
+        return occupant(known, seat, self._quantum_ms)
+
+    # -- claims ---------------------------------------------------------------------------------
+
+    def claim(self, known: r.ClusterJob) -> None:
+        """Whatever the job claimed before, it claims what its status says now."""
+        self.unclaim(known)
+        if known.status.claim:
+            self.claims[known.job.id] = claimed(known)
+            self._hold_claim(known)
+
+    def unclaim(self, known: r.ClusterJob) -> None:
+        self._drop_claim(known)
+        self.claims.pop(known.job.id, None)
+
+    def _hold_claim(self, known: r.ClusterJob) -> None:
+        for a in self.claims.get(known.job.id, ()):
+            self.hold(a, known)
+
+    def _drop_claim(self, known: r.ClusterJob) -> None:
+        for a in self.claims.get(known.job.id, ()):
+            self.snapshot.drop(a)
+            self._charge(known.job, self._charged.pop(a.id), -1)
+
+    @contextmanager
+    def without_claim(self, known: r.ClusterJob) -> Iterator[bool]:
+        """As if the job claimed nothing, to see where it could go; tells whether its queue would
+        let it. All is as before afterwards."""
+        self._drop_claim(known)
+        try:
+            yield self.tree.admission(queue_of(known.job), need_of_job(known.job)).at_once
+        finally:
+            self._hold_claim(known)
+
+
+def queue_of(job: Job) -> QueueName:
+    return job.queue or DEFAULT_QUEUE
+
+
+def need_of_job(job: Job) -> Need:
+    """What must be admitted together for the job to start: its least replicas, or one task."""
+    if job.roles:
+        total: dict[str, int] = {}
+        for role in job.roles:
+            for resource, amount in need_of(role.resources, replicas=role.replicas):
+                total[resource] = total.get(resource, 0) + amount
+        return tuple(sorted(total.items()))
+    return need_of(job.alternatives[0], replicas=job.least_replicas)
+
+
+def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant:
+    """A running job as those see it that wait for its place; ``seat`` is any one of its own."""
+    job, status, checkpoint = known.job, known.status, known.job.checkpoint
+    started_at_ms = status.started_at_ms or seat.placed_at_ms
+    expected_ms = int(1000 * job.expected_s)
+    safe_ms = max(int(1000 * job.min_runtime_s), quantum_ms * status.preemptions)
+    is_live = job.elastic is not None and not job.elastic.restart
+    return Occupant(
+        job=job.id,
+        queue=queue_of(job),
+        priority=job.priority,
+        nice=job.nice,
+        started_at_ms=started_at_ms,
+        ends_at_ms=started_at_ms + expected_ms if expected_ms else 0,
+        preemptible_at_ms=started_at_ms + safe_ms,
+        saves_every_ms=int(1000 * checkpoint.every_s),
+        saves_on_stop=bool(checkpoint.dir),
+        restore_ms=int(1000 * checkpoint.restore_s),
+        least=job.elastic.min if is_live and job.elastic is not None else 0,
+        array=job.array is not None,
+        min_runtime_ms=safe_ms,
+        stopping=status.phase is JobPhase.STOPPING,
+    )
+
+
+def claimed(known: r.ClusterJob) -> tuple[Allocation, ...]:
+    """What a job claims, in the form of allocations under names that no real one has."""
+    return tuple(
+        Allocation(
+            id=AllocationId(f"{known.job.id}/claim/{claim.rank}"),
+            job=known.job.id,
+            rank=claim.rank,
+            node=claim.node,
+            request=known.job.request(claim.rank, known.status.alternative),
+            devices=claim.devices,
+        )
+        for claim in known.status.claim
+    )

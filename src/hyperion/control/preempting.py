@@ -1,0 +1,76 @@
+"""Room made for one job at the cost of others: victims stop, and their places are kept for it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hyperion.control import records as r
+from hyperion.control.attempts import Attempts
+from hyperion.control.cluster_state import ClusterState
+from hyperion.model.allocation import AllocationState as S
+from hyperion.model.ids import JobId
+from hyperion.model.job import JobPhase
+from hyperion.placement.planner import Plan
+from hyperion.placement.preemption import Eviction
+
+_Decisions = Iterator[Any]
+CLAIM_EXTRA_MS = 15_000
+"""How long beyond the victims' grace a claim lasts; then the job waits like any other."""
+
+
+class Preempting:
+    """Carries out what ``placement.preemption`` has chosen."""
+
+    def __init__(self, state: ClusterState, attempts: Attempts) -> None:
+        self._state = state
+        self._attempts = attempts
+        self.count = 0
+        """Jobs and tasks stopped for others since the start of the process."""
+
+    def evict(self, known: r.ClusterJob, eviction: Eviction, now_ms: int) -> _Decisions:
+        """Stop the victims, and keep their places for the job."""
+        state = self._state
+        reason = f"preempted by job {known.job.id}"
+        losers = {*eviction.victims, *(job for job, _ in (*eviction.shrink, *eviction.tasks))}
+        grace_s = max(state.jobs[job].job.checkpoint.grace_s for job in losers)
+        for victim in eviction.victims:
+            loser = state.jobs[victim]
+            preemptions = loser.status.preemptions + 1
+            yield from self._attempts.stop(
+                loser, JobPhase.QUEUED, reason, now_ms, preemptions=preemptions
+            )
+        for victim, width in eviction.shrink:
+            yield from self.shrink(victim, width, now_ms)
+        for victim, rank in eviction.tasks:
+            yield from self._stop_task(victim, rank, reason, now_ms)
+        stopped = len(eviction.victims) + len(eviction.shrink) + len(eviction.tasks)
+        self.count += stopped
+        yield state.moved(
+            state.jobs[known.job.id],
+            now_ms,
+            alternative=eviction.plan.alternative,
+            claim=claims(eviction.plan),
+            claimed_until_ms=now_ms + int(1000 * grace_s) + CLAIM_EXTRA_MS,
+            reason=f"waits until what it preempts is gone ({stopped} of lower rank)",
+        )
+
+    def shrink(self, job: JobId, width: int, now_ms: int) -> _Decisions:
+        """An elastic job gives up its last ranks and runs on."""
+        known = self._state.jobs[job]
+        for a in self._state.live_of(job):
+            if a.rank >= width and a.state is not S.STOPPING:
+                yield from self._attempts.order_stop(a, known, now_ms)
+        yield self._state.moved(
+            self._state.jobs[job], now_ms, width=width, resizes=known.status.resizes + 1
+        )
+
+    def _stop_task(self, job: JobId, rank: int, reason: str, now_ms: int) -> _Decisions:
+        for a in self._state.live_of(job):
+            if a.rank == rank:
+                yield from self._attempts.clear(a, reason, now_ms)
+        known = self._state.jobs[job]
+        yield self._state.moved(known, now_ms, preemptions=known.status.preemptions + 1)
+
+
+def claims(plan: Plan) -> tuple[r.Claim, ...]:
+    """The seats of a plan as what the job's status remembers of them."""
+    return tuple(r.Claim(rank, seat.node, seat.devices) for rank, seat in enumerate(plan.seats))
