@@ -23,12 +23,14 @@ from hyperion.model.window import Window
 from hyperion.placement.balanced import BALANCED
 from hyperion.placement.calendar import Calendar
 from hyperion.placement.candidates import Waiting
-from hyperion.placement.choice import shape_key
+from hyperion.placement.demand import demand_key
 from hyperion.placement.fairness import History, need_of
 from hyperion.placement.forecast import Forecast, Sketch
 from hyperion.placement.running import Running
 from hyperion.placement.snapshot import Snapshot
 from hyperion.placement.watched import Guarded, guarded
+
+SHAPES_REMEMBERED = 65_536
 
 
 class ClusterState:
@@ -55,6 +57,8 @@ class ClusterState:
         self.noted = JobIndexes()
         self._history: r.HistoryKept | None = None
         self._sharing = Sharing()
+        self._shapes: dict[Hashable, int] = {}
+        self._last_shape = 0
         self._lost: dict[NodeId, int] = {}
         self._silent: set[NodeId] = set()
         self._dirty: set[str] = set()
@@ -225,9 +229,17 @@ class ClusterState:
         return replace(job, secrets=secrets) if secrets else job
 
     def shape(self, job: Job) -> Hashable:
-        """Equal for jobs that fare alike in a round: what one of them is told goes for all."""
-        key = (shape_key(job), job.priority, queue_of(job), job.user if self.windows else "")
-        return self._sharing.value(key)
+        """Equal for jobs that fare alike in a round: what one of them is told goes for all. A small
+        number, for it is looked up all the time."""
+        user = job.user if self.windows else ""
+        key = (demand_key(job), job.priority, job.nice, queue_of(job), user)
+        known = self._shapes.get(key)
+        if known is None:
+            if len(self._shapes) >= SHAPES_REMEMBERED:
+                self._shapes.clear()  # those still waiting keep their old numbers
+            self._last_shape += 1
+            known = self._shapes[key] = self._last_shape
+        return known
 
     @staticmethod
     def moved(known: r.ClusterJob, now_ms: int, **changes: object) -> r.JobMoved:
@@ -372,6 +384,8 @@ class ClusterState:
 
     def _turn(self, known: r.ClusterJob) -> float:
         """The policy's key for its turn among the jobs of its queue."""
+        if not self.policy.orders:
+            return 0.0
         job, status = known.job, known.status
         gpus_milli = job.alternatives[0].gpus_milli * job.replicas
         return self.policy.order(

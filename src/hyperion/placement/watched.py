@@ -88,6 +88,12 @@ class Guarded:
     def per_user(self) -> bool:
         return bool(getattr(self.policy, "per_user", False))
 
+    @property
+    def orders(self) -> bool:
+        """Whether it has a say in, or wants to hear of, who waits."""
+        policy = self.policy
+        return hasattr(policy, "order") or hasattr(policy, "observe")
+
     def begin(self) -> None:
         """A new round: the policy gets its chance again."""
         if self._fallen:
