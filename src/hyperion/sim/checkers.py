@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from hyperion.control.records import FederatedJob
+from hyperion.control.records import FederatedJob, JobMoved
 from hyperion.model.ids import JobId
 from hyperion.model.job import JobPhase
-from hyperion.sim.fleet import Execution
+from hyperion.model.resources import Capacity
+from hyperion.sim.fleet import Execution, Host
+from hyperion.sim.process import Process
 from hyperion.sim.workload import Arrival
 
 
@@ -34,7 +36,8 @@ def every_job_ended(jobs: Mapping[JobId, FederatedJob], asked: Mapping[JobId, Ar
         status = jobs[id].status
         assert status.phase.is_terminal, f"{id} is still {status.phase}: {status.reason}"
         if status.phase is JobPhase.CANCELLED:
-            assert arrival.cancel_at_ms is not None, f"{id} was cancelled, and nobody asked"
+            asked_for = arrival.cancel_at_ms is not None or arrival.job.after
+            assert asked_for, f"{id} was cancelled, and nobody asked"
         if status.phase is JobPhase.FAILED:
             assert 1 in arrival.exit_codes, f"{id} failed without cause: {status.reason}"
 
@@ -47,10 +50,53 @@ def success_ran_whole(jobs: Mapping[JobId, FederatedJob], executions: Iterable[E
             good[(x.job, x.rank)] = good.get((x.job, x.rank), 0) + 1
     for id, known in jobs.items():
         if known.status.phase is JobPhase.SUCCEEDED:
-            for rank in range(known.job.replicas):
+            array = known.job.array
+            width = array.size if array is not None else known.status.width or known.job.replicas
+            for rank in range(width):
                 assert good.get((id, rank), 0) >= 1, f"{id} rank {rank} never ran to its end"
 
 
 def nothing_left_running(executions: Iterable[Execution]) -> None:
     for x in executions:
         assert x.ended_ms is not None, f"{x} still runs after its job has ended"
+
+
+def within_capacity(host: Host, capacity: Capacity) -> None:
+    """What really runs on a machine fits it, GPU by GPU."""
+    cpus = memory = 0
+    devices: dict[int, int] = {}
+    custom: dict[str, int] = {}
+    for x in host.running.values():
+        cpus += x.request.cpus_milli
+        memory += x.request.memory_mib
+        for device in x.devices:
+            devices[device] = devices.get(device, 0) + min(1000, x.request.gpus_milli)
+        for name, count in x.request.custom:
+            custom[name] = custom.get(name, 0) + count
+    assert cpus <= capacity.cpus_milli, f"{host.name} runs more than its CPUs take"
+    assert memory <= capacity.memory_mib, f"{host.name} runs more than its memory takes"
+    for device, milli in devices.items():
+        assert device < capacity.gpus, f"{host.name} has no GPU {device}"
+        assert milli <= 1000, f"GPU {device} of {host.name} is given out {milli / 1000:g} times"
+    for name, count in custom.items():
+        assert count <= dict(capacity.custom).get(name, 0), f"{host.name} has no more {name}"
+
+
+def nobody_in_vain(processes: Iterable[Process], calm: bool) -> None:
+    """Where nothing goes wrong, each job for which others were stopped starts on what they left."""
+    for process in processes:
+        claiming: set[JobId] = set()
+        for record in process.records if calm else ():
+            if isinstance(record, JobMoved):
+                claiming = _claiming(claiming, record)
+
+
+def _claiming(before: set[JobId], record: JobMoved) -> set[JobId]:
+    status, job = record.status, record.job
+    if status.claim:
+        return before | {job}
+    if job in before:
+        asked_away = status.phase.is_terminal or status.phase is JobPhase.STOPPING
+        starts = status.phase in (JobPhase.STARTING, JobPhase.RUNNING)
+        assert starts or asked_away, f"others were stopped for {job} in vain: {status}"
+    return before - {job}

@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from hyperion.control import messages as m
 from hyperion.model.ids import AllocationId, JobId
+from hyperion.model.resources import ResourceRequest
 
 
 class Execution(Struct):
@@ -18,6 +19,8 @@ class Execution(Struct):
     exit_code: int
     ended_ms: int | None = None
     killed: bool = False
+    request: ResourceRequest = ResourceRequest()
+    devices: tuple[int, ...] = ()
     disk: int = 0
     """Which disk of the host it ran on: an empty one knows of no earlier claims."""
 
@@ -47,6 +50,8 @@ class Host:
             now_ms,
             now_ms + runs_ms,
             exit_code,
+            request=order.request,
+            devices=order.devices,
             disk=self.disk,
         )
         self.running[order.allocation] = execution

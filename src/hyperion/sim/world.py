@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent, AgentTimes
@@ -25,7 +26,7 @@ from hyperion.model.market import MarketView, Region
 from hyperion.model.node import Node
 from hyperion.model.resources import Capacity
 from hyperion.placement import ranking
-from hyperion.sim import checkers
+from hyperion.sim import checkers, varied
 from hyperion.sim.faults import CALM, Faults
 from hyperion.sim.fleet import Execution, Host
 from hyperion.sim.network import Network
@@ -69,6 +70,8 @@ class Size(Struct, frozen=True, kw_only=True):
     jobs: int = 24
     over_ms: int = 30_000
     """Jobs arrive within this time."""
+    varied: bool = False
+    """Jobs of every shape, queues with quotas, windows; otherwise plain jobs and gangs."""
 
 
 class World:
@@ -92,10 +95,14 @@ class World:
         self.network = Network(self)
         self.processes: dict[str, Process] = {}
         self.hosts: dict[str, Host] = {}
+        self.capacities: dict[str, Capacity] = {}
         size = size or Size()
         self._build(size)
-        for arrival in arrivals(self.random, size.jobs, size.over_ms):
+        bring = varied.arrivals if size.varied else arrivals
+        for arrival in bring(self.random, size.jobs, size.over_ms):
             self.at(arrival.at_ms, self._asking(arrival))
+        if size.varied:
+            self._rule(size)
         self._plan_faults()
 
     # -- running --------------------------------------------------------------------------------
@@ -111,6 +118,7 @@ class World:
         checkers.every_job_ended(federation.state.jobs, self.asked)
         checkers.success_ran_whole(federation.state.jobs, self.executions)
         checkers.nothing_left_running(self.executions)
+        checkers.nobody_in_vain(self.processes.values(), self.faults == CALM)
         for process in self.processes.values():
             self.check_recovery(process)
 
@@ -154,14 +162,40 @@ class World:
                         gpu_type="A100" if gpus else "",
                         cpus_milli=self.random.choice((4000, 16_000)) if n else 16_000,
                         memory_mib=16_384,
+                        custom=(("fpga", 2),) if size.varied else (),
                     ),
+                    labels={"zone": f"z{n % 2}", "rack": f"r{n}"} if size.varied else {},
                     usd_per_hour=self.random.uniform(0.5, 30.0),
                 )
                 name = f"{cluster.id}/{node.id}"
                 self.hosts[name] = Host(name)
+                self.capacities[name] = node.capacity
                 self._add(name, _agent(node))
                 self.network.connect(name, cluster.id)
                 self._watch_dead_man(name)
+
+    def _rule(self, size: Size) -> None:
+        """Queues and windows, as an operator would set them up."""
+        nodes = [NodeId(f"n{n}") for n in range(size.nodes)]
+        for c in range(size.clusters):
+            process = self.processes[f"c{c}"]
+            self._insist(process, m.QueuesApplied(queues=varied.QUEUES, token=3))
+            for at_ms, window in varied.windows(self.random, nodes, size.over_ms):
+                local = replace(
+                    window,
+                    begins_at_ms=process.local_ms(window.begins_at_ms),
+                    ends_at_ms=process.local_ms(window.ends_at_ms),
+                )
+                wish = m.WindowApplied(window=local, token=4)
+                self.at(at_ms, partial(self.deliver, process, wish))
+
+    def _insist(self, process: Process, event: Any) -> None:
+        """Say it again until a machine that lived on has kept it."""
+        machine = process.machine
+        kept = isinstance(machine, ClusterMachine) and machine.state.queues
+        if self.now_ms < FAULTS_END_MS and not kept:
+            self.deliver(process, event)
+            self.after(700, partial(self._insist, process, event))
 
     def _add(self, name: str, make: Callable[[], Any]) -> None:
         drift = self.faults.drift
@@ -289,6 +323,7 @@ class World:
         execution = host.launch(order, self.now_ms, arrival.runs_ms, code)
         if execution is not None:
             self.executions.append(execution)
+            checkers.within_capacity(host, self.capacities[host.name])
             self.at(execution.ends_ms, lambda: self._ended(host, id, tell))
         if id in host.running:
             started_ms = host.running[id].started_ms
@@ -440,7 +475,7 @@ def _kept(machine: Any) -> tuple[Any, ...]:
             return s.jobs, s.clusters, s.decisions, s.secrets
         case ClusterMachine():
             c = machine.state
-            return c.jobs, c.allocations, c.nodes, c.secrets, c.marks
+            return c.jobs, c.allocations, c.nodes, c.secrets, c.marks, c.queues, c.windows
         case Agent():
             return machine.replicas, machine.marks
     raise TypeError(machine)
