@@ -345,7 +345,7 @@ class Federation:
         excluded = status.excluded
         version = max(report.version, status.version) + 1
         if report.refused:
-            excluded = (*excluded, status.cluster)
+            excluded = tuple(dict.fromkeys((*excluded, status.cluster)))
         losses = status.losses + report.lost
         changes = {"version": version, "excluded": excluded, "losses": losses}
         yield self._requeued(known, report.reason, now_ms, changes)

@@ -162,7 +162,7 @@ class World:
                         gpu_type="A100" if gpus else "",
                         cpus_milli=self.random.choice((4000, 16_000)) if n else 16_000,
                         memory_mib=16_384,
-                        custom=(("fpga", 2),) if size.varied else (),
+                        custom=(("fpga", 4),) if size.varied else (),
                     ),
                     labels={"zone": f"z{n % 2}", "rack": f"r{n}"} if size.varied else {},
                     usd_per_hour=self.random.uniform(0.5, 30.0),
@@ -281,8 +281,10 @@ class World:
                 self.network.cut(cluster)
             case m.KeepLease(remaining_ms):
                 process.lease_until_ms = self.now_ms + int(remaining_ms / process.rate)
-            case m.Answer(token, job):
+            case m.Answer(token, job, error):
                 self.answered.add(("submit" if token == 1 else "cancel", job))
+                if error and token == 1:  # what it depends on has ended otherwise, or is unknown
+                    self.asked.pop(job, None)
             case _:
                 self._on_host(process, command)
 
