@@ -1,4 +1,4 @@
-"""Stories about arrays, dependencies, roles, elastic jobs: the shapes a job may have in a cluster."""
+"""Stories about arrays, dependencies, roles, elastic jobs: shapes a job may have in a cluster."""
 
 from cluster_stories import S, alone, beat, job, machine, node, phases, say, sent, submit, tell
 
@@ -197,8 +197,8 @@ def test_an_elastic_job_gives_up_its_last_ranks_and_takes_them_again():
     runs = sent(say(c, first, S.READY, address="a", port=1), m.Run)
     say(c, runs, S.RUNNING)
     decisions = c.machine.preempting.shrink("grow", 2, c.now_ms)
-    from hyperion.control.machine import sort_out
     from hyperion.control.cluster import _RECORDS
+    from hyperion.control.machine import sort_out
 
     outcome = sort_out(decisions, _RECORDS, c.machine.apply)
     c._take(outcome)

@@ -82,8 +82,8 @@ class Appointments:
         there = [a for node in sorted(nodes) for a in state.live_on(node)]
         there += [a for job_id in state.noted.reserved() for a in state.live_of(job_id)]
         jobs = {a.job: state.jobs[a.job].job for a in there}
-        for a, window in list(state.calendar.stopped_by(now_ms, there, jobs)):
-            reason = f"node {a.node} is needed for window {window}, or the window is over"
+        for a, id in list(state.calendar.stopped_by(now_ms, there, jobs)):
+            reason = f"node {a.node} is needed for window {id}, or the window is over"
             yield from self._attempts.clear(state.allocations[a.id], reason, now_ms)
         for window in begun:
             if window.ends_at_ms <= now_ms:

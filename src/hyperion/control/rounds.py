@@ -1,6 +1,6 @@
 """A cluster's round: what waits is placed from one snapshot, and what does not fit is told why."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Generator, Hashable, Iterator
 from typing import Any
 
 from hyperion.control import gang
@@ -18,6 +18,7 @@ from hyperion.placement.preemption import Eviction, victims
 from hyperion.placement.ranking import Policy
 
 _Decisions = Iterator[Any]
+_Tried = Generator[Any, None, bool]
 EXPLAIN_AFTER_MS = 1000
 """Most waits are shorter, and need no reason beside them."""
 SEARCHES_PER_ROUND = 256
@@ -89,7 +90,7 @@ class Rounds:
 
     # -- one pass over the waiting --------------------------------------------------------------
 
-    def _pass(self, wishes: Iterator[Wish], now_ms: int) -> Iterator[Any]:
+    def _pass(self, wishes: Iterator[Wish], now_ms: int) -> _Tried:
         """Returns whether there is more to do, on other rows than before."""
         state = self._state
         results = planner.plan_round(state.snapshot, wishes, self._policy, state.calendar, now_ms)
@@ -137,7 +138,7 @@ class Rounds:
 
     # -- room made by preemption ----------------------------------------------------------------
 
-    def _preempt(self, known: r.ClusterJob, now_ms: int) -> Iterator[Any]:
+    def _preempt(self, known: r.ClusterJob, now_ms: int) -> _Tried:
         """Returns whether others were stopped for it."""
         state = self._state
         rights = entitlement(state.occupancy.tree, known.job)

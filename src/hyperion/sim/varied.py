@@ -38,7 +38,7 @@ QUEUES = (
         borrow={"gpus_milli": 4000},
         weight=2.0,
     ),
-    Queue(name=QueueName("small"), quota={"cpus_milli": 4000}, lend={"cpus_milli": 1000}),
+    Queue(name=QueueName("small"), quota={"cpus_milli": 4000}),
 )
 """A cohort that lends, and a queue by itself. What they may hold fits any cluster of the world."""
 LABELS = {"team": "a"}
@@ -108,7 +108,9 @@ def _gang(dice: random.Random, id: JobId) -> Job:
 
 
 def _array(dice: random.Random, id: JobId) -> Job:
-    array = Array(size=dice.choice((1, 3, 12)), first=dice.choice((0, 5)), limit=dice.choice((0, 2)))
+    array = Array(
+        size=dice.choice((1, 3, 12)), first=dice.choice((0, 5)), limit=dice.choice((0, 2))
+    )
     return Job(id=id, command=("true",), alternatives=(_request(dice, (0, 500)),), array=array)
 
 

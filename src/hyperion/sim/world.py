@@ -373,8 +373,8 @@ class World:
         job = arrival.job
 
         def ask() -> None:
-            self.asked[job.id] = arrival
             if ("submit", job.id) not in self.answered:
+                self.asked[job.id] = arrival
                 self.deliver(self.processes["federation"], m.JobSubmitted(job=job, token=1))
                 self.after(1500, ask)
 
