@@ -337,6 +337,7 @@ def test_roles_must_all_suit_and_pay_together():
     assert place.has_room
     watts = 2 * replica_watts(trainer.resources, "A100") + replica_watts(server.resources)
     assert place.price.gco2e_per_hour == pytest.approx(watts / 1000 * 1.2 * 400)
+    assert arithmetic(gang, place)[1].startswith("compute: 2 roles, for $81.0000/h x 1 h")
     few = msgspec.structs.replace(server, replicas=5, resources=ResourceRequest(cpus_milli=64_000))
     wide = msgspec.structs.replace(gang, roles=(trainer, few), replicas=7)
     (place,) = rank(wide, [member("c", US, gpus, cpus)], MARKET, BALANCED)
@@ -364,6 +365,8 @@ def test_an_array_needs_room_for_one_task_and_pays_for_all_of_them():
     assert place.price.usd == pytest.approx(500.0)
     alone = price(tasks, tasks.alternatives[0], US, 5.0, MARKET, "A100")
     assert place.price.gco2e == pytest.approx(100 * alone.gco2e)
+    told = arithmetic(tasks, place)[0]
+    assert told.startswith("compute: those of 100 tasks that run at once, for $20.0000/h x 25 h")
     strict = msgspec.structs.replace(tasks, budget=Budget(max_usd=499))
     (place,) = rank(strict, [busy], MARKET, BALANCED)
     assert place.refusal_text == "$500.00 is over the budget of $499.00"

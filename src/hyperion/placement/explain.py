@@ -99,10 +99,8 @@ def arithmetic(job: Job, place: Place) -> tuple[str, ...]:
     parts = shares(w, p)
     cost, egress, carbon, latency = _units((parts.cost, parts.egress, parts.carbon, parts.latency))
     size_gib = sum(d.size_gib for d in job.data)
-    each = p.usd_per_hour / max(1, job.replicas)
     lines = [
-        f"compute: {_count(job.replicas, 'replica')} x {dollars(each)}/h x {p.hours:.4g} h"
-        f"{_weight(w.cost)} = {cost}",
+        f"compute: {_machines(job, p)} x {p.hours:.4g} h{_weight(w.cost)} = {cost}",
         f"egress: {size_gib:.4g} GiB of data brought to {place.region} for {dollars(p.egress_usd)}"
         f"{_weight(w.egress)} = {egress}"
         if job.data
@@ -118,6 +116,17 @@ def arithmetic(job: Job, place: Place) -> tuple[str, ...]:
     if not job.expected_s:
         lines.insert(0, "the job does not say how long it runs (expected_s): taken as one hour")
     return tuple(lines)
+
+
+def _machines(job: Job, p: Price) -> str:
+    """What all that runs at once costs in an hour."""
+    if job.array is not None:
+        tasks = _count(job.array.size, "task")
+        return f"those of {tasks} that run at once, for {dollars(p.usd_per_hour)}/h"
+    if job.roles:
+        return f"{len(job.roles)} roles, for {dollars(p.usd_per_hour)}/h"
+    each = p.usd_per_hour / max(1, job.replicas)
+    return f"{_count(job.replicas, 'replica')} x {dollars(each)}/h"
 
 
 def accelerators(request: ResourceRequest, gpu_type: str = "") -> str:
