@@ -110,7 +110,6 @@ class _Search:
         times = horizons[0].times
         if len(horizons) > 1:
             times = np.sort(np.concatenate([h.times for h in horizons]))
-        hard = len(needs) > 1 or self._is_hard(needs[0][0])
 
         def enough(at_ms: int) -> bool:
             return all(self._room(self._slots(h, at_ms)) >= h.most for h in horizons)
@@ -137,9 +136,9 @@ class _Search:
             at_ms = first_time(times, max(begins_ms, least_ms), until_ms, enough, settle)
             if at_ms is None:
                 continue
-            if not hard:
-                room = self._slots(horizons[0], at_ms)
-                return _Start(at_ms, alternative, self._seats(room, needs[0][0]))
+            seats = self._apart(needs, horizons, at_ms)
+            if seats:
+                return _Start(at_ms, alternative, seats)
             found = self._planned(times, at_ms, until_ms)
             if found is not None:
                 return found
@@ -244,14 +243,34 @@ class _Search:
             return None
         return self.snapshot.labels.parts(packing.level, self.snapshot.rows)[0]
 
-    def _seats(
-        self, slots: Ints, request: ResourceRequest
+    def _apart(
+        self, needs: list[tuple[ResourceRequest, int]], horizons: list[Horizon], at_ms: int
     ) -> tuple[tuple[NodeId, ResourceRequest], ...]:
+        """Seats by amounts alone, with no row for two roles; none if that does not do."""
+        if any(self._is_hard(request) for request, _ in needs):
+            return ()
+        if len(needs) > 1 and self._parts() is not None:
+            return ()
+        taken = np.zeros(self.snapshot.rows, np.bool_)
+        found: dict[int, list[tuple[NodeId, ResourceRequest]]] = {}
+        for n in sorted(range(len(needs)), key=lambda n: (-needs[n][0].gpus_milli, n)):
+            slots = self._slots(horizons[n], at_ms)
+            slots[taken] = 0
+            request, count = needs[n]
+            if self._room(slots) < count:
+                return ()
+            found[n] = self._seats(slots, request, count)
+            taken[[self.snapshot.row[node] for node, _ in found[n]]] = True
+        return tuple(seat for n in range(len(needs)) for seat in found[n])
+
+    def _seats(
+        self, slots: Ints, request: ResourceRequest, count: int
+    ) -> list[tuple[NodeId, ResourceRequest]]:
         """On few nodes: the tightest part that takes all, and in it the rows with most room."""
         parts = self._parts()
         if parts is not None:
             room = np.bincount(parts, slots)
-            part = int(np.where(room >= self.count, room, np.inf).argmin())
+            part = int(np.where(room >= count, room, np.inf).argmin())
             slots = np.where(parts == part, slots, 0)
         rows = np.flatnonzero(slots)
         rows = rows[np.argsort(-slots[rows], kind="stable")]
@@ -259,10 +278,10 @@ class _Search:
         for row in rows.tolist():
             node = self.snapshot.nodes[row]
             assert node is not None, "an open row has a node"
-            seats += [(node.id, request)] * min(int(slots[row]), self.count - len(seats))
-            if len(seats) == self.count:
+            seats += [(node.id, request)] * min(int(slots[row]), count - len(seats))
+            if len(seats) == count:
                 break
-        return tuple(seats)
+        return seats
 
     def _holds(self, known: Promise, at_ms: int) -> bool:
         """Whether the places of a promise can be had at a time."""
@@ -337,20 +356,22 @@ class _Search:
         by_row: dict[int, list[ResourceRequest]] = {}
         for node, request in start.seats:
             by_row.setdefault(snapshot.row[node], []).append(request)
-        missing = {
-            row: lacks for row, requests in by_row.items()
-            if (lacks := _lacks(snapshot, row, requests))
-        }  # fmt: skip
+        missing: dict[int, list[int]] = {}
+        for row, requests in by_row.items():
+            lacks = _lacks(snapshot, row, requests)
+            if lacks:
+                missing[row] = lacks
         seats = timeline.seats(snapshot, self.now_ms)
-        rows = np.array(sorted(missing), np.int64)
+        here = ends_on(seats, np.array(list(missing), np.int64), snapshot.rows, start.at_ms)
+        columns = [seats.row, seats.ends_ms, seats.slot]
+        ended = list(zip(*(column[here].tolist() for column in columns), strict=True))
+        if (np.diff(seats.ends_ms[here]) == 0).any():  # by name, not by how the columns came about
+            ended.sort(key=lambda e: (e[1], timeline.allocation(e[2]).id))
         awaited: dict[JobId, int] = {}
-        ended = [
-            (int(seats.ends_ms[place]), timeline.allocation(int(seats.slot[place])))
-            for place in ends_on(seats, rows, snapshot.rows, start.at_ms)
-        ]
-        for ends_ms, allocation in sorted(ended, key=lambda e: (e[0], e[1].id)):
-            lacks = missing[snapshot.row[allocation.node]]
-            if any(amount > 0 for amount in lacks):
+        for row, ends_ms, slot in ended:
+            lacks = missing[row]
+            if max(lacks) > 0:
+                allocation = timeline.allocation(slot)
                 awaited[allocation.job] = ends_ms
                 for n, amount in enumerate(_amounts_of(allocation)):
                     lacks[n] -= amount
@@ -430,7 +451,7 @@ def _lacks(snapshot: Snapshot, row: int, requests: list[ResourceRequest]) -> lis
     ]
     if len(requests) == 1 and 0 < requests[0].gpus_milli <= snapshot.part[row]:
         lacks[3] = 0
-    return lacks if any(amount > 0 for amount in lacks) else []
+    return lacks if max(lacks) > 0 else []
 
 
 def _amounts_of(allocation: Allocation) -> tuple[int, int, int, int]:

@@ -183,10 +183,9 @@ def first_time(
     return int(times[high])
 
 
-def ends_on(seats: Ends, rows: Ints, size: int, until_ms: int) -> list[int]:
+def ends_on(seats: Ends, rows: Ints, size: int, until_ms: int) -> NDArray[np.intp]:
     """Which of the seats, by place in the columns, will have left these rows by then."""
     wanted = np.zeros(size, np.bool_)
     wanted[rows] = True
     here = seats.on(wanted)
-    found: list[int] = here[seats.ends_ms[here] <= until_ms].tolist()
-    return found
+    return here[: int(np.searchsorted(seats.ends_ms[here], until_ms, "right"))]

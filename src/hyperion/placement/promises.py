@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from hyperion.model.ids import JobId, NodeId
 from hyperion.model.job import Job, Priority
-from hyperion.model.resources import ResourceRequest
+from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement.snapshot import Snapshot
-from hyperion.placement.timeline import CPUS, DISK, GPUS, MEMORY, Ints, Timeline
+from hyperion.placement.timeline import CPUS, DISK, GPUS, MEMORY, Ends, Ints, Timeline
 
 MOST_PROMISES = 256
 """Kept at a time: the jobs that come next. Those behind them wait without."""
@@ -85,6 +84,7 @@ class Promises:
         self._booked: dict[JobId, Booked] = {}
         self._booked_for: tuple[Snapshot, int] | None = None
         self._made: dict[object, Kept | None] = {}
+        self._to_come: tuple[tuple[Ends, int, int], _Releases] | None = None
 
     def put(self, promise: Promise) -> bool:
         """Kept, or there are too many. Another one of the same job is replaced."""
@@ -158,8 +158,23 @@ class Promises:
                 self._made.clear()
             own = self.by_job.get(at.promised)
             mine = self.booked(snapshot, own) if own is not None and at.shares else None
-            self._made[key] = _kept(snapshot, timeline, binding, at, mine)
+            to_come = self._releases(snapshot, timeline, at.now_ms)
+            self._made[key] = _kept(to_come, binding, at, mine)
         return self._made[key]
+
+    def _releases(self, snapshot: Snapshot, timeline: Timeline, now_ms: int) -> "_Releases":
+        """What all rows with promises get back, as long as nothing has changed."""
+        seats = timeline.seats(snapshot, now_ms)
+        known = self._to_come
+        if (
+            known is None
+            or known[0][0] is not seats
+            or known[0][1:] != (self.edition, snapshot.structure)
+        ):
+            every = [self.booked(snapshot, p).rows for p in self._ordered]
+            made = _Releases(snapshot, timeline, np.unique(np.concatenate(every)), now_ms)
+            known = self._to_come = ((seats, self.edition, snapshot.structure), made)
+        return known[1]
 
     def _changed(self) -> None:
         self.edition += 1
@@ -180,99 +195,111 @@ class Span(Struct, frozen=True):
 
 def amounts_together(requests: list[ResourceRequest]) -> tuple[int, int, int, int]:
     """GPUs as whole ones: each share may need one of its own."""
-    gpus = sum(r.whole_gpus + (r.gpu_fraction_milli > 0) for r in requests)
-    return (
-        sum(r.cpus_milli for r in requests),
-        sum(r.memory_mib for r in requests),
-        sum(r.disk_mib for r in requests),
-        gpus,
-    )
+    cpus = memory = disk = gpus = 0
+    for r in requests:
+        cpus += r.cpus_milli
+        memory += r.memory_mib
+        disk += r.disk_mib
+        gpus += -(-r.gpus_milli // MILLI)
+    return cpus, memory, disk, gpus
 
 
 def _kept(
-    snapshot: Snapshot, timeline: Timeline, binding: list[Booked], at: Span, mine: Booked | None
+    to_come: "_Releases", binding: list[Booked], at: Span, mine: Booked | None
 ) -> Kept | None:
-    rows = np.unique(np.concatenate([b.rows for b in binding]))
+    rows = to_come.rows
     if not len(rows):
         return None
-    wanted = np.zeros(snapshot.rows, np.bool_)
-    wanted[rows] = True
     shares = np.full(len(rows), at.shares, np.int64)
     if mine is not None:
         both, ours, theirs = np.intersect1d(rows, mine.rows, return_indices=True)
         shares[ours] = mine.amounts[GPUS, theirs[: len(both)]]
-    freed = _Freed(snapshot, timeline, rows, wanted, at)
+    freed = _Freed(to_come, at.begins_ms)
     active = np.zeros((4, len(rows)), np.int64)
     most = np.zeros((4, len(rows)), np.int64)
     shared = np.zeros(len(rows), np.int64)
-    for when, sign, booked in _steps(binding, at):
-        active[:, np.searchsorted(rows, booked.rows)] += sign * booked.amounts
-        if sign > 0:
+    for when, begin, end in _steps(binding, at):
+        for sign, some in ((-1, end), (1, begin)):
+            for booked in some:
+                active[:, np.searchsorted(rows, booked.rows)] += sign * booked.amounts
+        if begin:
             needed = active - freed.by(when)
             np.maximum(most, needed, out=most)
             np.maximum(shared, needed[GPUS] + np.minimum(shares, freed.again), out=shared)
     return Kept(rows, most, shared)
 
 
-def _steps(binding: list[Booked], at: Span) -> Iterator[tuple[int, int, Booked]]:
-    """(time, +1 or -1, promise) in order; at one time, those that end come first."""
-    steps = []
-    for n, booked in enumerate(binding):
-        begins = max(at.begins_ms, booked.begins_ms(at.now_ms))
-        steps.append((begins, 1, n))
-        steps.append((booked.lasts_to_ms(at.now_ms), -1, n))
-    for when, sign, n in sorted(steps):
-        yield when, sign, binding[n]
+def _steps(binding: list[Booked], at: Span) -> Iterator[tuple[int, list[Booked], list[Booked]]]:
+    """(time, those that begin then, those that end then), in order."""
+    steps: dict[int, tuple[list[Booked], list[Booked]]] = {}
+    for booked in binding:
+        begins_ms = max(at.begins_ms, booked.begins_ms(at.now_ms))
+        steps.setdefault(begins_ms, ([], []))[0].append(booked)
+        steps.setdefault(booked.lasts_to_ms(at.now_ms), ([], []))[1].append(booked)
+    for when in sorted(steps):
+        yield when, *steps[when]
+
+
+class _Releases:
+    """What some rows will get back, in the order of time."""
+
+    def __init__(self, snapshot: Snapshot, timeline: Timeline, rows: Ints, now_ms: int) -> None:
+        self.rows = rows
+        wanted = np.zeros(snapshot.rows, np.bool_)
+        wanted[rows] = True
+        seats = timeline.seats(snapshot, now_ms)
+        here = seats.on(wanted)
+        amounts = [seats.column(which, here) for which in (CPUS, MEMORY, DISK)]
+        self.seats = _Track(seats.ends_ms[here], seats.row[here], rows, amounts)
+        ends, row, gpus = timeline.whole_gpus(snapshot, wanted, now_ms)
+        self.whole = _Track(ends, row, rows, [gpus])
+        ends, row, gpus = timeline.shared_gpus(snapshot, wanted, now_ms)
+        self.shared = _Track(ends, row, rows, [gpus])
+
+
+class _Track:
+    """Some amounts that come back at the same times."""
+
+    __slots__ = ("amounts", "ends", "place", "size")
+
+    def __init__(self, ends: Ints, row: Ints, rows: Ints, amounts: list[Ints]) -> None:
+        self.ends = ends
+        self.place = np.searchsorted(rows, row)
+        self.amounts = amounts
+        self.size = len(rows)
+
+    def until(self, when_ms: int) -> int:
+        return int(np.searchsorted(self.ends, when_ms, "right"))
+
+    def between(self, begin: int, end: int) -> list[Ints]:
+        place = self.place[begin:end]
+        return [
+            np.bincount(place, each[begin:end], self.size).astype(np.int64) for each in self.amounts
+        ]
 
 
 class _Freed:
     """What some rows get back after a time."""
 
-    def __init__(
-        self, snapshot: Snapshot, timeline: Timeline, rows: Ints, wanted: NDArray[np.bool_],
-        at: Span,
-    ) -> None:  # fmt: skip
-        seats = timeline.seats(snapshot, at.now_ms)
-        here = seats.on(wanted)
-        here = here[int(np.searchsorted(seats.ends_ms[here], at.begins_ms, "right")) :]
-        self.ends = seats.ends_ms[here]
-        self.place = np.searchsorted(rows, seats.row[here])
-        self.weights = [seats.column(which, here) for which in (CPUS, MEMORY, DISK)]
-        self.whole = _Back(timeline.whole_gpus(snapshot, wanted, at.now_ms), rows, at)
-        self.shared = _Back(timeline.shared_gpus(snapshot, wanted, at.now_ms), rows, at)
-        self.amounts = np.zeros((4, len(rows)), np.int64)
-        self.again = np.zeros(len(rows), np.int64)
+    def __init__(self, to_come: _Releases, begins_ms: int) -> None:
+        self.tracks = (to_come.seats, to_come.whole, to_come.shared)
+        self.done = [track.until(begins_ms) for track in self.tracks]
+        self.amounts = np.zeros((4, len(to_come.rows)), np.int64)
+        self.again = np.zeros(len(to_come.rows), np.int64)
         """Of the GPUs, those that were shared."""
-        self.done = 0
 
     def by(self, when_ms: int) -> Ints:
         """Until this time; the times asked for must not go back."""
-        size = self.amounts.shape[1]
-        end = int(np.searchsorted(self.ends, when_ms, "right"))
-        if end > self.done:
-            place = self.place[self.done : end]
-            for n, weights in enumerate(self.weights):
-                back = np.bincount(place, weights[self.done : end], size)
-                self.amounts[n] += back.astype(np.int64)
-            self.done = end
-        again = self.shared.since_last(when_ms, size)
-        self.again += again
-        self.amounts[GPUS] += again + self.whole.since_last(when_ms, size)
+        for n, track in enumerate(self.tracks):
+            end = track.until(when_ms)
+            if end <= self.done[n]:
+                continue
+            back = track.between(self.done[n], end)
+            self.done[n] = end
+            if n == 0:
+                self.amounts[:GPUS] += back
+            else:
+                self.amounts[GPUS] += back[0]
+            if n == 2:
+                self.again += back[0]
         return self.amounts
-
-
-class _Back:
-    """GPUs that some rows get back."""
-
-    def __init__(self, when_row_count: tuple[Ints, Ints, Ints], rows: Ints, at: Span) -> None:
-        ends, row, self.count = when_row_count
-        self.ends = ends
-        self.place = np.searchsorted(rows, row)
-        self.done = int(np.searchsorted(ends, at.begins_ms, "right"))
-
-    def since_last(self, when_ms: int, size: int) -> Ints:
-        end = max(self.done, int(np.searchsorted(self.ends, when_ms, "right")))
-        span = slice(self.done, end)
-        self.done = end
-        found: Ints = np.bincount(self.place[span], self.count[span], size).astype(np.int64)
-        return found
