@@ -1,6 +1,7 @@
 """The laws of quotas and turns, on generated trees of queues and streams of jobs."""
 
 from collections import defaultdict
+from random import Random
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
@@ -157,6 +158,8 @@ class Reference:
         self.waiting = {}
         self.blocked = set()
         self.passed_over = {}
+        self.by_force = set()
+        """Of those who need somebody stopped, one of each kind has been told in this round."""
 
     def following(self, told, now_ms):
         """(job, verdict) whose turn it is, of those not yet told in this round."""
@@ -167,6 +170,7 @@ class Reference:
                 or w["not_before_ms"] > now_ms
                 or w["shape"] in self.blocked
                 or self.alike(w) in self.passed_over
+                or self.alike(w) in self.by_force
             ):
                 continue
             verdict = self.tree.admission(w["queue"], w["need"])
@@ -256,6 +260,7 @@ def add(queue, reference, draw, job, order, queues, now_ms):
 def play_round(queue, reference, draw, running, now_ms):
     """Every candidate is the one that the reference has, and meets one of several fates."""
     told, tree = set(), queue.tree
+    reference.by_force.clear()
     due = queue.next_due_ms(now_ms)  # which brings the shares up to date, too
     expected = reference.following(told, now_ms)
     assert due or expected is None
@@ -264,6 +269,8 @@ def play_round(queue, reference, draw, running, now_ms):
         job, verdict = found
         told.add(job)
         w = reference.waiting[job]
+        if not verdict.at_once:
+            reference.by_force.add(reference.alike(w))
         fate = draw(st.sampled_from(["place", "place", "place", "block", "leave", "pass over"]))
         if fate == "place" and verdict.at_once:
             tree.charge(w["queue"], w["need"], 1, now_ms, user=w["user"])
@@ -279,3 +286,105 @@ def play_round(queue, reference, draw, running, now_ms):
             reference.passed_over[reference.alike(w)] = tree.branch(w["queue"]).path[-1]
         expected = reference.following(told, now_ms)
     assert expected is None
+
+
+# -- in the long run ------------------------------------------------------------------------------
+
+
+def served(queue, now_ms, jobs, running, lasts_ms):
+    """Start whatever may start, until it ends again; the jobs that started."""
+    started = []
+    for job, verdict in queue.candidates(now_ms):
+        if verdict.at_once:
+            name, need = jobs[job]
+            queue.tree.charge(name, need, 1, now_ms)
+            queue.remove(job)
+            running.append((now_ms + lasts_ms(), name, need))
+            started.append(job)
+    return started
+
+
+def ended(queue, now_ms, running):
+    for item in [item for item in running if item[0] <= now_ms]:
+        running.remove(item)
+        queue.tree.charge(item[1], item[2], -1, now_ms)
+
+
+@settings(LAW, max_examples=25)
+@given(trees(), st.integers(0, 2**32))
+def test_whoever_fits_into_empty_queues_starts_though_smaller_ones_never_cease(queues, seed):
+    dice, tree = Random(seed), QueueTree(queues)
+    tree.set_capacity(CAPACITY)
+    queue, names, jobs, running = WaitingQueue(tree), leaves(queues), {}, []
+    big = {}
+    for name in names:
+        need = (("cpus_milli", tree.room(name, (("cpus_milli", 1),), 20)),)
+        if need[0][1] and name != DEFAULT_QUEUE:
+            big[name] = need
+    waiting, bound = set(), 400 * (1 + len(big))
+    for now_ms in range(1, bound):
+        ended(queue, now_ms, running)
+        for name in names if len(queue) < 60 else ():
+            job = JobId(f"{name}.{now_ms}")
+            jobs[job] = (name, (("cpus_milli", dice.randint(1, 2)),))
+            queue.add(job, queue=name, priority=1, order=now_ms, shape="s", need=jobs[job][1])
+        if now_ms == 20:
+            for name, need in big.items():
+                jobs[JobId(name)] = (name, need)
+                waiting.add(name)
+                queue.add(JobId(name), queue=name, priority=1, order=now_ms, shape="b", need=need)
+        waiting.difference_update(served(queue, now_ms, jobs, running, lambda: dice.randint(1, 9)))
+        if now_ms > 20 and not waiting:
+            return
+    assert not waiting
+
+
+@settings(LAW, max_examples=12)
+@given(
+    st.lists(st.sampled_from([1.0, 1.0, 2.0, 4.0]), min_size=2, max_size=5),
+    st.integers(0, 2**32),
+)
+def test_under_saturation_everybody_gets_what_its_weight_is_due(weights, seed):
+    dice = Random(seed)
+    names = [f"q{n}" for n in range(len(weights))]
+    root = Queue(name=QueueName("all"), quota={"cpus_milli": 40})
+    below = [
+        Queue(name=QueueName(n), parent=root.name, weight=w)
+        for n, w in zip(names, weights, strict=True)
+    ]
+    tree = QueueTree([root, *below], half_life_ms=500)
+    tree.set_capacity({"cpus_milli": 40})
+    queue, jobs, running, had = WaitingQueue(tree), {}, [], dict.fromkeys(names, 0)
+    for now_ms in range(1, 1500):
+        ended(queue, now_ms, running)
+        for name in names:
+            while queue.waiting_in(name) < 45:
+                job = JobId(f"{name}.{len(jobs)}")
+                size = 1 + names.index(name) % 3
+                jobs[job] = (name, (("cpus_milli", size),))
+                queue.add(
+                    job, queue=name, priority=1, order=len(jobs), shape=size, need=jobs[job][1]
+                )
+        served(queue, now_ms, jobs, running, lambda: dice.randint(5, 60))
+        if now_ms > 300:
+            for name in names:
+                had[name] += tree.branch(name).held[0]
+    whole, total = sum(had.values()), sum(weights)
+    for name, weight in zip(names, weights, strict=True):
+        assert abs(had[name] / whole - weight / total) < 0.04
+
+
+@LAW
+@given(trees(quotas=False), st.data())
+def test_history_is_the_same_after_it_was_kept_and_restored(queues, data):
+    tree, now_ms = QueueTree(queues), 1
+    for _ in range(data.draw(st.integers(0, 15))):
+        now_ms += data.draw(st.integers(0, 1_000_000))
+        name, need = data.draw(st.sampled_from(leaves(queues))), data.draw(needs())
+        user = data.draw(st.sampled_from(["", "a", "b/c"]))
+        tree.charge(name, need, 1, now_ms, user=user)
+        if data.draw(st.booleans()):
+            tree.charge(name, need, -1, now_ms + 500, user=user)
+    again = QueueTree(queues)
+    again.restore_history(tree.history())
+    assert again.history() == tree.history()

@@ -4,6 +4,7 @@ from itertools import islice
 
 import pytest
 
+from hyperion.control import patience
 from hyperion.control.queue import WaitingQueue
 from hyperion.model.ids import JobId, QueueName
 from hyperion.model.queue import Queue
@@ -211,10 +212,7 @@ def test_what_is_given_back_in_a_cohort_lets_its_members_try_again():
     w.add(*(f"a{n}" for n in range(6)), into="a")
     assert len(w.place()) == 6
     w.add("b1", "b2", size=2, into="b")
-    assert list(w.queue.candidates(1)) == [
-        ("b1", Admission.RECLAIM),
-        ("b2", Admission.RECLAIM),
-    ]
+    assert list(w.queue.candidates(1)) == [("b1", Admission.RECLAIM)]  # one of its likes
     w.queue.pass_over(JobId("b1"))
     assert w.look() == []
     w.end("a0")
@@ -280,6 +278,67 @@ def test_one_less_nice_is_asked_though_its_likes_were_refused():
     assert w.look() == []
     w.add("c", into="q", nice=2)
     assert list(w.queue.candidates(1)) == [("c", Admission.DISPLACES)]
+
+
+# -- patience -------------------------------------------------------------------------------------
+
+
+def flow(w, into, big, most, running=()):
+    """Small jobs come and go one by one; how many have started before the big one does."""
+    running = list(running)
+    for n in range(most):
+        w.now_ms += 1
+        if running:
+            w.end(running.pop(0))
+        w.add(f"s{n}", into=into, shape="small")
+        placed = w.place()
+        if big in placed:
+            return n
+        running += placed
+    return None
+
+
+def test_a_big_job_is_not_overtaken_by_small_ones_for_ever():
+    w = Waiting(queue("q", quota=5))
+    w.add("a", "b", "c", "d", into="q")
+    w.place()
+    w.add("big", into="q", size=4, shape="big")
+    found = flow(w, "q", "big", 1000, running="abcd")
+    assert patience.OVERTAKEN <= found <= patience.OVERTAKEN + 5
+
+
+def test_what_is_saved_up_in_a_cohort_is_kept_from_all_its_members_but_nothing_else_is():
+    w = Waiting(queue("lab", quota=5), queue("a", "lab"), queue("b", "lab"))
+    w.tree.charge("a", cpus(1), 1)
+    w.add("big", into="b", size=5, shape="big")
+    assert flow(w, "a", "big", patience.OVERTAKEN) is None
+    w.add("small", into="a", shape="small")
+    w.queue.add(JobId("free"), queue="a", priority=1, order=10**6, shape="free", need=())
+    w.queue.add(JobId("urgent"), queue="a", priority=2, order=10**6, shape="small", need=cpus(1))
+    w.tree.charge("a", cpus(1), -1, w.now_ms)
+    assert w.look() == ["urgent", "free"]
+
+
+def test_nothing_is_saved_up_for_one_that_can_never_have_it():
+    w = Waiting(queue("q", quota=5))
+    w.tree.charge("q", cpus(1), 1)
+    w.add("huge", into="q", size=6, shape="huge")
+    assert flow(w, "q", "huge", 5 * patience.OVERTAKEN) is None
+    w.add("next", into="q", shape="small")
+    w.end("s499")
+    assert w.look() == ["next"]
+
+
+def test_saving_up_ends_after_a_while_if_what_runs_does_not():
+    w = Waiting(queue("q", quota=5))
+    w.tree.charge("q", cpus(1), 1)  # for ever
+    w.add("big", into="q", size=5, shape="big")
+    assert flow(w, "q", "big", patience.OVERTAKEN) is None
+    w.add("late", into="q", shape="small")
+    w.end("s99")
+    assert w.look() == []
+    w.now_ms += patience.SAVED_MS
+    assert w.look() == ["late"]
 
 
 # -- time, queues that go -------------------------------------------------------------------------

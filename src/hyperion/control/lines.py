@@ -20,7 +20,10 @@ Entry = tuple[int, float, int, JobId, "Bunch"]
 class Bunch:
     """Jobs that nothing but their rank tells apart."""
 
-    __slots__ = ("due", "gate", "heap", "lane", "line", "need", "number", "size")
+    __slots__ = (
+        "doublings", "due", "gate", "heap", "lane", "line", "need", "number", "patient_at",
+        "since", "size",
+    )  # fmt: skip
 
     def __init__(self, line: "Line", lane: "Lane", need: Need, number: int) -> None:
         self.line = line
@@ -32,10 +35,20 @@ class Bunch:
         self.size = 0
         self.due = 0
         self.gate: Gate | None = None
+        self.patient_at: Line | None = None
+        """The top of the cohort, where it is counted how many start before it."""
+        self.since = 0
+        self.doublings = 0
 
     def __lt__(self, other: "Bunch") -> bool:
         """Settles a tie between a job that left and the same when it had come back."""
         return self.number < other.number
+
+    def calm(self) -> None:
+        """It need not be patient any more."""
+        if self.patient_at is not None:
+            del self.patient_at.patient[self]
+            self.patient_at = None
 
 
 class Lane:
@@ -73,8 +86,8 @@ class Line:
     """Those who wait in a queue, or below it, with one priority; or those of one user there."""
 
     __slots__ = (
-        "above", "active", "below", "branch", "bunches", "closed", "gates", "live",
-        "queue", "tie", "usage", "user",
+        "above", "active", "admitted", "below", "branch", "bunches", "closed", "gates", "live",
+        "patient", "queue", "tie", "usage", "user",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +114,10 @@ class Line:
         self.gates: dict[Hashable, Gate] = {}
         self.closed: dict[str, list[tuple[int, int, Gate]]] = {}
         """Closed gates by resource: a heap by how much room opens them."""
+        self.admitted = 0
+        """At the top of a cohort: how many of this priority or less have started below it."""
+        self.patient: dict[Bunch, None] = {}
+        """There, too: who is refused, in the order of their first refusals."""
         self.live = 0
         """Bunches here and below that are due and not held back by a gate here or below."""
 
@@ -169,6 +186,7 @@ class Urgency:
         """One less is due in it."""
         bunch.due -= 1
         if not bunch.due:
+            bunch.calm()
             self.release(bunch)
             bunch.line.count(-1)
             self._tally(bunch.lane, -1)
@@ -247,7 +265,7 @@ class Urgency:
         for lane in self.lanes.values():
             lane.open = 0
         for bunch in bunches:
-            bunch.gate = None
+            bunch.gate = bunch.patient_at = None
             bunch.line = self._line(bunch.line.queue, bunch.line.user)
             bunch.line.bunches[bunch.lane.shape, bunch.need] = bunch
             if bunch.due:

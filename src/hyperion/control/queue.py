@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator
 from math import isnan
 
 from hyperion.control.lines import Bunch, Entry, Line, Urgency
+from hyperion.control.patience import Patience
 from hyperion.model.ids import JobId, QueueName
 from hyperion.model.queue import DEFAULT_QUEUE
 from hyperion.placement.fairness import Admission, Need, QueueTree
@@ -47,6 +48,7 @@ class WaitingQueue:
         self._waiting: dict[JobId, Entry] = {}
         self._urgencies: dict[int, Urgency] = {}
         """By priority, the most urgent first."""
+        self._patience = Patience(self.tree, self._urgencies)
         self._later: list[tuple[int, int, JobId]] = []
         self._not_due: dict[JobId, int] = {}
         self._now_ms = 0
@@ -102,6 +104,7 @@ class WaitingQueue:
             return
         bunch = entry[4]
         urgency = bunch.lane.urgency
+        self._patience.gone(bunch)
         urgency.size -= 1
         bunch.size -= 1
         if self._not_due.pop(job, None) is None:
@@ -146,6 +149,9 @@ class WaitingQueue:
             urgency = bunch.lane.urgency
             top = bunch.line.branch.path[-1].queue.name
             urgency.shut(bunch, urgency.lines[top], "", 0, f"{bunch.line.queue}/{bunch.line.user}")
+            refusal = self.tree.refusal(bunch.line.queue, bunch.need)
+            if refusal is not None:
+                self._patience.refused(bunch, refusal)
 
     def unblock_quota(self, queue: str = "") -> None:
         """Look again at all that the quotas of the queue's cohort have refused; or at everything.
@@ -240,7 +246,8 @@ class WaitingQueue:
         """Jobs in the order in which they are to be tried. Each is yielded once, if ever.
 
         The caller may remove or add jobs, block shapes, pass over and charge between two steps.
-        ``RECLAIM`` and ``DISPLACES`` mean that somebody would have to be stopped for it first.
+        ``RECLAIM`` and ``DISPLACES`` mean that somebody would have to be stopped for it first; of
+        its likes in the queue only one is yielded a round.
         """
         self._settle(now_ms)
         for urgency in list(self._urgencies.values()):
@@ -257,6 +264,10 @@ class WaitingQueue:
                 found = self._next_job(urgency, line, this)
                 if found is not None:
                     yield found
+                    if found[1].at_once:
+                        entry = this.aside[-1]
+                        started = self._waiting.get(found[0]) is not entry
+                        self._patience.told(entry[4], self._now_ms, started=started)
         finally:
             for entry in this.aside:
                 if self._waiting.get(entry[3]) is entry:
@@ -283,6 +294,12 @@ class WaitingQueue:
             if bunch.lane.blocked or (bunch.gate is not None and bunch.gate.closed):
                 heapq.heappop(heap)
                 continue
+            held_at = self._patience.held_back(bunch)
+            if held_at is not None:
+                heapq.heappop(heap)
+                self._take_changes()
+                urgency.shut(bunch, urgency.lines[held_at], "", 0, "held back")
+                continue
             head = self._head(bunch)
             if head is entry:
                 if entry[3] not in this.told:
@@ -295,7 +312,7 @@ class WaitingQueue:
                 this.aside.append(entry)
                 this.told.add(entry[3])
                 head = self._head(bunch)
-            if head is None:
+            if head is None or (verdict is not None and not verdict.at_once):
                 heapq.heappop(heap)
             else:
                 heapq.heapreplace(heap, (head, bunch))
@@ -315,6 +332,7 @@ class WaitingQueue:
         barrier = self.tree.barrier(bunch.line.queue, bunch.need, urgency.priority, nice)
         assert barrier is not None, f"{bunch.line.queue} was refused for nothing"
         urgency.shut(bunch, urgency.lines[barrier.queue], barrier.resource, barrier.asked)
+        self._patience.refused(bunch, barrier)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -339,8 +357,10 @@ class WaitingQueue:
             del self.blocked[shape]
 
     def _add_urgency(self, priority: int) -> Urgency:
-        self._urgencies[priority] = made = Urgency(priority, self.tree, per_user=self._per_user)
-        self._urgencies = dict(sorted(self._urgencies.items(), reverse=True))
+        made = Urgency(priority, self.tree, per_user=self._per_user)
+        ordered = sorted([*self._urgencies.items(), (priority, made)], reverse=True)
+        self._urgencies.clear()
+        self._urgencies.update(ordered)
         return made
 
     def _some(self, bunch: Bunch, most: int) -> list[JobId]:
@@ -364,11 +384,13 @@ class WaitingQueue:
         if self.tree.refresh(self._now_ms):
             for urgency in self._urgencies.values():
                 urgency.renew_users()
+        self._patience.expire(self._now_ms)
         self._take_changes()
 
     def _follow_tree(self) -> None:
         if self._revision != self.tree.revision:
             self._revision = self.tree.revision
+            self._patience.clear()
             for urgency in self._urgencies.values():
                 urgency.hang_anew()
 

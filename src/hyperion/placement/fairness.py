@@ -32,6 +32,7 @@ from hyperion.placement.usage import (
     over,
     rights,
     take,
+    within,
 )
 
 __all__ = [
@@ -231,6 +232,15 @@ class QueueTree:
                     return Admission.REFUSED
             return Admission.DISPLACES
         return Admission.REFUSED
+
+    def ever(self, name: str, need: Need) -> bool:
+        """Whether it would fit if nobody held anything."""
+        branch = self.branch(name)
+        return not branch.stopped and all(
+            within(branch.path, column, amount)
+            for resource, amount in need
+            if (column := self._columns.get(resource)) is not None and branch.named[column]
+        )
 
     def room(self, name: str, need: Need, most: int) -> int:
         """How many times the need fits at once, at most ``most``, without stopping anybody."""

@@ -233,6 +233,17 @@ def fits(path: Path, column: int, amount: int) -> int:
     return borrows
 
 
+def within(path: Path, column: int, amount: int) -> bool:
+    """Whether it would fit if nothing were used."""
+    for branch in path:
+        if amount > branch.limit[column]:
+            return False
+        amount -= branch.own[column]
+        if amount <= 0:
+            break
+    return True
+
+
 def lacking(path: Path, column: int, amount: int) -> tuple[int, int] | None:
     """The first level that does not allow it, and what it would have to."""
     for level, branch in enumerate(path):
