@@ -45,7 +45,7 @@ from hyperion.model.faults import (
     region_faults,
     text_faults,
 )
-from hyperion.model.job import Job
+from hyperion.model.job import Budget, Checkpoint, Job, Objective, Restart
 
 POLICIES = (
     "balanced",
@@ -63,6 +63,9 @@ POLICIES = (
 """The built-in ranking policies."""
 KNOWN_POLICIES = set(POLICIES)
 """These and the ones that plug-ins have registered in this process."""
+
+_OBJECTIVE, _BUDGET, _RESTART, _CHECKPOINT = Objective(), Budget(), Restart(), Checkpoint()
+"""What most jobs have, and nothing is wrong with: most of what a check takes is saved by that."""
 
 _name = re.compile(NAME_PATTERN).fullmatch
 _id = re.compile(ID_PATTERN).fullmatch
@@ -98,12 +101,15 @@ def _faults(job: Job, policies: Collection[str]) -> Iterator[Fault]:
     yield from _resources(job)
     yield from place_faults(job)
     yield from _work(job)
-    yield from _variables(job)
-    yield from _sources(job)
+    if job.envs or job.secrets:
+        yield from _variables(job)
+    if job.data:
+        yield from _sources(job)
     yield from _wishes(job, policies)
     yield from turn_faults(job)
     yield from _limits(job)
-    yield from _marks(job)
+    if job.tolerations or job.metadata:
+        yield from _marks(job)
 
 
 def _identity(job: Job) -> Iterator[Fault]:
@@ -144,7 +150,8 @@ def _work(job: Job) -> Iterator[Fault]:
                 "/run", f"is missing, and the role {quoted(idle[0])} has none of its own; add one"
             )
     yield from work_faults("/run", job.run, job.command)
-    yield from script_faults("/setup", job.setup)
+    if job.setup:
+        yield from script_faults("/setup", job.setup)
     if job.image:
         yield Fault(
             "/image",
@@ -220,11 +227,8 @@ def _sources(job: Job) -> Iterator[Fault]:
 
 
 def _wishes(job: Job, policies: Collection[str]) -> Iterator[Fault]:
-    weights = job.objective
-    for name in ("cost", "latency", "egress", "carbon"):
-        yield from number_faults(f"/objective/{name}", getattr(weights, name), MAX_WEIGHT)
-    if not any((weights.cost, weights.latency, weights.egress, weights.carbon)):
-        yield Fault("/objective", "every weight is 0; give at least one term a weight above 0")
+    if job.objective != _OBJECTIVE:
+        yield from _weights(job.objective)
     if job.policy and job.policy not in policies:
         yield Fault(
             "/policy",
@@ -238,6 +242,13 @@ def _wishes(job: Job, policies: Collection[str]) -> Iterator[Fault]:
         yield from region_faults(f"/users_in/{index}", region)
 
 
+def _weights(weights: Objective) -> Iterator[Fault]:
+    for name in ("cost", "latency", "egress", "carbon"):
+        yield from number_faults(f"/objective/{name}", getattr(weights, name), MAX_WEIGHT)
+    if not any((weights.cost, weights.latency, weights.egress, weights.carbon)):
+        yield Fault("/objective", "every weight is 0; give at least one term a weight above 0")
+
+
 def _policies(wrong: str, known: Collection[str]) -> str:
     from difflib import get_close_matches  # 2 ms that only a typo pays for
 
@@ -246,14 +257,18 @@ def _policies(wrong: str, known: Collection[str]) -> str:
 
 
 def _limits(job: Job) -> Iterator[Fault]:
-    yield from number_faults("/budget/max_usd", job.budget.max_usd, MAX_USD)
-    yield from number_faults("/budget/max_usd_per_hour", job.budget.max_usd_per_hour, MAX_USD)
-    yield from range_faults("/restart/max", job.restart.max, 0, MAX_RESTARTS)
-    yield from number_faults("/restart/backoff", job.restart.backoff_s, MAX_BACKOFF_S, "s")
-    yield from number_faults("/checkpoint/grace", job.checkpoint.grace_s, MAX_GRACE_S, "s")
-    yield from number_faults("/checkpoint/every", job.checkpoint.every_s, MAX_SECONDS, "s")
-    yield from number_faults("/checkpoint/restore", job.checkpoint.restore_s, MAX_SECONDS, "s")
-    yield from path_faults("/checkpoint/dir", job.checkpoint.dir)
+    if job.budget != _BUDGET:
+        yield from number_faults("/budget/max_usd", job.budget.max_usd, MAX_USD)
+        yield from number_faults("/budget/max_usd_per_hour", job.budget.max_usd_per_hour, MAX_USD)
+    if job.restart != _RESTART:
+        yield from range_faults("/restart/max", job.restart.max, 0, MAX_RESTARTS)
+        yield from number_faults("/restart/backoff", job.restart.backoff_s, MAX_BACKOFF_S, "s")
+    checkpoint = job.checkpoint
+    if checkpoint != _CHECKPOINT:
+        yield from number_faults("/checkpoint/grace", checkpoint.grace_s, MAX_GRACE_S, "s")
+        yield from number_faults("/checkpoint/every", checkpoint.every_s, MAX_SECONDS, "s")
+        yield from number_faults("/checkpoint/restore", checkpoint.restore_s, MAX_SECONDS, "s")
+        yield from path_faults("/checkpoint/dir", checkpoint.dir)
 
 
 def _marks(job: Job) -> Iterator[Fault]:

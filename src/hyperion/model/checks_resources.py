@@ -55,11 +55,14 @@ OWN_NAMES = {
 
 def request_faults(at: str, request: ResourceRequest) -> Iterator[Fault]:
     """What is wrong with one request; ``at`` is the pointer to it."""
-    yield from _accelerators(at + "/accelerators", request)
+    if request.gpus_milli or request.gpu_type:
+        yield from _accelerators(at + "/accelerators", request)
     yield from _thousandths(at + "/cpus", request.cpus_milli, MAX_CPUS)
-    yield from _mebibytes(at + "/memory", request.memory_mib, MAX_MEMORY_MIB)
-    yield from _mebibytes(at + "/disk", request.disk_mib, MAX_DISK_MIB)
-    yield from pair_faults(at + "/labels", request.labels, MAX_ENTRIES, 256)
+    if request.memory_mib or request.disk_mib:
+        yield from _mebibytes(at + "/memory", request.memory_mib, MAX_MEMORY_MIB)
+        yield from _mebibytes(at + "/disk", request.disk_mib, MAX_DISK_MIB)
+    if request.labels:
+        yield from pair_faults(at + "/labels", request.labels, MAX_ENTRIES, 256)
     if request.infra and not _infra(request.infra):
         yield Fault(
             at + "/infra",

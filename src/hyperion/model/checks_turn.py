@@ -20,10 +20,19 @@ _id = re.compile(ID_PATTERN).fullmatch
 
 def turn_faults(job: Job) -> Iterator[Fault]:
     """Of ``queue``, ``nice``, ``after``, ``begin``, ``deadline``, ``reservation``, and others."""
-    yield from _named("/queue", job.queue)
-    yield from range_faults("/nice", job.nice, -MAX_NICE, MAX_NICE)
+    if job.queue:
+        yield from _named("/queue", job.queue)
+    if job.nice:
+        yield from range_faults("/nice", job.nice, -MAX_NICE, MAX_NICE)
     if job.after:
         yield from _after(job)
+    if job.expected_s or job.deadline_s or job.begin_s or job.min_runtime_s:
+        yield from _times(job)
+    if job.reservation:
+        yield from _named("/reservation", job.reservation)
+
+
+def _times(job: Job) -> Iterator[Fault]:
     yield from number_faults("/expected", job.expected_s, MAX_SECONDS, "s")
     yield from number_faults("/deadline", job.deadline_s, MAX_SECONDS, "s")
     yield from number_faults("/begin", job.begin_s, MAX_SECONDS, "s")
@@ -33,12 +42,11 @@ def turn_faults(job: Job) -> Iterator[Fault]:
             f"found {job.begin_s:.12g} s, which is not before the deadline of"
             f" {job.deadline_s:.12g} s, when the job is stopped",
         )
-    yield from _named("/reservation", job.reservation)
     yield from number_faults("/min_runtime", job.min_runtime_s, MAX_SECONDS, "s")
 
 
 def _named(at: str, name: str) -> Iterator[Fault]:
-    if name and not _name(name):
+    if not _name(name):
         yield Fault(
             at,
             f"found {quoted(name)}, expected up to {MAX_NAME_CHARS} letters, digits, '.', '_'"
