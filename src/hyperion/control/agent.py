@@ -19,7 +19,7 @@ from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId
 from hyperion.model.node import Node
 
-_RECORDS = (r.ReplicaOrdered, r.ReplicaMoved, r.ReplicaForgotten, r.MarkDropped)
+_RECORDS = frozenset({r.ReplicaOrdered, r.ReplicaMoved, r.ReplicaForgotten, r.MarkDropped})
 _Decisions = Iterator[
     r.ReplicaOrdered | r.ReplicaMoved | r.ReplicaForgotten | r.MarkDropped | m.AgentCommand
 ]

@@ -32,22 +32,24 @@ from hyperion.model.ids import AllocationId, JobId, NodeId
 from hyperion.model.job import JobPhase
 from hyperion.placement.ranking import Policy, guarded
 
-_RECORDS = (
-    r.SecretsKept,
-    r.JobAccepted,
-    r.JobMoved,
-    r.JobForgotten,
-    r.MarkDropped,
-    r.AllocationPlaced,
-    r.AllocationMoved,
-    r.NodeAdmitted,
-    r.NodeMarked,
-    r.NodeForgotten,
-    r.TaskEnded,
-    r.QueuesKept,
-    r.WindowKept,
-    r.WindowDropped,
-    r.HistoryKept,
+_RECORDS = frozenset(
+    {
+        r.SecretsKept,
+        r.JobAccepted,
+        r.JobMoved,
+        r.JobForgotten,
+        r.MarkDropped,
+        r.AllocationPlaced,
+        r.AllocationMoved,
+        r.NodeAdmitted,
+        r.NodeMarked,
+        r.NodeForgotten,
+        r.TaskEnded,
+        r.QueuesKept,
+        r.WindowKept,
+        r.WindowDropped,
+        r.HistoryKept,
+    }
 )
 _Decisions = Iterator[Any]
 
@@ -74,6 +76,7 @@ class ClusterMachine:
         self.prospects = Prospects(self.policy, self.state, self.rounds, self.seating, self.intake)
         self.appointments = Appointments(self.policy, self.state, self.seating, self.attempts)
         self._tidied_ms = 0
+        self._lease_ends_ms = 0
 
     # -- the machine's outside ------------------------------------------------------------------
 
@@ -112,7 +115,7 @@ class ClusterMachine:
         self.state.apply(record)
         match record:
             case r.AllocationMoved(a) | r.TaskEnded(a) if a.state.is_terminal:
-                self.rounds.freed()
+                self.rounds.due = True
                 self.orders.over(a.id)
             case r.NodeAdmitted() | r.NodeMarked():
                 self.rounds.freed()
@@ -120,7 +123,9 @@ class ClusterMachine:
                 self.uplink.forget(job)
             case r.QueuesKept() | r.WindowKept() | r.WindowDropped():
                 self.rounds.freed()
-            case r.JobAccepted() | r.JobMoved():
+            case r.JobAccepted():
+                self.rounds.due = True
+            case r.JobMoved(_, status) if status.phase is JobPhase.QUEUED:
                 self.rounds.due = True
 
     # -- decisions ------------------------------------------------------------------------------
@@ -254,6 +259,15 @@ class ClusterMachine:
         else:
             yield from self.attempts.end_task(a, now_ms)
 
+    def _lose_nodes(self, now_ms: int) -> _Decisions:
+        """Look at all leases; none can end before the first of those that are left."""
+        lease_ms = self.times.node_lease_ms
+        for node, peer in list(self.peers.items()):
+            if peer.surely_ended(now_ms, lease_ms):
+                yield from self._lose_node(node, now_ms)
+        ends_ms = (peer.ends_ms(lease_ms) for peer in self.peers.values())
+        self._lease_ends_ms = min(ends_ms, default=now_ms + lease_ms)
+
     def _lose_node(self, node: NodeId, now_ms: int) -> _Decisions:
         """Its lease has surely ended: by its own hand, nothing of ours runs there any more."""
         entry = self.state.nodes[node]
@@ -292,13 +306,11 @@ class ClusterMachine:
     # -- time -----------------------------------------------------------------------------------
 
     def _tick(self, now_ms: int) -> _Decisions:
-        times = self.times
         yield from self.uplink.tick(now_ms)
         if not self.uplink.may_run(now_ms):
             yield from self._fence(now_ms)
-        for node, peer in list(self.peers.items()):
-            if peer.surely_ended(now_ms, times.node_lease_ms):
-                yield from self._lose_node(node, now_ms)
+        if now_ms > self._lease_ends_ms:
+            yield from self._lose_nodes(now_ms)
         late = self.orders.late(now_ms)
         each_second = now_ms - self._tidied_ms >= 1000
         if each_second:
@@ -311,6 +323,7 @@ class ClusterMachine:
             self._tidied_ms = now_ms
             yield from self.rounds.explain(now_ms)
             yield from self.appointments.each_second(now_ms)
+            self.rounds.look_again(now_ms)
             yield from self._tidy(now_ms)
         if not self.rounds.due and self.state.queue.next_due_ms(now_ms):
             self.rounds.due = True

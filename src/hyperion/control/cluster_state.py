@@ -29,6 +29,7 @@ from hyperion.placement.forecast import Forecast, Sketch
 from hyperion.placement.running import Running
 from hyperion.placement.snapshot import Snapshot
 from hyperion.placement.watched import Guarded, guarded
+
 SHAPES_REMEMBERED = 65_536
 
 

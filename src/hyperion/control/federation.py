@@ -29,14 +29,16 @@ from hyperion.placement.choice import FleetCluster, Place
 from hyperion.placement.explain import Planned
 from hyperion.placement.ranking import Rankers
 
-_RECORDS = (
-    r.SecretsKept,
-    r.FederatedJobAccepted,
-    r.FederatedJobMoved,
-    r.FederatedJobPruned,
-    r.Decided,
-    r.ClusterAdmitted,
-    r.ClusterLost,
+_RECORDS = frozenset(
+    {
+        r.SecretsKept,
+        r.FederatedJobAccepted,
+        r.FederatedJobMoved,
+        r.FederatedJobPruned,
+        r.Decided,
+        r.ClusterAdmitted,
+        r.ClusterLost,
+    }
 )
 _Decisions = Iterator[Any]
 P = JobPhase

@@ -84,4 +84,8 @@ class Peer(Struct):
 
     def surely_ended(self, now_ms: int, duration_ms: int) -> bool:
         """Whether the holder's lease has ended for certain, and all that ran under it."""
-        return now_ms > self.granted_until_ms + int(duration_ms * DRIFT) + LAST_LOOK_MS
+        return now_ms > self.ends_ms(duration_ms)
+
+    def ends_ms(self, duration_ms: int) -> int:
+        """After this the lease has surely ended, unless it is renewed."""
+        return self.granted_until_ms + int(duration_ms * DRIFT) + LAST_LOOK_MS

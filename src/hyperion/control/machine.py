@@ -1,6 +1,6 @@
 """What every state machine gives back, and the keys under which entities are kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -27,13 +27,13 @@ def split(path: str) -> tuple[str, str]:
 
 
 def sort_out(
-    decisions: Iterator[Any], records: tuple[type, ...], apply: Callable[[Any], None]
+    decisions: Iterator[Any], records: Collection[type], apply: Callable[[Any], None]
 ) -> Outcome:
     """Apply each record as it is decided, so that the next decision sees it; collect both kinds."""
     kept: list[Any] = []
     commands: list[Any] = []
     for decision in decisions:
-        if isinstance(decision, records):
+        if type(decision) in records:
             apply(decision)
             kept.append(decision)
         else:

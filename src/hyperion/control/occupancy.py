@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from hyperion.control import records as r
 from hyperion.model.allocation import Allocation
-from hyperion.model.ids import AllocationId, JobId, QueueName
+from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
 from hyperion.model.job import Job, JobPhase
 from hyperion.model.queue import DEFAULT_QUEUE
 from hyperion.placement import snapshot as columns
@@ -25,6 +25,8 @@ class Occupancy:
         """Places being cleared for jobs, as allocations that nobody runs."""
         self.at_ms = 0
         """The newest time told; use is counted from then."""
+        self.freed: set[NodeId] = set()
+        """Nodes on which something was given back since a round last asked."""
         self._quantum_ms = quantum_ms
         self._charged: dict[AllocationId, Need] = {}
         """What each one was counted as: its node may be another, or gone, when it ends."""
@@ -53,6 +55,7 @@ class Occupancy:
         self._charge(known.job, self._charged.pop(a.id), -1)
         if on_node:
             self.snapshot.drop(a)
+            self.freed.add(a.node)
         self.running.unseat(a)
         if next(iter(self.running.seats(known.job.id)), None) is None:
             self.running.drop(known.job.id)
@@ -99,7 +102,7 @@ class Occupancy:
 
     def unclaim(self, known: r.ClusterJob) -> None:
         self._drop_claim(known)
-        self.claims.pop(known.job.id, None)
+        self.freed.update(a.node for a in self.claims.pop(known.job.id, ()))
 
     def _hold_claim(self, known: r.ClusterJob) -> None:
         for a in self.claims.get(known.job.id, ()):

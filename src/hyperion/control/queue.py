@@ -126,6 +126,15 @@ class WaitingQueue:
         for lane in lanes:
             lane.urgency.block(lane, blocked=True)
 
+    def unblock_shape(self, shape: Hashable) -> None:
+        """Only jobs of this shape may try again."""
+        if self.blocked.pop(shape, None) is None:
+            return
+        for urgency in self._urgencies.values():
+            lane = urgency.lanes.get(shape)
+            if lane is not None:
+                urgency.block(lane, blocked=False)
+
     def unblock(self) -> None:
         """There is room where there was none: every shape may try again."""
         for shape in self.blocked:

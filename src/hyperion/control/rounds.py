@@ -5,6 +5,7 @@ from typing import Any
 
 from hyperion.control import gang
 from hyperion.control import records as r
+from hyperion.control.blocked import Blocked
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.entitlement import entitlement
 from hyperion.control.preempting import Preempting
@@ -21,6 +22,8 @@ _Decisions = Iterator[Any]
 _Tried = Generator[Any, None, bool]
 EXPLAIN_AFTER_MS = 1000
 """Most waits are shorter, and need no reason beside them."""
+RECLAIM_MS = 5000
+"""How often jobs whose quota others have borrowed look anew for somebody to stop."""
 SEARCHES_PER_ROUND = 256
 """Looks for victims in one round; the rest comes in the next one."""
 
@@ -36,8 +39,7 @@ class Rounds:
         preempting: Preempting,
     ) -> None:
         self.due = True
-        self.refusals: dict[Hashable, Unplaceable] = {}
-        """Why the jobs of a blocked shape do not fit, by shape."""
+        self.blocked = Blocked()
         self._policy = policy
         self._times = times
         self._state = state
@@ -50,16 +52,34 @@ class Rounds:
         self._room = 0
         """Replicas that this round may still place."""
         self._searches = 0
+        self._reclaimed_ms = 0
+
+    @property
+    def refusals(self) -> dict[Hashable, Unplaceable]:
+        """Why the jobs of a blocked shape do not fit, by shape."""
+        return self.blocked.refusals
 
     def freed(self) -> None:
-        """There is room where there was none: whoever did not fit may try again."""
+        """Nodes have come or opened: whoever did not fit may try again."""
         self.due = True
         self._state.queue.unblock()
-        self.refusals.clear()
+        self.blocked.clear()
+
+    def look_again(self, now_ms: int) -> None:
+        """Who may be stopped changes with time: some have run for long enough now."""
+        for shape in self.blocked.urgent():
+            self._unblock(shape)
+            self.due = True
+        if now_ms - self._reclaimed_ms >= RECLAIM_MS:
+            self._reclaimed_ms = now_ms
+            self._state.queue.unblock_quota()
+            self.due = True
 
     def place(self, now_ms: int) -> _Decisions:
         """Place what waits, in order, as far as it fits."""
-        self.due = False
+        for shape in self.blocked.hopeful(self._state.snapshot, self._state.occupancy.freed):
+            self._unblock(shape)
+        self._state.occupancy.freed.clear()
         self._room = self._times.placements_per_round
         self._searches = SEARCHES_PER_ROUND
         self._reclaiming.clear()
@@ -71,8 +91,7 @@ class Rounds:
         for known in self._reclaiming:
             if not (yield from self._preempt(known, now_ms)):
                 self._state.queue.pass_over(known.job.id)
-        if self._room <= 0 or self._searches <= 0:
-            self.due = True
+        self.due = self._room <= 0 or self._searches <= 0
 
     def explain(self, now_ms: int) -> _Decisions:
         """Write the reason beside the first jobs of each shape that has not fitted for a while."""
@@ -124,7 +143,8 @@ class Rounds:
         """Pass over its likes until something is freed; what can never fit goes back."""
         shape = self._state.shape(known.job)
         self._state.queue.block(shape)
-        self.refusals[shape] = refusal
+        urgent = entitlement(self._state.occupancy.tree, known.job) is not None
+        self.blocked.add(shape, known.job, refusal, urgent=urgent)
         if known.federated and not refusal.ever and self._state.has_ready_nodes():
             yield self._state.moved(
                 known,
@@ -135,6 +155,10 @@ class Rounds:
                 ended_at_ms=now_ms,
             )
             yield from self._uplink.tell(known.job.id, now_ms)
+
+    def _unblock(self, shape: Hashable) -> None:
+        self._state.queue.unblock_shape(shape)
+        self.blocked.remove(shape)
 
     # -- room made by preemption ----------------------------------------------------------------
 
