@@ -244,25 +244,27 @@ class _Gathering:
         return found | set(rows[np.argpartition(each, most)[:most]].tolist())
 
     def _take_cheapest(self, rows: Sequence[int]) -> None:
-        """Of what these rows offer, the cheapest for each place, until there are enough."""
-        heap: list[tuple[float, int]] = []
-        for row in rows:
-            self._offer(heap, row)
+        """Of what these rows offer, the cheapest for each place, until there are enough. A row is
+        looked at when its bound comes first."""
+        heap = [(self._bound(row), row) for row in rows]
+        heapq.heapify(heap)
+        untouched = set(rows)
         while self.short > 0 and heap and len(self.ground.gone) < MOST_SHARES:
             density, row = heapq.heappop(heap)
             best = self._best(row)
+            untouched.discard(row)
             if best is None:
                 continue
             if heap and best[0] > heap[0][0] and best[0] > density:
                 heapq.heappush(heap, (best[0], row))
                 continue
-            for touched in self._take(best[1]) | {row}:
-                self._offer(heap, touched)
+            for touched in (self._take(best[1]) | {row}) - untouched:
+                heapq.heappush(heap, (self._bound(touched), touched))
 
-    def _offer(self, heap: list[tuple[float, int]], row: int) -> None:
-        best = self._best(row)
-        if best is not None:
-            heapq.heappush(heap, (best[0], row))
+    def _bound(self, row: int) -> float:
+        """About the least regret for each place there, were the node to have all it can have."""
+        floor, most = self.part.floor(self.case)[row], self.part.most(self.case)[row]
+        return max(0.0, float(floor)) / max(1, min(self.short, int(most)))
 
     def _best(self, row: int) -> tuple[float, tuple[Share, ...]] | None:
         """(regret for each place gained anywhere, shares): the cheapest way to one more place
@@ -281,17 +283,27 @@ class _Gathering:
             self.part.request,
             groups,
             lambda shares: self.ground.allows([*gone, *shares]),
+            float(self.part.floor(self.case)[row]),
         )
         if least is not None and len(least[1]) > 1:
             ways.append(least[1])
+        each = int(self.part.most(self.case)[row])
+        ranked = sorted((cost(way) / self._hope(way, each), n) for n, way in enumerate(ways))
         best: tuple[float, tuple[Share, ...]] | None = None
-        for way in ways:
-            gained = self._gain(way)
+        for hoped, n in ranked:
+            if best is not None and hoped >= best[0]:
+                break
+            gained = self._gain(ways[n])
             if gained:
-                density = cost(way) / gained
+                density = cost(ways[n]) / gained
                 if best is None or density < best[0]:
-                    best = density, way
+                    best = density, ways[n]
         return best
+
+    def _hope(self, shares: Sequence[Share], each: int) -> int:
+        """Places that giving them up could gain at most: on each node as many as on this one."""
+        seats = sum(len(share.seats) for share in shares)
+        return max(1, min(self.short, seats * each))
 
     def _gain(self, shares: Sequence[Share]) -> int:
         """Places for which there would be room, at most as many as are short."""
