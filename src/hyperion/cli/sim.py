@@ -68,8 +68,13 @@ class SimView(Struct, frozen=True, kw_only=True):
 @click.option("--gpu-type", default="A100", show_default=True)
 @click.option("--usd-per-gpu-hour", type=click.FloatRange(0), help="[default: the catalogue's]")
 @click.option("--jobs", type=click.IntRange(1), help="Only the first so many.  [generator: 1000]")
+@click.option("--since", metavar="TIME", help="Only so long before the last arrival, as 7d.")
+@click.option("--every", type=click.IntRange(1), default=1, metavar="N",
+              help="Only every N-th job of the trace.")  # fmt: skip
 @click.option("--load", type=click.FloatRange(0, min_open=True), metavar="X",
               help="Arrivals so fast that X times the cluster is wanted.")  # fmt: skip
+@click.option("--queues/--no-queues", default=True, show_default=True,
+              help="The trace's queues, or all jobs in one.")  # fmt: skip
 @click.option("--estimates", type=click.Choice(ESTIMATES), default="rounded", show_default=True,
               help="What users say of run times.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -89,7 +94,10 @@ def sim(
     gpu_type: str,
     usd_per_gpu_hour: float | None,
     jobs: int | None,
+    since: str | None,
+    every: int,
     load: float | None,
+    queues: bool,
     estimates: str,
     seed: int,
     faults: str,
@@ -98,6 +106,7 @@ def sim(
 ) -> int:
     """Run a cluster in simulated time: the production scheduler, its nodes played."""
     from hyperion.cli import workloads
+    from hyperion.cli.jobs import duration_s
 
     if trace and generator:
         raise Failure("--trace and --generator are both given", "name one", BAD_USAGE)
@@ -115,6 +124,9 @@ def sim(
         load=load,
         estimates=estimates,
         seed=seed,
+        queues=queues,
+        every=every,
+        since_s=duration_s(since) if since else 0.0,
     )
     workload, machines = workloads.prepared(wish)
     policies = policy_names((*compare, *more)) or [policy]

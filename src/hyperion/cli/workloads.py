@@ -35,6 +35,9 @@ class Wish(Struct, frozen=True, kw_only=True):
     load: float | None
     estimates: str
     seed: int
+    queues: bool = True
+    every: int = 1
+    since_s: float = 0.0
 
 
 def prepared(wish: Wish) -> "tuple[Trace, list[Node]]":
@@ -51,11 +54,17 @@ def prepared(wish: Wish) -> "tuple[Trace, list[Node]]":
         else:
             made, listed = read_trace(wish.trace, wish.data, reading)
             nodes = _nodes(wish, listed)
+        if wish.since_s:
+            made = traces.since(made, int(1000 * wish.since_s))
+        if wish.every > 1:
+            made = traces.every(made, wish.every)
         if wish.jobs:
             made = traces.first_jobs(made, wish.jobs)
         if not made.jobs:
             worst = made.bad[0].message if made.bad else "it has no rows"
             raise traces.TraceError(f"{made.name}: no row is a job; the first: {worst}")
+        if not wish.queues:
+            made = traces.one_queue(made)
         if wish.load:
             made = traces.at_load(made, nodes, wish.load)
         return traces.with_estimates(made, wish.estimates), nodes

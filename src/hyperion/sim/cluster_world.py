@@ -23,14 +23,15 @@ from hyperion.model.node import Node
 from hyperion.placement.ranking import Policy
 from hyperion.sim.fragmentation import shapes
 from hyperion.sim.recorder import Recorder
-from hyperion.sim.trace import Trace, TraceJob
+from hyperion.sim.trace import Trace, TraceError, TraceJob, queues_of
 from hyperion.sim.work import Piece, Works
 
 FOREVER_MS = 1 << 50
 QUIET_TICK_MS = 3 * 3_600_000
 """Between two ticks of the clock while nothing waits: ended jobs are forgotten."""
 BUSY_TICK_MS = 600_000
-"""While something waits. Moments that are known beforehand get a tick of their own."""
+"""While something waits: starts are promised then, and jobs that overrun make way. Moments that
+are known beforehand get a tick of their own."""
 ROUNDS_AT_ONCE = 10_000
 """A machine that still asks for rounds after so many at one moment never comes to an end."""
 STUCK_MS = 4 * 3_600_000
@@ -125,6 +126,11 @@ class ClusterWorld:
     def play(self) -> Iterator[Moment]:
         """Run to the end, with a look at the progress now and then. May be left at any time."""
         self._open()
+        self.hear(m.QueuesApplied(queues=queues_of(self.trace)))
+        for window in self.trace.windows:
+            self.hear(m.WindowApplied(window=window))
+            self.tick_at(window.begins_at_ms)
+            self.tick_at(window.ends_at_ms)
         self.far_end.begin()
         arrivals = iter(self.trace.jobs)
         self._expect(arrivals)
@@ -220,7 +226,8 @@ class ClusterWorld:
     def _submit(self, job: TraceJob) -> None:
         """Until the machine knows it: it may die before it has kept it."""
         self.hear(m.JobSubmitted(job=job.job))
-        if self._faulty and not self.recorder.is_known(job.job.id):
+        story = self.recorder.stories[job.job.id]
+        if self._faulty and not (story.refused or self.recorder.is_known(job.job.id)):
             self.after(RESUBMIT_MS, lambda: self._submit(job))
 
     def _cancel(self, job: TraceJob) -> None:
@@ -267,6 +274,15 @@ class ClusterWorld:
                 self.far_end.order(command.node, command.message)
             elif kind is m.DisconnectNode:
                 self.far_end.disconnect(command.node)
+            elif kind is m.Answer and command.error:
+                self._refused(command)
+
+    def _refused(self, answer: m.Answer) -> None:
+        if answer.job:
+            if answer.code == "conflict":
+                self.recorder.refuse(answer.job, answer.error)
+        elif answer.error:
+            raise TraceError(f"{self.trace.name}: the scheduler refuses: {answer.error}")
 
     def _keep(self) -> None:
         for path, value in self.machine.writes().items():

@@ -39,7 +39,11 @@ class Story(Struct):
     restarts: int = 0
     """How often it had to wait again after it had been placed, for whatever reason."""
     preemptions: int = 0
-    """Of these: since it was told to stop while all was well with it."""
+    """How often it, or a task of it, was stopped to make room for others."""
+    resizes: int = 0
+    """How often it was made wider or narrower while it ran."""
+    refused: str = ""
+    """Why the scheduler did not take it."""
     lost_ms: float = 0.0
     """Work at full width that had to be done again."""
     pressure: float = 0.0
@@ -66,6 +70,9 @@ class Sample(Struct, frozen=True):
     """GPUs that are free but of no use to the job that comes next, on average; see
     ``fragmentation``."""
     free_gpus: float
+    stranded_ms: float
+    """The integrals of the two, in GPUs times milliseconds."""
+    free_ms: float
 
 
 class Recorder:
@@ -76,6 +83,9 @@ class Recorder:
         self.cpus_milli = sum(n.capacity.cpus_milli for n in nodes)
         self.stories: dict[JobId, Story] = {}
         self.samples: list[Sample] = []
+        self.arrivals: Sample | None = None
+        """The state when the last job had just come."""
+        self._span_ms = span_ms
         self.waiting = 0
         self.active = 0
         """Neither ended nor waiting."""
@@ -90,7 +100,8 @@ class Recorder:
         self._held_gpus = self._held_cpus = 0
         self._held_usd_per_ms = 0.0
         self._gpu_ms = self._cpu_ms = self._usd = self._pressure = 0.0
-        self._now_ms = 0
+        self._stranded_ms = self._free_ms = 0.0
+        self._now_ms = self._sampled_ms = 0
         self._sample_ms = max(FIRST_SAMPLE_MS, span_ms // (SAMPLES_MAX // 2))
         self._next_sample_ms = 0
         self._known: set[JobId] = set()
@@ -108,9 +119,12 @@ class Recorder:
 
     def advance(self, now_ms: int) -> None:
         """Time goes on; call it before anything that happens then."""
-        while self._next_sample_ms <= now_ms:
-            self._pass(self._next_sample_ms)
+        if self.arrivals is None and now_ms >= self._span_ms:
+            self._sample_until(self._span_ms)
+            self._pass(self._span_ms)
             self._sample()
+            self.arrivals = self.samples[-1]
+        self._sample_until(now_ms)
         self._pass(now_ms)
 
     def arrived(self, job: TraceJob, now_ms: int) -> None:
@@ -135,9 +149,20 @@ class Recorder:
                 self._hold(record.allocation)
             elif kind is r.JobMoved:
                 self._move(record, ended)
+            elif kind is r.TaskEnded:
+                self._release(record.allocation.id)
             elif kind is r.JobAccepted:
                 self._known.add(record.job.id)
         return ended
+
+    def refuse(self, job: JobId, reason: str) -> None:
+        """The scheduler does not take it."""
+        story = self.stories.get(job)
+        if story is not None and story.ended_ms is None and not story.refused:
+            story.refused = reason
+            self.waiting -= 1
+            self._waiting_gpus -= story.job.gpus_milli
+            self._wanted_gpus -= story.job.gpus_milli
 
     def lost_work(self, job: JobId, lost_ms: float) -> None:
         self.stories[job].lost_ms += lost_ms
@@ -148,6 +173,11 @@ class Recorder:
         self._sample()
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _sample_until(self, now_ms: int) -> None:
+        while self._next_sample_ms <= now_ms:
+            self._pass(self._next_sample_ms)
+            self._sample()
 
     def _pass(self, now_ms: int) -> None:
         passed = now_ms - self._now_ms
@@ -194,6 +224,10 @@ class Recorder:
         if story is None or story.ended_ms is not None:
             return
         status, before, after = record.status, story.phase, record.status.phase
+        if status.preemptions > story.preemptions:
+            self.preemptions += status.preemptions - story.preemptions
+            story.preemptions = status.preemptions
+        story.resizes = max(story.resizes, status.resizes)
         if after is before:
             return
         story.phase, story.attempts = after, status.attempt
@@ -202,9 +236,6 @@ class Recorder:
         self._recount(story, before, after)
         if after is JobPhase.RUNNING and story.started_ms is None:
             story.started_ms = record.at_ms
-        elif after is JobPhase.STOPPING and status.after_stop is JobPhase.QUEUED:
-            story.preemptions += 1
-            self.preemptions += 1
         if after.is_terminal:
             story.ended_ms = record.at_ms
             story.pressure = self._pressure - story.pressure
@@ -228,6 +259,10 @@ class Recorder:
 
     def _sample(self) -> None:
         useless, free = stranded(self.nodes, self.devices, self.cpus, self.memory, self.shapes)
+        passed = self._now_ms - self._sampled_ms
+        self._sampled_ms = self._now_ms
+        self._stranded_ms += passed * useless
+        self._free_ms += passed * free
         self.samples.append(
             Sample(
                 at_ms=self._now_ms,
@@ -240,6 +275,8 @@ class Recorder:
                 preemptions=self.preemptions,
                 stranded=useless,
                 free_gpus=free,
+                stranded_ms=self._stranded_ms,
+                free_ms=self._free_ms,
             )
         )
         if len(self.samples) > SAMPLES_MAX:

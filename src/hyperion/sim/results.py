@@ -32,7 +32,7 @@ def run_of(world: ClusterWorld, policy: str, broken_off: bool) -> Run:
         world.recorder.finish(world.now_ms)
     return Run(
         policy=policy,
-        score=score(policy, world.recorder, world.trace.span_ms),
+        score=score(policy, world.recorder),
         recorder=world.recorder,
         never_ran=tuple(world.never_ran),
         broken_off=broken_off,

@@ -65,7 +65,7 @@ class Score(Struct, frozen=True, kw_only=True):
     restarts: int
     """How often a job that had been placed had to wait again, for whatever reason."""
     preemptions: int
-    """Of these: stopped to make room, or since another member of its gang was."""
+    """How often a job, or a task of one, was stopped to make room for others."""
     lost_gpu_hours: float
     """Work that had to be done again."""
     usd: float
@@ -75,8 +75,8 @@ class Score(Struct, frozen=True, kw_only=True):
     due: int
 
 
-def score(policy: str, recorder: Recorder, span_ms: int) -> Score:
-    """What a run came to; ``span_ms`` is that of the arrivals."""
+def score(policy: str, recorder: Recorder) -> Score:
+    """What a run came to."""
     stories = list(recorder.stories.values())
     ended = [s for s in stories if s.ended_ms is not None]
     counted = [s for s in ended if s.phase is not JobPhase.CANCELLED]
@@ -84,7 +84,7 @@ def score(policy: str, recorder: Recorder, span_ms: int) -> Score:
     waits = sorted(_wait_s(s) for s in counted)
     rhos = sorted(_rho(s) for s in counted)
     last_ms = max((s.ended_ms or 0 for s in ended), default=0)
-    busy = _busy(recorder, span_ms or last_ms)
+    busy = _busy(recorder)
     with_due = [s for s in stories if s.job.due_ms]
     return Score(
         policy=policy,
@@ -167,20 +167,17 @@ def _jain(stories: Sequence[Story]) -> float:
     return sum(means) ** 2 / (len(means) * squares) if squares else 1.0
 
 
-def _busy(recorder: Recorder, span_ms: int) -> tuple[float, float, float]:
-    """(GPU utilisation, CPU utilisation, fragmentation) over the span."""
-    samples = [x for x in recorder.samples if x.at_ms <= span_ms]
-    if len(samples) < 2:
-        samples = recorder.samples
-    if len(samples) < 2:
+def _busy(recorder: Recorder) -> tuple[float, float, float]:
+    """(GPU utilisation, CPU utilisation, fragmentation) while jobs arrived."""
+    if not recorder.samples:
         return 0.0, 0.0, 0.0
-    first, last = samples[0], samples[-1]
-    passed = max(1, last.at_ms - first.at_ms)
-    free = sum(x.free_gpus for x in samples)
+    last = recorder.arrivals or recorder.samples[-1]
+    if last.at_ms <= 0:  # all came at once: until the last has ended
+        last = recorder.samples[-1]
     return (
-        _part(last.gpu_ms - first.gpu_ms, recorder.gpus_milli * passed),
-        _part(last.cpu_ms - first.cpu_ms, recorder.cpus_milli * passed),
-        _part(sum(x.stranded for x in samples), free),
+        _part(last.gpu_ms, recorder.gpus_milli * last.at_ms),
+        _part(last.cpu_ms, recorder.cpus_milli * last.at_ms),
+        _part(last.stranded_ms, last.free_ms),
     )
 
 

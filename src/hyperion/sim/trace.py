@@ -1,10 +1,12 @@
 """A workload: which jobs arrive when, how long each runs alone, and how it ends."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hyperion.model.ids import QueueName
 from hyperion.model.job import Job
 from hyperion.model.node import Node
 from hyperion.model.queue import Queue
@@ -125,6 +127,30 @@ def assembled(
 def first_jobs(trace: Trace, most: int) -> Trace:
     """Only the first so many arrivals."""
     return trace if len(trace.jobs) <= most else replace(trace, jobs=trace.jobs[:most])
+
+
+def every(trace: Trace, nth: int) -> Trace:
+    """Only every so many-th job, so that the trace's days and bursts stay."""
+    return replace(trace, jobs=trace.jobs[::nth])
+
+
+def one_queue(trace: Trace) -> Trace:
+    """The same jobs, all in the default queue."""
+    jobs = tuple(replace(j, job=replace(j.job, queue=QueueName(""))) for j in trace.jobs)
+    return replace(trace, jobs=jobs, queues=())
+
+
+def queues_of(trace: Trace) -> tuple[Queue, ...]:
+    """Those that the trace brings, and for each other name in it a queue without limits."""
+    known = {queue.name for queue in trace.queues}
+    named = {j.job.queue for j in trace.jobs if j.job.queue} - known
+    return (*trace.queues, *(Queue(name=name) for name in sorted(named)))
+
+
+def queue_name(text: str) -> QueueName:
+    """A name from elsewhere as a queue here may have it."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", text)
+    return QueueName(re.sub(r"^[^A-Za-z0-9]+", "", plain)[:63])
 
 
 def since(trace: Trace, last_ms: int) -> Trace:

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from hyperion.model.accelerators import canonical
-from hyperion.model.ids import JobId, QueueName, UserId
+from hyperion.model.ids import JobId, UserId
 from hyperion.model.job import Elastic, Job, Priority
 from hyperion.model.resources import MILLI, ResourceRequest
-from hyperion.sim.trace import BadRow, Trace, TraceJob, assembled, gang
+from hyperion.sim.trace import BadRow, Trace, TraceJob, assembled, gang, queue_name
 from hyperion.sim.traces.cells import BadCell, Cells, Reading, Rows
 
 Reader = Callable[[Rows, Reading], Trace]
@@ -251,7 +251,7 @@ def _job(
         job=Job(
             id=JobId(re.sub(r"[^A-Za-z0-9_-]", "-", name)[:64]),
             user=UserId(user),
-            queue=QueueName(queue),
+            queue=queue_name(queue),
             command=("true",),
             priority=Priority.BATCH,
             replicas=replicas,

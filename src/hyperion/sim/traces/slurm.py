@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from hyperion.model.accelerators import canonical
-from hyperion.model.ids import JobId, QueueName, UserId
+from hyperion.model.ids import JobId, UserId
 from hyperion.model.job import Job
 from hyperion.model.resources import MILLI, ResourceRequest
-from hyperion.sim.trace import BadRow, Trace, TraceJob, assembled
+from hyperion.sim.trace import BadRow, Trace, TraceJob, assembled, queue_name
 from hyperion.sim.traces.cells import BadCell, Cells, Reading, Rows, short
 
 UNKNOWN = frozenset({"", "Unknown", "None", "N/A", "INVALID", "UNLIMITED", "Partition_Limit"})
@@ -68,7 +68,7 @@ def _job(name: str, cells: Cells, reading: Reading, seen: dict[str, int]) -> Tra
     job = Job(
         id=JobId(id[:64]),
         user=UserId(cells.text("User", cells.text("Account", "unknown"))),
-        queue=QueueName(cells.text("Partition", "").split(",")[0]),
+        queue=queue_name(cells.text("Partition", "").split(",")[0]),
         command=("true",),
         replicas=replicas,
         alternatives=(request,),
