@@ -371,7 +371,7 @@ class AgentNodes:
         world.after(10 * self._down_ms(), back)
 
 
-def _maker(node: Node) -> Callable[[], Agent]:
+def _maker(node: Node) -> Callable[[], Any]:
     return lambda: Agent(node, AGENT_TIMES)
 
 
