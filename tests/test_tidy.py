@@ -19,7 +19,6 @@ BANNED = re.compile(
     "utils?|helpers?|common|misc|base|manager|handler|services?|processor|engine|data|info"
 )
 ALLOWED = {
-    "LeastAttainedService": "the policy's name in the literature",
     "NearestData": "the policy is called nearest-data, and says what it is near to",
     "hyperion.adapters.link.services": "what a gRPC server offers is called a service by gRPC",
 }

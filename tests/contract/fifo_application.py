@@ -20,22 +20,47 @@ from hyperion.daemon.application import Conflict, NotFound
 from hyperion.daemon.clock import WallClock
 from hyperion.daemon.gateway import Gateway, GatewaySettings
 from hyperion.model.ids import JobId
-from hyperion.model.job import Job, JobPhase, Secret
+from hyperion.model.job import Job, JobPhase, Secret, TaskFailure
+from hyperion.model.queue import Queue
 from hyperion.wire.api import (
     ClusterView,
     JobChange,
     JobView,
+    NodeReason,
     NodeView,
     OfferView,
+    OutlookView,
     PlanRow,
     PlanView,
     PolicyView,
+    QueueView,
     Submitted,
+    TasksView,
     VersionView,
     WhyView,
+    WindowView,
 )
+from hyperion.wire.rest import WindowRequest
 
 MAX_LOG_BYTES = 1 << 20
+
+
+OUTLOOK = OutlookView(
+    cluster="home",
+    queue="default",
+    nodes=40,
+    nodes_with_room=0,
+    reasons=(
+        NodeReason(reason="GPU_COUNT", nodes=22, text="only 6 of 8 GPUs free"),
+        NodeReason(reason="GPU_TYPE", nodes=18, text="no GPUs of that type"),
+    ),
+    starts_at_ms=4_000_000_000_000,
+    confidence=0.8,
+    because=("17",),
+    replicas=8,
+    replicas_now=6,
+)
+"""Of any job that is only planned."""
 
 
 class Fifo:
@@ -54,6 +79,8 @@ class Fifo:
         self._current = ""
         self._tokens: set[str] = set()
         self._states = {"n1": "ready", "n2": "ready"}
+        self._queues: dict[str, Queue] = {}
+        self._windows: dict[str, WindowView] = {}
 
     async def work(self) -> None:
         while True:
@@ -105,6 +132,7 @@ class Fifo:
                     reason="no A100"),
             ),
             market_as_of="2025-08-01",
+            outlook=OUTLOOK,
         )  # fmt: skip
 
     async def job(self, job_id: str) -> JobView:
@@ -213,6 +241,43 @@ class Fifo:
                 rounds_replaced=3, fault="raised KeyError: 'gpus'",
             ),
         ]  # fmt: skip
+
+    async def queues(self, cluster: str = "") -> list[QueueView]:
+        if cluster not in {"", "home"}:
+            raise NotFound(f"no cluster {cluster}; hyperion clusters lists them")
+        return [_queue_view(queue) for queue in self._queues.values()]
+
+    async def apply_queues(self, cluster: str, queues: Sequence[Queue]) -> list[QueueView]:
+        if any(queue.name == "refused" for queue in queues):
+            raise Conflict('queue "busy" has jobs; let them end or cancel them first')
+        self._queues = {queue.name: queue for queue in queues}
+        return await self.queues(cluster)
+
+    async def drop_queue(self, cluster: str, queue: str) -> list[QueueView]:
+        if queue not in self._queues:
+            raise NotFound(f"no queue {queue}; hyperion queues lists them")
+        del self._queues[queue]
+        return await self.queues(cluster)
+
+    async def windows(self, cluster: str = "") -> list[WindowView]:
+        return [w for w in self._windows.values() if cluster in {"", w.cluster}]
+
+    async def add_window(self, asked: WindowRequest) -> WindowView:
+        nodes = asked.nodes or tuple(self._states)[: asked.count]
+        if asked.ends_at_ms <= asked.begins_at_ms:
+            raise Conflict("/ends: found an end before the begin")
+        kind = "reservation" if asked.queues or asked.users else "maintenance"
+        self._windows[asked.id] = WindowView(
+            cluster=asked.cluster or "home", id=asked.id, kind=kind, state="planned",
+            begins_at_ms=asked.begins_at_ms, ends_at_ms=asked.ends_at_ms, nodes=nodes,
+            queues=asked.queues, users=asked.users, reason=asked.reason,
+        )  # fmt: skip
+        return self._windows[asked.id]
+
+    async def drop_window(self, cluster: str, window: str) -> WindowView:
+        if window not in self._windows:
+            raise NotFound(f"no window {window}")
+        return self._windows.pop(window)
 
     async def offers(
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
@@ -348,7 +413,27 @@ def _view(job: Job, now_ms: int) -> JobView:
         priority=job.priority.name, framework=job.framework.value, replicas=job.replicas,
         resources="cpus:1", cluster="", region="", nodes=(), exit_code=None, restarts=0,
         generation=1, submitted_at_ms=now_ms, started_at_ms=0, ended_at_ms=0, usd_per_hour=0.1,
-        usd=0.01, gco2e=1.5,
+        usd=0.01, gco2e=1.5, queue=job.queue or "default", nice=job.nice,
+        width=2 if job.elastic else 0, roles={r.name: r.replicas for r in job.roles},
+        awaits=tuple(d.job for d in job.after), tasks=_tasks(job),
+    )  # fmt: skip
+
+
+def _tasks(job: Job) -> TasksView | None:
+    if job.array is None:
+        return None
+    return TasksView(
+        size=job.array.size, limit=job.array.limit, waiting=job.array.size - 30, running=10,
+        succeeded=18, failed=2, failures=(TaskFailure(7, 1), TaskFailure(9, 137, "out of memory")),
+    )  # fmt: skip
+
+
+def _queue_view(queue: Queue) -> QueueView:
+    return QueueView(
+        cluster="home", name=queue.name, parent=queue.parent, weight=queue.weight,
+        quota=queue.quota, borrow=queue.borrow, lend=queue.lend, used={"gpus_milli": 2500},
+        borrowed={}, share=0.25, waiting=3, reclaim=queue.reclaim,
+        preempt_within=queue.preempt_within, users=queue.users, stopped=queue.stopped,
     )  # fmt: skip
 
 

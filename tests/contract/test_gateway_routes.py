@@ -176,6 +176,39 @@ def test_nodes_clusters_offers_version_and_health(url):
     assert ask(url, "GET", "/healthz")[2] == {"status": "ok"}
 
 
+def test_queues_are_put_as_a_tree_as_yaml_or_in_the_models_form(url):
+    tree = {"research": {"quota": {"gpus": 8}, "queues": {"vision": {}}}}
+    status, _, rows = ask(url, "PUT", "/queues", tree)
+    assert status == 200
+    assert [(row["name"], row["parent"]) for row in rows] == [
+        ("research", ""),
+        ("vision", "research"),
+    ]
+    listed = [{"name": "a", "quota": {"gpus_milli": 1}}]
+    assert ask(url, "PUT", "/queues?cluster=home", listed)[2][0]["quota"] == {"gpus_milli": 1}
+    status, _, problem = ask(url, "PUT", "/queues", {"a": {"wieght": 1}})
+    assert status == 422
+    assert problem["problems"][0]["pointer"] == "/a/wieght"
+    assert ask(url, "PUT", "/queues", [{"name": 3}])[0] == 422
+    assert ask(url, "PUT", "/queues", {"refused": {}})[0] == 409
+    assert ask(url, "DELETE", "/queues/home/a")[2] == []
+    assert ask(url, "DELETE", "/queues/home/a")[0] == 404
+    assert ask(url, "GET", "/queues?cluster=away")[0] == 404
+
+
+def test_windows_are_posted_listed_and_deleted(url):
+    asked = {"id": "disks", "begins_at_ms": 5, "ends_at_ms": 9, "nodes": ["n1"]}
+    status, _, made = ask(url, "POST", "/windows", asked)
+    assert (status, made["kind"], made["cluster"]) == (201, "maintenance", "home")
+    assert [w["id"] for w in ask(url, "GET", "/windows")[2]] == ["disks"]
+    for wrong in ({"count": 3}, {"nodes": []}, {"nodes": [], "count": 10**6}):
+        assert ask(url, "POST", "/windows", asked | wrong)[0] == 422
+    assert ask(url, "POST", "/windows", asked | {"colour": "red"})[0] in {400, 422}
+    assert ask(url, "POST", "/windows", asked | {"ends_at_ms": 1})[0] == 409
+    assert ask(url, "DELETE", "/windows/home/disks")[2]["id"] == "disks"
+    assert ask(url, "DELETE", "/windows/home/disks")[0] == 404
+
+
 def test_a_token_joins_once(url):
     token = ask(url, "POST", "/join-tokens", {"role": "agent", "name": "n7"})[2]["token"]
     body = {"token": token, "request_pem": "CSR"}

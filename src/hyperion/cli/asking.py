@@ -67,7 +67,7 @@ class naming_jobs:  # noqa: N801  reads as words where it is used
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         from hyperion.client.errors import NotFound
 
-        if isinstance(error, NotFound):
+        if isinstance(error, NotFound) and str(error).startswith("no job"):
             raise no_such_job(self._connection, self._wanted) from None
 
 

@@ -13,6 +13,7 @@ from hyperion.cli.output import Column, age, emit, number, when
 
 if TYPE_CHECKING:
     from hyperion.client.sync import Client
+    from hyperion.model.job import TaskFailure
     from hyperion.wire.api import JobView, WhyView
 
 MAX_KNOWN = 10_000
@@ -27,19 +28,29 @@ def elapsed_ms(job: "JobView") -> int:
     return (job.ended_at_ms or out.now_ms()) - begin
 
 
+def replicas(job: "JobView") -> str:
+    """``8``; of an elastic job such as ``6/8``; of an array its ended tasks, such as ``70/100``."""
+    if job.tasks is not None:
+        return f"{job.tasks.succeeded + job.tasks.failed}/{job.tasks.size}"
+    return f"{job.width}/{job.replicas}" if job.width else str(job.replicas)
+
+
 JOB_COLUMNS: list[Column["JobView"]] = [
     Column("ID", lambda job: job.id),
     Column("NAME", lambda job: job.name, shrink=True),
     Column("USER", lambda job: job.user, shrink=True),
     Column("PHASE", lambda job: job.phase),
     Column("CLUSTER", lambda job: job.cluster, shrink=True),
-    Column("REPLICAS", lambda job: job.replicas, right=True),
+    Column("REPLICAS", replicas, right=True),
     Column("RESOURCES", lambda job: job.resources, shrink=True),
     Column("TIME", lambda job: age(elapsed_ms(job)), right=True),
     Column("EXIT", lambda job: job.exit_code, right=True),
     Column("REGION", lambda job: job.region, wide=True),
+    Column("QUEUE", lambda job: job.queue, wide=True),
     Column("PRIORITY", lambda job: job.priority, wide=True),
+    Column("NICE", lambda job: job.nice, wide=True, right=True),
     Column("RESTARTS", lambda job: job.restarts, wide=True, right=True),
+    Column("PREEMPTED", lambda job: job.preemptions, wide=True, right=True),
     Column("$/h", lambda job: number(job.usd_per_hour), wide=True, right=True),
     Column("$", lambda job: number(job.usd), wide=True, right=True),
     Column("gCO2e", lambda job: number(job.gco2e, 0), wide=True, right=True),
@@ -209,6 +220,31 @@ def duration_s(text: str) -> float:
     return seconds
 
 
+def _replicas(job: "JobView") -> str:
+    if job.tasks is not None:
+        return ""
+    if job.roles:
+        return ", ".join(f"{count} {name}" for name, count in job.roles.items())
+    return f"{job.width} now, {job.replicas} at most" if job.width else str(job.replicas)
+
+
+def _tasks(job: "JobView") -> str:
+    tasks = job.tasks
+    if tasks is None:
+        return ""
+    states = ("waiting", "running", "succeeded", "failed")
+    counts = [f"{getattr(tasks, state)} {state}" for state in states if getattr(tasks, state)]
+    limit = f", at most {tasks.limit} at once" if tasks.limit else ""
+    return f"{tasks.size}: {', '.join(counts)}{limit}"
+
+
+FAILURE_COLUMNS: "list[Column[TaskFailure]]" = [
+    Column("FAILED TASK", lambda failure: failure.rank, right=True),
+    Column("EXIT", lambda failure: failure.exit_code, right=True),
+    Column("REASON", lambda failure: failure.reason, shrink=True),
+]
+
+
 def _described(job: "JobView") -> str:
     lines = out.facts(
         [
@@ -220,12 +256,16 @@ def _described(job: "JobView") -> str:
             ("exit code", job.exit_code),
             ("priority", job.priority),
             ("framework", job.framework),
-            ("replicas", job.replicas),
+            ("queue", f"{job.queue}, nice {job.nice}" if job.nice else job.queue),
+            ("replicas", _replicas(job)),
+            ("tasks", _tasks(job)),
             ("resources", job.resources),
             ("cluster", job.cluster),
             ("region", job.region),
             ("nodes", ", ".join(job.nodes)),
             ("restarts", job.restarts),
+            ("preempted", f"{job.preemptions} times" if job.preemptions else ""),
+            ("waits for", ", ".join(job.awaits)),
             ("submitted", when(job.submitted_at_ms)),
             ("started", when(job.started_at_ms)),
             ("ended", when(job.ended_at_ms)),
@@ -234,6 +274,8 @@ def _described(job: "JobView") -> str:
             ("carbon", f"{job.gco2e:.3f} gCO2e so far"),
         ]
     )
+    if job.tasks is not None and job.tasks.failures:
+        lines += "\n\n" + out.table(FAILURE_COLUMNS, job.tasks.failures)
     if not job.ranks:
         return lines
     ranks = out.table(

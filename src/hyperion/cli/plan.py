@@ -44,6 +44,11 @@ def plan_table(view: "PlanView", wide: bool) -> str:
     lines = [out.table(PLAN_COLUMNS, rows, wide), ""]
     if view.sentence:
         lines.append(out.printable(view.sentence))
+    if view.outlook is not None:
+        from hyperion.wire.outlook_text import outlook_sentences
+
+        said = outlook_sentences(view.outlook, out.now_ms())
+        lines += [out.printable(f"In {view.outlook.cluster}: {text}") for text in said]
     if view.market_as_of:
         lines.append(f"prices as of {view.market_as_of}; policy {view.policy}")
     return "\n".join(lines)
@@ -62,6 +67,8 @@ def plan_table(view: "PlanView", wide: bool) -> str:
 @server_option
 def plan(spec: Path | None, output: str, **flags: object) -> int:
     """Where would a job go, what does it cost there, and why not elsewhere? Changes nothing.
+
+    The chosen cluster also tells when it would start there, by the same round on a trial copy.
 
     Joined clusters come first, then offers of the catalogue, marked (not joined). Exit code 1 when
     no joined cluster can take the job.

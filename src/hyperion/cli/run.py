@@ -17,7 +17,7 @@ from hyperion.cli.spec_options import SpecCommand, job_options, job_to_run
 if TYPE_CHECKING:
     from hyperion.client.sync import Client
     from hyperion.model.job import Job
-    from hyperion.wire.api import JobView
+    from hyperion.wire.api import JobView, TasksView
 
 WAITING = frozenset({"queued", "assigned"})
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
@@ -40,8 +40,8 @@ ENDED = frozenset({"succeeded", "failed", "cancelled"})
 def run(spec: Path | None, detach: bool, output: str, **flags: object) -> int:
     """Submit a job: a SPEC in YAML ('-' is standard input), a batch script, or -- COMMAND.
 
-    Then follow its output and end with its exit code (1 if it failed without one). Ctrl-C leaves
-    the job running, or cancels it where asked to.
+    Then follow its output and end with its exit code (1 if it failed without one); of an array only
+    how far it has come. Ctrl-C leaves the job running, or cancels it where asked to.
     """
     job = job_to_run(spec, flags)
     with client() as connection:
@@ -84,11 +84,13 @@ def _followed(connection: "Client", job_id: str) -> "JobView":
     for change in connection.watch(job_id):
         job = change.job
         if job.phase in ENDED:
-            if shown_attempt != job.restarts and job.started_at_ms:
+            if job.tasks is None and shown_attempt != job.restarts and job.started_at_ms:
                 _pass_on(connection, job)
             status.clear()
             return job
-        if job.phase == "running" and shown_attempt != job.restarts:
+        if job.tasks is not None and job.phase not in WAITING:
+            status.show(_progress(job.tasks))
+        elif job.phase == "running" and shown_attempt != job.restarts:
             status.clear()
             if job.restarts:
                 why = f": {out.printable(job.reason)}" if job.reason else ""
@@ -151,6 +153,12 @@ class _Status:
         if self._live and self._last:
             click.echo("\r\x1b[K", nl=False, err=True)
         self._last = ""
+
+
+def _progress(tasks: "TasksView") -> str:
+    ended = tasks.succeeded + tasks.failed
+    failed = f", {tasks.failed} failed" if tasks.failed else ""
+    return f"{ended} of {tasks.size} tasks ended{failed}; {tasks.running} run"
 
 
 def _waiting(job: "JobView") -> str:

@@ -31,19 +31,29 @@ _REQUEST_FIELDS = {
 _PLAIN = {
     "name": "name", "replicas": "replicas", "priority": "priority", "framework": "framework",
     "policy": "policy", "setup": "setup", "workdir": "workdir", "expected": "expected",
-    "deadline": "deadline", "users_in": "users_in",
+    "deadline": "deadline", "users_in": "users_in", "queue": "queue", "nice": "nice",
+    "begin": "begin", "array": "array", "reservation": "reservation",
 }  # fmt: skip
 _JOB_FIELDS = {
     "name": "name", "replicas": "replicas", "priority": "priority", "framework": "framework",
     "policy": "policy", "setup": "setup", "workdir": "workdir", "expected": "expected_s",
     "deadline": "deadline_s", "users_in": "users_in", "max_usd": "budget",
-    "max_usd_per_hour": "budget", "restarts": "restart", "data": "data",
+    "max_usd_per_hour": "budget", "restarts": "restart", "data": "data", "queue": "queue",
+    "nice": "nice", "begin": "begin_s", "array": "array", "reservation": "reservation",
+    "after": "after", "min_replicas": "elastic",
 }  # fmt: skip
 
 _OPTIONS = (
     click.argument("spec", required=False, type=click.Path(path_type=Path)),
     click.option("--name", help="What to call it."),
     click.option("-n", "--replicas", type=int, help="Identical copies; all run, or none."),
+    click.option("--min-replicas", type=int, help="Run with as few of them as this, too."),
+    click.option("--array", metavar="RANGE", help="So many tasks as one job, such as 0-99%10."),
+    click.option("--after", multiple=True, metavar="JOB", help="Wait for it; afterany:JOB, too."),
+    click.option("--begin", metavar="TIME", help="Not before this long after submission."),
+    click.option("--queue", metavar="NAME", help="Where it waits: hyperion queues."),
+    click.option("--nice", type=int, help="Among jobs of a queue the least nice comes first."),
+    click.option("--reservation", metavar="NAME", help="Run in it: hyperion reserve."),
     click.option("--gpus", "--accelerators", metavar="TYPE:N", help="Such as A100:8, 2 or L4:0.5."),
     click.option("--cpus", metavar="N", help="Per replica."),
     click.option("--memory", metavar="GIB", help="Per replica; GiB, or with a suffix: 512Mi."),
@@ -141,7 +151,7 @@ def _from_file(path: Path, job_id: str, environ: Mapping[str, str]) -> "Job":
     from hyperion.wire.sbatch import job_from_sbatch, looks_like_sbatch
     from hyperion.wire.spec import job_from_yaml
 
-    text = _text_of(path)
+    text = text_of(path)
     source = "standard input" if path == STDIN else str(path)
     if looks_like_sbatch(text):
         job = job_from_sbatch(text, source=source, job_id=job_id, environ=environ)
@@ -156,7 +166,8 @@ def _from_file(path: Path, job_id: str, environ: Mapping[str, str]) -> "Job":
     return _placed(job, Path.cwd() if path == STDIN else path.resolve().parent)
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a file, or of standard input. Raises Failure."""
     try:
         if path == STDIN:
             content = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1)
@@ -198,7 +209,7 @@ def _flagged(job: "Job", given: dict[str, Any]) -> "Job":
     if workdir is not None:
         given["workdir"] = str((Path.cwd() / Path(workdir).expanduser()).resolve())
     small = job_from_mapping(
-        _mapping(given), source="flags", job_id=job.id, environ=os.environ, now_ms=now_ms()
+        _mapping(job, given), source="flags", job_id=job.id, environ=os.environ, now_ms=now_ms()
     )
     changes: dict[str, Any] = {
         field: getattr(small, field) for flag, field in _JOB_FIELDS.items() if flag in given
@@ -227,7 +238,7 @@ def _requests(job: "Job", small: "Job", given: Mapping[str, Any]) -> tuple[Any, 
     return tuple(structs.replace(request, **changes) for request in job.alternatives)
 
 
-def _mapping(given: Mapping[str, Any]) -> dict[str, Any]:
+def _mapping(job: "Job", given: Mapping[str, Any]) -> dict[str, Any]:
     mapping: dict[str, Any] = {"run": ["true"]}
     for flag, field in _PLAIN.items():
         if flag in given:
@@ -246,9 +257,19 @@ def _mapping(given: Mapping[str, Any]) -> dict[str, Any]:
     budget = {name: given[name] for name in ("max_usd", "max_usd_per_hour") if name in given}
     if budget:
         mapping["budget"] = budget
+    if "after" in given:
+        mapping["after"] = [_dependency(text) for text in given["after"]]
+    if "min_replicas" in given:
+        mapping["replicas"] = given.get("replicas", job.replicas)
+        mapping["elastic"] = {"min": given["min_replicas"]}
     if "restarts" in given:
         mapping["restart"] = {"max": given["restarts"]}
     return mapping
+
+
+def _dependency(text: str) -> str | dict[str, str]:
+    condition, colon, job = text.rpartition(":")
+    return {condition: job} if colon else job
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

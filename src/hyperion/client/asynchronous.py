@@ -24,6 +24,7 @@ from hyperion.client.reach import (
     tls_context,
 )
 from hyperion.model.job import Job, JobPhase
+from hyperion.model.queue import Queue
 from hyperion.wire.api import (
     ClusterView,
     JobChange,
@@ -32,11 +33,13 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    QueueView,
     Submitted,
     VersionView,
     WhyView,
+    WindowView,
 )
-from hyperion.wire.rest import LogChunk
+from hyperion.wire.rest import LogChunk, WindowRequest
 
 T = TypeVar("T")
 RECEIVE_BYTES = 1 << 16
@@ -48,6 +51,8 @@ NodeViews = list[NodeView]
 ClusterViews = list[ClusterView]
 OfferViews = list[OfferView]
 PolicyViews = list[PolicyView]
+QueueViews = list[QueueView]
+WindowViews = list[WindowView]
 
 
 class AsyncClient:
@@ -137,6 +142,29 @@ class AsyncClient:
     async def policies(self) -> PolicyViews:
         """Ranking policies: where each comes from, where it decides, what it did wrong last."""
         return await self._call(calls.policies())
+
+    async def queues(self, cluster: str = "") -> QueueViews:
+        """Of one cluster or of all; parents before their children."""
+        return await self._call(calls.queues(cluster))
+
+    async def apply_queues(self, queues: Sequence[Queue], cluster: str = "") -> QueueViews:
+        """Make this the whole tree of a cluster (empty: of the only one that has joined)."""
+        return await self._call(calls.apply_queues(cluster, queues))
+
+    async def drop_queue(self, cluster: str, queue: str) -> QueueViews:
+        """Take one leaf out of the tree; the queues that are left."""
+        return await self._call(calls.drop_queue(cluster, queue))
+
+    async def windows(self, cluster: str = "") -> WindowViews:
+        """Maintenance and reservations that are not over yet."""
+        return await self._call(calls.windows(cluster))
+
+    async def add_window(self, asked: WindowRequest) -> WindowView:
+        """Keep nodes free for a while; a window of the same id is replaced."""
+        return await self._call(calls.add_window(asked))
+
+    async def drop_window(self, cluster: str, window: str) -> WindowView:
+        return await self._call(calls.drop_window(cluster, window))
 
     async def version(self) -> VersionView:
         return await self._call(calls.version())

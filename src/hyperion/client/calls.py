@@ -23,6 +23,7 @@ from hyperion.client.errors import (
 )
 from hyperion.client.exchange import Head, Request
 from hyperion.model.job import Job
+from hyperion.model.queue import Queue
 from hyperion.wire.api import (
     ClusterView,
     JobView,
@@ -30,9 +31,11 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    QueueView,
     Submitted,
     VersionView,
     WhyView,
+    WindowView,
 )
 from hyperion.wire.rest import (
     API_PREFIX,
@@ -45,6 +48,7 @@ from hyperion.wire.rest import (
     ProblemDetails,
     TokenAnswer,
     TokenRequest,
+    WindowRequest,
     new_job_id,
 )
 
@@ -136,6 +140,33 @@ def offers(accelerators: str, region: str, market: str, limit: int) -> Call[list
 
 def policies() -> Call[list[PolicyView]]:
     return Call(_get("/policies"), list[PolicyView])
+
+
+def queues(cluster: str) -> Call[list[QueueView]]:
+    return Call(_get("/queues", [("cluster", cluster)]), list[QueueView])
+
+
+def apply_queues(cluster: str, tree: Sequence[Queue]) -> Call[list[QueueView]]:
+    request = _post(f"/queues{_query([('cluster', cluster)])}", tree)._replace(method="PUT")
+    return Call(request, list[QueueView])
+
+
+def drop_queue(cluster: str, queue: str) -> Call[list[QueueView]]:
+    target = f"{API_PREFIX}/queues/{_part(cluster)}/{_part(queue)}"
+    return Call(Request("DELETE", target), list[QueueView], again=False)
+
+
+def windows(cluster: str) -> Call[list[WindowView]]:
+    return Call(_get("/windows", [("cluster", cluster)]), list[WindowView])
+
+
+def add_window(asked: WindowRequest) -> Call[WindowView]:
+    return Call(_post("/windows", asked), WindowView)
+
+
+def drop_window(cluster: str, window: str) -> Call[WindowView]:
+    target = f"{API_PREFIX}/windows/{_part(cluster)}/{_part(window)}"
+    return Call(Request("DELETE", target), WindowView, again=False)
 
 
 def version() -> Call[VersionView]:
@@ -250,8 +281,12 @@ def _error_of(status: int) -> type[HyperionError]:
 
 
 def _get(path: str, query: Sequence[tuple[str, object]] = ()) -> Request:
+    return Request("GET", API_PREFIX + path + _query(query))
+
+
+def _query(query: Sequence[tuple[str, object]]) -> str:
     given = urlencode([(name, value) for name, value in query if value not in {"", None}])
-    return Request("GET", API_PREFIX + path + ("?" + given if given else ""))
+    return "?" + given if given else ""
 
 
 def _post(path: str, body: object, content_type: str = "application/json") -> Request:

@@ -25,6 +25,7 @@ from hyperion.client.reach import (
     tls_context,
 )
 from hyperion.model.job import Job, JobPhase
+from hyperion.model.queue import Queue
 from hyperion.wire.api import (
     ClusterView,
     JobChange,
@@ -33,11 +34,13 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    QueueView,
     Submitted,
     VersionView,
     WhyView,
+    WindowView,
 )
-from hyperion.wire.rest import LogChunk
+from hyperion.wire.rest import LogChunk, WindowRequest
 
 if TYPE_CHECKING:
     import ssl
@@ -52,6 +55,8 @@ NodeViews = list[NodeView]
 ClusterViews = list[ClusterView]
 OfferViews = list[OfferView]
 PolicyViews = list[PolicyView]
+QueueViews = list[QueueView]
+WindowViews = list[WindowView]
 
 
 class Client:
@@ -145,6 +150,29 @@ class Client:
     def policies(self) -> PolicyViews:
         """Ranking policies: where each comes from, where it decides, what it did wrong last."""
         return self._call(calls.policies())
+
+    def queues(self, cluster: str = "") -> QueueViews:
+        """Of one cluster or of all; parents before their children."""
+        return self._call(calls.queues(cluster))
+
+    def apply_queues(self, queues: Sequence[Queue], cluster: str = "") -> QueueViews:
+        """Make this the whole tree of a cluster (empty: of the only one that has joined)."""
+        return self._call(calls.apply_queues(cluster, queues))
+
+    def drop_queue(self, cluster: str, queue: str) -> QueueViews:
+        """Take one leaf out of the tree; the queues that are left."""
+        return self._call(calls.drop_queue(cluster, queue))
+
+    def windows(self, cluster: str = "") -> WindowViews:
+        """Maintenance and reservations that are not over yet."""
+        return self._call(calls.windows(cluster))
+
+    def add_window(self, asked: WindowRequest) -> WindowView:
+        """Keep nodes free for a while; a window of the same id is replaced."""
+        return self._call(calls.add_window(asked))
+
+    def drop_window(self, cluster: str, window: str) -> WindowView:
+        return self._call(calls.drop_window(cluster, window))
 
     def version(self) -> VersionView:
         return self._call(calls.version())

@@ -41,6 +41,8 @@ class Prospect(Struct, frozen=True, omit_defaults=True, kw_only=True):
     details: dict[str, str] = {}
     """The same in numbers, where there are some."""
     nodes: int = 0
+    never: bool = False
+    """It would not fit even if all nodes were empty."""
     quota: QuotaRefusal | None = None
     awaits: tuple[JobId, ...] = ()
     starts_at_ms: int | None = None
@@ -148,6 +150,7 @@ class Prospects:
             reasons={} if refusal is None else _counts(refusal),
             details={} if refusal is None else {k.value: v for k, v in refusal.details.items()},
             nodes=refusal.nodes if refusal is not None else 0,
+            never=refusal is not None and not refusal.ever,
             starts_at_ms=told.starts_at_ms if told is not None and quota is None else None,
             confidence=told.confidence if told is not None and quota is None else 0.0,
             because=told.because if told is not None else (),

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from hyperion.model.job import Job
+from hyperion.model.queue import Queue
 from hyperion.wire.api import (
     ClusterView,
     JobChange,
@@ -12,10 +13,13 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    QueueView,
     Submitted,
     VersionView,
     WhyView,
+    WindowView,
 )
+from hyperion.wire.rest import WindowRequest
 
 
 class NotFound(Exception):
@@ -88,6 +92,24 @@ class Application(Protocol):
 
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
         """``node`` is ``cluster/node``, or a node's name where it is unique."""
+
+    async def queues(self, cluster: str = "") -> list[QueueView]:
+        """Of one cluster or of all; parents before their children."""
+
+    async def apply_queues(self, cluster: str, queues: Sequence[Queue]) -> list[QueueView]:
+        """Make this the whole tree of a cluster (empty: of the only one that has joined)."""
+
+    async def drop_queue(self, cluster: str, queue: str) -> list[QueueView]:
+        """Take one leaf out of the tree; the queues that are left."""
+
+    async def windows(self, cluster: str = "") -> list[WindowView]:
+        """Those that are not over yet, by their begin."""
+
+    async def add_window(self, asked: WindowRequest) -> WindowView:
+        """A window of the same id is replaced."""
+
+    async def drop_window(self, cluster: str, window: str) -> WindowView:
+        """The window as it was."""
 
     async def version(self) -> VersionView: ...
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -10,7 +10,6 @@ import msgspec
 from msgspec.structs import replace
 
 from hyperion import __version__
-from hyperion.adapters.link import errors as link
 from hyperion.adapters.link.errors import LinkError
 from hyperion.control.federation import Federation
 from hyperion.control.messages import Answer, JobCancelRequested, JobSubmitted
@@ -19,6 +18,7 @@ from hyperion.daemon import plugins, views
 from hyperion.daemon import questions as q
 from hyperion.daemon.application import Conflict, Exhausted, NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
+from hyperion.daemon.cluster_calls import Clusters, merged, relayed
 from hyperion.daemon.driver import Driver
 from hyperion.daemon.history import History
 from hyperion.model.checks import check
@@ -26,6 +26,7 @@ from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, Secret
 from hyperion.model.market import Offer
+from hyperion.model.queue import Queue
 from hyperion.placement import explain, ranking
 from hyperion.placement.catalogue import catalogue
 from hyperion.ports import Clock
@@ -36,42 +37,27 @@ from hyperion.wire.api import (
     JobView,
     NodeView,
     OfferView,
+    OutlookView,
     PlanView,
     PolicyView,
+    QueueView,
     Submitted,
     VersionView,
     WhyView,
+    WindowView,
 )
+from hyperion.wire.rest import WindowRequest
 
 T = TypeVar("T")
 CATALOGUE_ROWS = 12
-LOGS_S = 30.0
+RANKS_TOGETHER = 48
+"""Ranks whose output is read at once; of more, the first ones. A link carries 64 calls."""
 ASK_S = 3.0
 """How long a cluster may take to answer a question; the others' answers are shown all the same."""
 WATCHERS_MAX = 512
 RECALLED = 1000
 """Records of the last process that are read again, for watchers who come back after a restart."""
 _ERRORS = {"not_found": NotFound, "conflict": Conflict, "exhausted": Exhausted}
-_RELAYED: dict[type[LinkError], type[Exception]] = {
-    link.NotFound: NotFound,
-    link.Conflict: Conflict,
-    link.Invalid: Conflict,
-    link.Denied: Conflict,
-    link.Exhausted: Exhausted,
-}
-"""What a cluster answers, as this API's errors; the rest means that it cannot answer now."""
-
-
-class Clusters(Protocol):
-    """The open streams to the schedulers."""
-
-    @property
-    def peers(self) -> list[str]: ...
-
-    def call(
-        self, peer: str, method: str, body: bytes = b"", quiet_s: float | None = ...
-    ) -> AsyncIterator[bytes]:
-        """``quiet_s``: how long the answer may be silent; None is as long as it likes."""
 
 
 class Enrolment(Protocol):
@@ -131,7 +117,14 @@ class FederationApplication:
         _, rows = explain.decision(job, (*planned.places, *offers), chosen, planned.policy)
         joined = len(planned.places)
         shown = replace(planned, rows=rows[:joined])
-        return views.plan_view(job.id, shown, rows[joined:], machine.market.as_of)
+        view = views.plan_view(job.id, shown, rows[joined:], machine.market.as_of)
+        if not view.chosen:
+            return view
+        with suppress(NotFound, Unavailable, Conflict, Exhausted):  # it is told without, then
+            bare = replace(job, secrets={}, envs={})
+            body = await self._ask(view.chosen, q.TRIAL, bare)
+            view = replace(view, outlook=msgspec.json.decode(body, type=OutlookView))
+        return view
 
     async def job(self, job_id: str) -> JobView:
         return views.job_view(self._find(job_id), self._clock.now_ms())
@@ -180,6 +173,7 @@ class FederationApplication:
                     sentences=(*view.sentences, *more.sentences),
                     refusals=more.refusals,
                     queue_position=more.queue_position,
+                    outlook=more.outlook,
                 )
         return view
 
@@ -192,14 +186,14 @@ class FederationApplication:
         self, job_id: str, rank: int | None, follow: bool, tail_lines: int | None
     ) -> AsyncIterator[tuple[int, bytes]]:
         known = self._find(job_id)
-        if rank is not None and not 0 <= rank < known.job.replicas:
-            last = known.job.replicas - 1
-            raise NotFound(f"job {known.job.id} has ranks 0 to {last}, not {rank}")
-        ranks = range(known.job.replicas) if rank is None else (rank,)
+        size = known.job.array.size if known.job.array is not None else known.job.replicas
+        if rank is not None and not 0 <= rank < size:
+            raise NotFound(f"job {known.job.id} has ranks 0 to {size - 1}, not {rank}")
+        ranks = range(min(size, RANKS_TOGETHER)) if rank is None else (rank,)
         known = await self._once_placed(known, follow)
         if not known.status.cluster:
             return
-        pieces = self._merge(known, ranks, follow, tail_lines)
+        pieces = merged(self._clusters, known, ranks, follow, tail_lines)
         async with aclosing(pieces):  # type: ignore[type-var]
             async for piece in pieces:
                 yield piece
@@ -225,8 +219,7 @@ class FederationApplication:
     # -- places ---------------------------------------------------------------------------------
 
     async def nodes(self, cluster: str = "") -> list[NodeView]:
-        if cluster and ClusterId(cluster) not in self._machine.state.clusters:
-            raise NotFound(f"no cluster {cluster}; hyperion clusters lists them")
+        self._known_cluster(cluster)
         found = await self._of_clusters(q.NODES, NodeView, cluster)
         return sorted(found, key=lambda n: (n.cluster, n.id))
 
@@ -282,6 +275,31 @@ class FederationApplication:
             cluster = homes[0]
         body = await self._ask(cluster, q.CORDON, q.Cordon(name, cordon, drain))
         return msgspec.json.decode(body, type=NodeView)
+
+    async def queues(self, cluster: str = "") -> list[QueueView]:
+        self._known_cluster(cluster)
+        return await self._of_clusters(q.QUEUES, QueueView, cluster)
+
+    async def apply_queues(self, cluster: str, queues: Sequence[Queue]) -> list[QueueView]:
+        body = await self._ask(self._one_cluster(cluster), q.APPLY_QUEUES, tuple(queues))
+        return msgspec.json.decode(body, type=list[QueueView])
+
+    async def drop_queue(self, cluster: str, queue: str) -> list[QueueView]:
+        body = await self._ask(self._one_cluster(cluster), q.DROP_QUEUE, q.Named(queue))
+        return msgspec.json.decode(body, type=list[QueueView])
+
+    async def windows(self, cluster: str = "") -> list[WindowView]:
+        self._known_cluster(cluster)
+        found = await self._of_clusters(q.WINDOWS, WindowView, cluster)
+        return sorted(found, key=lambda w: (w.begins_at_ms, w.cluster, w.id))
+
+    async def add_window(self, asked: WindowRequest) -> WindowView:
+        body = await self._ask(self._one_cluster(asked.cluster), q.ADD_WINDOW, asked)
+        return msgspec.json.decode(body, type=WindowView)
+
+    async def drop_window(self, cluster: str, window: str) -> WindowView:
+        body = await self._ask(self._one_cluster(cluster), q.DROP_WINDOW, q.Named(window))
+        return msgspec.json.decode(body, type=WindowView)
 
     # -- the rest -------------------------------------------------------------------------------
 
@@ -353,6 +371,22 @@ class FederationApplication:
                 view = views.job_view(known, at_ms)
                 self._history.add(JobChange(sequence=sequence, at_ms=at_ms, job=view))
 
+    def _known_cluster(self, cluster: str) -> None:
+        if cluster and ClusterId(cluster) not in self._machine.state.clusters:
+            raise NotFound(f"no cluster {cluster}; hyperion clusters lists them")
+
+    def _one_cluster(self, cluster: str) -> str:
+        """The one named; none named is right while only one is here."""
+        self._known_cluster(cluster)
+        if cluster:
+            return cluster
+        here = sorted(self._clusters.peers)
+        if len(here) == 1:
+            return here[0]
+        if not here:
+            raise Unavailable("no cluster is attached; hyperion clusters lists them")
+        raise Conflict(f"there are {len(here)} clusters ({', '.join(here[:10])}): say which")
+
     async def _of_clusters(self, method: str, row: type[T], cluster: str = "") -> list[T]:
         """The rows that the clusters answer, of all or of one; who is cut off answers none."""
         asked = sorted(c for c in self._clusters.peers if cluster in ("", c))
@@ -373,7 +407,7 @@ class FederationApplication:
         except TimeoutError:
             raise Unavailable(f"{cluster} has not answered within {ASK_S:g} s") from None
         except LinkError as error:
-            raise _relayed(error) from error
+            raise relayed(error) from error
 
     async def _once_placed(self, known: FederatedJob, follow: bool) -> FederatedJob:
         """The job as soon as a replica of it has been started, or it has ended."""
@@ -389,45 +423,6 @@ class FederationApplication:
                         break
             known = self._machine.state.jobs.get(id, known)
         return known
-
-    async def _merge(
-        self, known: FederatedJob, ranks: Iterable[int], follow: bool, tail_lines: int | None
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        """The output of several ranks as it comes; bounded, so a slow reader slows the source."""
-        queue: asyncio.Queue[tuple[int, bytes] | Exception | None] = asyncio.Queue(64)
-        heard = {x.rank: x for x in known.status.replicas}
-        cluster = known.status.cluster
-        quiet_s = None if follow else LOGS_S  # a job that prints nothing is still followed
-
-        async def pump(rank: int) -> None:
-            last = heard.get(rank)
-            where = (last.allocation, last.node) if last else ("", "")
-            question = q.ReadJobLogs(known.job.id, rank, follow, tail_lines, *where)
-            body = msgspec.json.encode(question)
-            try:
-                async for chunk in self._clusters.call(cluster, q.LOGS, body, quiet_s):
-                    await queue.put((rank, chunk))
-                await queue.put(None)
-            except Exception as error:
-                await queue.put(error)
-
-        pumps = [asyncio.create_task(pump(rank)) for rank in ranks]
-        errors: list[Exception] = []
-        try:
-            left = len(pumps)
-            while left:
-                piece = await queue.get()
-                if isinstance(piece, tuple):
-                    yield piece
-                    continue
-                left -= 1
-                if piece is not None:
-                    errors.append(piece)
-        finally:
-            for task in pumps:
-                task.cancel()
-        if errors and len(errors) == len(pumps):
-            raise _relayed(errors[0])
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -448,12 +443,6 @@ _NO_LOAD = ClusterLoad()
 
 def _per_gpu(offer: Offer) -> tuple[bool, float]:
     return (not offer.gpus, offer.usd_per_hour / (offer.gpus or 1))
-
-
-def _relayed(error: Exception) -> Exception:
-    if not isinstance(error, LinkError):
-        return error
-    return _RELAYED.get(type(error), Unavailable)(str(error))
 
 
 def _raise(answer: Answer) -> None:

@@ -11,15 +11,17 @@ from litestar.typing import FieldDefinition
 from msgspec import Struct, json
 
 from hyperion.model.job import Job
+from hyperion.model.queue import Queue
 from hyperion.wire import api, rest
 
 MAX_SPECS = 1000
 """In one submission."""
 VIEWS = [
-    Job, api.ClusterView, api.JobChange, api.JobView, api.NodeView, api.OfferView, api.PlanView,
-    api.PolicyView, api.Submitted, api.VersionView, api.WhyView,
+    Job, Queue, api.ClusterView, api.JobChange, api.JobView, api.NodeView, api.OfferView,
+    api.PlanView, api.PolicyView, api.QueueView, api.Submitted, api.VersionView, api.WhyView,
+    api.WindowView,
     rest.AuthorityAnswer, rest.BundleAnswer, rest.Health, rest.JoinAnswer, rest.JoinRequest,
-    rest.LogChunk, rest.ProblemDetails, rest.TokenAnswer, rest.TokenRequest,
+    rest.LogChunk, rest.ProblemDetails, rest.TokenAnswer, rest.TokenRequest, rest.WindowRequest,
 ]  # fmt: skip
 YAML_TYPES = ("text/yaml", "application/yaml", "application/x-yaml")
 
@@ -61,6 +63,20 @@ class SpecQuestion(Operation):
         self.request_body = _body(
             {"application/json": one, "text/yaml": _TEXT, rest.JOBS_TYPE: _JOBS}
         )
+
+
+@dataclass
+class QueueTree(Operation):
+    """Queues as a file has them, or as a list in the model's own form."""
+
+    def __post_init__(self) -> None:
+        tree = Schema(
+            type=OpenAPIType.OBJECT,
+            description="Queues by name, see docs/queues.md; those within one under 'queues'.",
+        )
+        listed = Schema(type=OpenAPIType.ARRAY, items=Reference(ref="#/components/schemas/Queue"))
+        either = OpenAPIMediaType(schema=Schema(one_of=[tree, listed]))
+        self.request_body = _body({"application/json": either, "text/yaml": _TEXT})
 
 
 @dataclass

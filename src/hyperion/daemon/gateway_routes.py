@@ -17,9 +17,20 @@ from litestar.params import (
 from litestar.response import Stream
 
 from hyperion.daemon.application import Application
-from hyperion.daemon.gateway_openapi import BundleUpload, SpecQuestion, SpecsSubmission, document
+from hyperion.daemon.gateway_openapi import (
+    BundleUpload,
+    QueueTree,
+    SpecQuestion,
+    SpecsSubmission,
+    document,
+)
 from hyperion.daemon.gateway_problems import Refusal, declared
-from hyperion.daemon.gateway_specs import jobs_of, one_job_of, refuse_if_all_failed
+from hyperion.daemon.gateway_specs import (
+    jobs_of,
+    one_job_of,
+    queues_of,
+    refuse_if_all_failed,
+)
 from hyperion.daemon.gateway_streams import (
     Streams,
     as_bytes,
@@ -36,9 +47,11 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    QueueView,
     Submitted,
     VersionView,
     WhyView,
+    WindowView,
 )
 from hyperion.wire.rest import (
     USER_HEADER,
@@ -49,9 +62,12 @@ from hyperion.wire.rest import (
     JoinRequest,
     TokenAnswer,
     TokenRequest,
+    WindowRequest,
 )
 
 MAX_BUNDLE_BYTES = 256 << 20
+MAX_WINDOW_NODES = 20_000
+"""In one request, which must fit into one call to the cluster."""
 EVENT_STREAM = "text/event-stream"
 
 Req = Request[Any, Any, Any]
@@ -171,7 +187,7 @@ async def logs(
     pieces = application.logs(view.id, rank, follow, tail)
     if follow:
         return _event_stream(streams.events(as_chunks(pieces), log_event))
-    single = rank is not None or view.replicas == 1
+    single = rank is not None or (view.replicas == 1 and view.tasks is None)
     body = streams.text(await _begun(as_bytes(pieces) if single else as_lines(pieces)))
     return Stream(body, media_type="text/plain; charset=utf-8")
 
@@ -253,6 +269,61 @@ async def offers(
     return await application_of(request).offers(accelerators, region, market, limit)
 
 
+@get("/queues", responses=declared(404), summary="Queues with quota, use and share")
+async def queues(request: Req, cluster: Text = "") -> list[QueueView]:
+    return await application_of(request).queues(cluster)
+
+
+@put(
+    "/queues",
+    status_code=200,
+    operation_class=QueueTree,
+    responses=declared(404, 409, 413, 415, 422),
+    summary="Make this the whole tree of a cluster's queues",
+)
+async def apply_queues(request: Req, cluster: Text = "") -> list[QueueView]:
+    return await application_of(request).apply_queues(cluster, await queues_of(request))
+
+
+@delete(
+    "/queues/{cluster:str}/{queue:str}",
+    status_code=200,
+    responses=declared(404, 409),
+    summary="Take a queue without queues in it out of the tree; the queues that are left",
+)
+async def drop_queue(request: Req, cluster: Name, queue: Name) -> list[QueueView]:
+    return await application_of(request).drop_queue(cluster, queue)
+
+
+@get("/windows", responses=declared(404), summary="Maintenance and reservations, by their begin")
+async def windows(request: Req, cluster: Text = "") -> list[WindowView]:
+    return await application_of(request).windows(cluster)
+
+
+@post(
+    "/windows",
+    status_code=201,
+    responses=declared(404, 409, 413, 422),
+    summary="Keep nodes free for a while, for maintenance or for some queues and users",
+)
+async def add_window(request: Req, data: JSONBody[WindowRequest]) -> WindowView:
+    if bool(data.nodes) == bool(data.count):
+        raise Refusal(422, "give either nodes or a count", "name the nodes, or say how many")
+    if not 0 <= data.count <= MAX_WINDOW_NODES or len(data.nodes) > MAX_WINDOW_NODES:
+        raise Refusal(422, "too many nodes for one window", f"at most {MAX_WINDOW_NODES}")
+    return await application_of(request).add_window(data)
+
+
+@delete(
+    "/windows/{cluster:str}/{window:str}",
+    status_code=200,
+    responses=declared(404, 409),
+    summary="Give the nodes of a window back",
+)
+async def drop_window(request: Req, cluster: Name, window: Name) -> WindowView:
+    return await application_of(request).drop_window(cluster, window)
+
+
 @get("/version", responses=declared(), summary="Which release answers")
 async def version(request: Req) -> VersionView:
     return await application_of(request).version()
@@ -322,6 +393,7 @@ async def openapi(request: Req) -> Response[bytes]:
 ROUTES = [
     openapi,
     submit, plan, list_jobs, show, spec, why, cancel, logs, watch, nodes, cordon,
+    queues, apply_queues, drop_queue, windows, add_window, drop_window,
     clusters, policies, offers, version, healthz, authority, join, new_join_token, upload,
 ]  # fmt: skip
 

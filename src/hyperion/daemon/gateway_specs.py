@@ -11,8 +11,10 @@ from hyperion.daemon.gateway_problems import Refusal
 from hyperion.model.checks import check
 from hyperion.model.ids import UserId
 from hyperion.model.job import Job
+from hyperion.model.queue import Queue
 from hyperion.ports import Clock
 from hyperion.wire.api import Problem, Submitted
+from hyperion.wire.queue_file import queues_from_mapping, queues_from_yaml
 from hyperion.wire.rest import JOBS_TYPE, new_job_id
 from hyperion.wire.spec import job_from_mapping, job_from_yaml, problems
 from hyperion.wire.spec_tree import MAX_PROBLEMS, SpecError
@@ -58,6 +60,20 @@ async def one_job_of(request: Request[Any, Any, Any], user: str) -> Job:
     if len(jobs) != 1:
         raise Refusal(422, f"{len(jobs)} specs came, expected one", "ask for one plan at a time")
     return jobs[0]
+
+
+async def queues_of(request: Request[Any, Any, Any]) -> tuple[Queue, ...]:
+    """The tree of queues in the body, or Refusal or SpecError with every fault in it."""
+    kind, body = await _body(request)
+    if kind in YAML_TYPES:
+        return queues_from_yaml(body, "body")
+    value = decode_json(body)
+    if not isinstance(value, list):
+        return queues_from_mapping(value, "body")
+    try:
+        return tuple(msgspec.convert(value, list[Queue]))
+    except msgspec.ValidationError as error:
+        raise Refusal(422, f"the body is no list of queues: {error}") from None
 
 
 def refuse_if_all_failed(answers: Sequence[Submitted]) -> None:

@@ -2,10 +2,19 @@
 
 from msgspec import Struct
 
+from hyperion.wire.api import OutlookView
+
 LOGS = "logs"
 NODES = "nodes"
 CORDON = "cordon"
 POLICIES = "policies"
+QUEUES = "queues"
+APPLY_QUEUES = "apply-queues"
+DROP_QUEUE = "drop-queue"
+WINDOWS = "windows"
+ADD_WINDOW = "add-window"
+DROP_WINDOW = "drop-window"
+TRIAL = "trial"
 EXPLAIN = "explain"
 BUNDLE = "bundle"
 
@@ -28,6 +37,10 @@ class ReadJobLogs(Struct, frozen=True, omit_defaults=True):
     allocation: str = ""
     """What the federation last heard of the rank, for jobs that the cluster has forgotten."""
     node: str = ""
+    generation: int = 0
+    """Of an array, as the next one: a task that has ended is looked for by its name."""
+    starts: int = 0
+    """How often tasks were put back, and one more."""
 
 
 class Cordon(Struct, frozen=True):
@@ -36,6 +49,12 @@ class Cordon(Struct, frozen=True):
     node: str
     cordon: bool
     drain: bool
+
+
+class Named(Struct, frozen=True):
+    """Of a scheduler: about the queue or window of this name."""
+
+    name: str
 
 
 class Explain(Struct, frozen=True):
@@ -48,6 +67,8 @@ class Explanation(Struct, frozen=True, omit_defaults=True):
     sentences: tuple[str, ...] = ()
     refusals: dict[str, int] = {}
     queue_position: int | None = None
+    outlook: OutlookView | None = None
+    """While it waits."""
 
 
 class GetBundle(Struct, frozen=True):

@@ -16,16 +16,16 @@ from hyperion.adapters.link.gate import Gate
 from hyperion.adapters.link.server import LinkServer
 from hyperion.adapters.link.streams import AGENTS, CLUSTERS
 from hyperion.adapters.link.uplink import Uplink
-from hyperion.control import gang
 from hyperion.control import messages as m
 from hyperion.control.cluster import ClusterMachine
 from hyperion.control.records import AllocationPlaced
 from hyperion.control.uplink import ClusterTimes
 from hyperion.daemon import plugins, views
 from hyperion.daemon import questions as q
-from hyperion.daemon.application import NotFound, Unavailable
+from hyperion.daemon.application import Conflict, Exhausted, NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.clock import WallClock
+from hyperion.daemon.cluster_questions import ClusterQuestions, pieces
 from hyperion.daemon.driver import Driver
 from hyperion.daemon.heartbeats import Heartbeats
 from hyperion.daemon.lease_file import LeaseFile
@@ -44,16 +44,23 @@ from hyperion.daemon.warming import Warming
 from hyperion.model.allocation import AllocationState
 from hyperion.model.checks import check
 from hyperion.model.cluster import Cluster
-from hyperion.model.ids import ClusterId, JobId, NodeId
-from hyperion.model.job import Job, JobPhase
+from hyperion.model.ids import ClusterId, JobId, NodeId, allocation_id
+from hyperion.model.job import Job
+from hyperion.model.queue import Queue
 from hyperion.ports import Reading
 from hyperion.wire import spec
 from hyperion.wire.api import NodeView, Submitted
 from hyperion.wire.codec import Unread, WireError
+from hyperion.wire.queue_file import queues_from_yaml
 
 _log = logging.getLogger("hyperion.scheduler")
 EXCUSES_KEPT = 1000
 LOGS_S = 30.0
+TASK_S = 3.0
+"""How long an agent may take to say whether it has the output of a task."""
+NODES_ASKED_AT_ONCE = 64
+STARTS_LOOKED_AT = 4
+"""Of a task that was started again: the newest."""
 """How long an agent may take between pieces of output that is there already."""
 _NOT_BEGUN = (AllocationState.PLACED, AllocationState.READY)
 
@@ -88,6 +95,7 @@ class SchedulerDaemon:
             self.policy = plugins.watched(settings.policy, settings.policy_budget_ms)
         except ValueError as error:
             raise CannotStart(f"policy: {error}") from None
+        self.queues = _queues(settings.queues)
         self.machine = ClusterMachine(self.cluster, self.policy, times)
         self.excuses: dict[JobId, tuple[str, ...]] = {}
         """Why ``balanced`` chose the nodes of a job; of the newest ones."""
@@ -111,6 +119,9 @@ class SchedulerDaemon:
         self.heartbeats = Heartbeats(self.driver.note)
         self.driver.recover()
         self.driver.subscribe(self._remember_excuse)
+        self.questions = ClusterQuestions(
+            self.machine, self.driver, self.clock, lambda job: self.excuses.get(job, ())
+        )
         trust_domain = settings.trust_domain
         self.agents = Downlinks(
             AGENTS,
@@ -139,11 +150,24 @@ class SchedulerDaemon:
             works.append(self.uplink.run())
         self.port = port
         self._say(None if self.uplink is None else self.uplink.attached)
+        applying = asyncio.create_task(self._apply_queues())
         try:
             await together(stop, *works)
         finally:
+            applying.cancel()
             await server.stop()
             store.close()
+
+    async def _apply_queues(self) -> None:
+        """The file's queues, where they are not there yet. What is refused is told in the log: the
+        cluster goes on with the queues that it has."""
+        here = {queue.name: queue for queue in self.machine.state.queues.values()}
+        if not self.settings.queues or here == {queue.name: queue for queue in self.queues}:
+            return
+        try:
+            await self.questions.apply(self.queues)
+        except (Conflict, Exhausted, Unavailable) as error:
+            _log.error("%s is not applied: %s", self.settings.queues, error)
 
     def _uplink(self, federation: str) -> Uplink:
         uplink = Uplink(
@@ -158,8 +182,8 @@ class SchedulerDaemon:
         uplink.serve(q.NODES, self._answer_nodes)
         uplink.serve(q.CORDON, self._answer_cordon)
         uplink.serve(q.POLICIES, self._answer_policies)
-        uplink.serve(q.EXPLAIN, self._answer_explain)
         uplink.serve(q.LOGS, self._answer_logs)
+        self.questions.serve(uplink)
         return uplink
 
     def _attached(self) -> None:
@@ -282,7 +306,8 @@ class SchedulerDaemon:
     # -- what the federation asks ---------------------------------------------------------------
 
     async def _answer_nodes(self, _: bytes) -> AsyncIterator[bytes]:
-        yield msgspec.json.encode(await self.nodes())
+        for piece in pieces(await self.nodes()):
+            yield piece
 
     async def _answer_cordon(self, body: bytes) -> AsyncIterator[bytes]:
         asked = msgspec.json.decode(body, type=q.Cordon)
@@ -292,31 +317,6 @@ class SchedulerDaemon:
         rows = [views.policy_view(self.policy, self.cluster.id)]
         yield msgspec.json.encode(rows + views.broken_policies(plugins.discover(), self.cluster.id))
 
-    async def _answer_explain(self, body: bytes) -> AsyncIterator[bytes]:
-        asked = msgspec.json.decode(body, type=q.Explain)
-        yield msgspec.json.encode(self.explain(JobId(asked.job)))
-
-    def explain(self, job_id: JobId) -> q.Explanation:
-        """Why the job waits in this cluster, or what it does here."""
-        state = self.machine.state
-        known = state.jobs.get(job_id)
-        if known is None:
-            return q.Explanation()
-        if known.status.phase is not JobPhase.QUEUED:
-            live = state.live_of(job_id)
-            where = ", ".join(dict.fromkeys(str(a.node) for a in live)) or "no node"
-            placed = f"{len(live)} of {known.job.replicas} replicas are on {where}."
-            return q.Explanation((placed, *self.excuses.get(job_id, ())))
-        refusal = self.machine.rounds.refusals.get(state.shape(known.job))
-        position = state.queue.position(job_id)
-        before = {0: "No job is", 1: "1 job is"}.get(position or 0, f"{position} jobs are")
-        sentences = [f"{before} before it in {self.cluster.id}."]
-        if refusal is None:
-            return q.Explanation(tuple(sentences), {}, position)
-        sentences.append(f"There, now: {gang.refusal_text(refusal)}.")
-        counts = {reason.value: n for reason, n in refusal.rejected.items()}
-        return q.Explanation(tuple(sentences), counts, position)
-
     async def _answer_logs(self, body: bytes) -> AsyncIterator[bytes]:
         asked = msgspec.json.decode(body, type=q.ReadJobLogs)
         found = [a for a in self.machine.state.attempt_of(JobId(asked.job)) if a.rank == asked.rank]
@@ -324,7 +324,9 @@ class SchedulerDaemon:
         if found:
             allocation, node = found[0].id, found[0].node
         if not allocation:
-            raise NotFound(f"job {asked.job} has no replica of rank {asked.rank} here yet")
+            allocation, node = await self._ended_task(asked)
+        if not allocation:
+            raise NotFound(f"job {asked.job} has no output of rank {asked.rank} here")
         question = q.ReadLogs(allocation, asked.follow, asked.tail_lines)
         quiet_s = None if asked.follow else LOGS_S
         pieces = self.agents.call(node, q.LOGS, msgspec.json.encode(question), quiet_s)
@@ -336,6 +338,28 @@ class SchedulerDaemon:
             if asked.follow or not found or found[0].state not in _NOT_BEGUN:
                 raise
 
+    async def _ended_task(self, asked: q.ReadJobLogs) -> tuple[str, str]:
+        """Where an array's task has run: only its node remembers. ("", "") if none answers."""
+        for start in range(asked.starts, max(0, asked.starts - STARTS_LOOKED_AT), -1):
+            allocation = allocation_id(JobId(asked.job), asked.generation, start, asked.rank)
+            question = msgspec.json.encode(q.ReadLogs(allocation, False, 0))
+            nodes = self.agents.peers
+            for first in range(0, len(nodes), NODES_ASKED_AT_ONCE):
+                some = nodes[first : first + NODES_ASKED_AT_ONCE]
+                answers = await asyncio.gather(*(self._has_output(n, question) for n in some))
+                found = next((n for n, has in zip(some, answers, strict=True) if has), "")
+                if found:
+                    return allocation, found
+        return "", ""
+
+    async def _has_output(self, node: str, question: bytes) -> bool:
+        try:
+            async for _ in self.agents.call(node, q.LOGS, question, TASK_S):
+                pass
+        except LinkError:
+            return False
+        return True
+
     async def _bundle(self, body: bytes) -> AsyncIterator[bytes]:
         asked = msgspec.json.decode(body, type=q.GetBundle)
         async for piece in self.bundles.read(asked.digest):
@@ -346,3 +370,15 @@ class SchedulerDaemon:
             raise Unavailable("this cluster has no federation to fetch bundles from")
         async for piece in self.uplink.call(q.BUNDLE, msgspec.json.encode(q.GetBundle(digest))):
             yield piece
+
+
+def _queues(path: str) -> tuple[Queue, ...]:
+    """The tree in the file that the settings name. Raises CannotStart with all its faults."""
+    if not path:
+        return ()
+    try:
+        return queues_from_yaml(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise CannotStart(f"queues: {path}: {error.strerror}") from None
+    except spec.SpecError as error:
+        raise CannotStart(f"queues:\n{error}") from None

@@ -178,6 +178,10 @@ class SchedulerSettings(DaemonSettings, frozen=True, kw_only=True):
     federation: Annotated[str, _Is("address", "HOST:PORT of the federation; empty for none")] = (
         "127.0.0.1:7070"
     )
+    queues: Annotated[
+        str,
+        _Is("path", "file with the tree of queues, applied at each start; empty keeps what is"),
+    ] = ""
     policy: Annotated[str, _Is("policy", "ranks nodes and who waits before whom" + _POLICIES)] = (
         "pack"
     )

@@ -10,8 +10,9 @@ from hyperion.control.liveness import Peer
 from hyperion.control.records import Decided, FederatedJob, NodeEntry
 from hyperion.daemon.plugins import Broken
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
-from hyperion.model.job import JobPhase
+from hyperion.model.job import JobPhase, TaskProgress
 from hyperion.model.market import MarketView, Offer
+from hyperion.model.queue import DEFAULT_QUEUE
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement.explain import Planned, Row
 from hyperion.placement.offers import node_usd_per_hour
@@ -23,9 +24,11 @@ from hyperion.wire.api import (
     JobView,
     NodeView,
     OfferView,
+    OutlookView,
     PlanRow,
     PlanView,
     PolicyView,
+    TasksView,
     WhyView,
 )
 
@@ -57,6 +60,39 @@ def job_view(known: FederatedJob, now_ms: int) -> JobView:
         usd=usd,
         gco2e=gco2e,
         ranks=status.replicas,
+        queue=job.queue or DEFAULT_QUEUE,
+        nice=job.nice,
+        width=_width(known),
+        roles={role.name: role.replicas for role in job.roles},
+        preemptions=status.preemptions,
+        awaits=status.awaits,
+        tasks=_tasks(known),
+    )
+
+
+def _width(known: FederatedJob) -> int:
+    """Replicas of an elastic job that is there."""
+    if known.job.elastic is None or not known.status.started_at_ms:
+        return 0
+    return known.status.width or known.job.replicas
+
+
+def _tasks(known: FederatedJob) -> TasksView | None:
+    array, status = known.job.array, known.status
+    if array is None:
+        return None
+    tasks = status.tasks or TaskProgress()
+    over = status.phase.is_terminal
+    ended = tasks.succeeded + tasks.failed
+    running = 0 if over else min(status.tasks_running, array.size - ended)
+    return TasksView(
+        size=array.size,
+        limit=array.limit,
+        waiting=0 if over else array.size - ended - running,
+        running=running,
+        succeeded=tasks.succeeded,
+        failed=tasks.failed,
+        failures=tasks.failures,
     )
 
 
@@ -112,7 +148,7 @@ def why_view(machine: Federation, known: FederatedJob, decided: Decided | None) 
         )
     if status.phase is JobPhase.QUEUED:
         position = machine.position(known.job.id)
-        sentences.append(status.reason or "It waits for the next round of placement.")
+        sentences.append(_sentence(status.reason) or "It waits for the next round of placement.")
     else:
         position = None
         sentences.append(_what_became(known))
@@ -123,7 +159,23 @@ def why_view(machine: Federation, known: FederatedJob, decided: Decided | None) 
         plan=plan,
         refusals={},
         queue_position=position,
+        outlook=_awaiting(known) if status.awaits else None,
     )
+
+
+def _awaiting(known: FederatedJob) -> OutlookView:
+    """Of a job that other jobs keep from being placed anywhere."""
+    job = known.job
+    return OutlookView(
+        cluster="",
+        queue=job.queue or DEFAULT_QUEUE,
+        awaits=known.status.awaits,
+        replicas=job.replicas,
+    )
+
+
+def _sentence(reason: str) -> str:
+    return f"It {reason}." if reason.startswith("waits ") else reason
 
 
 def _what_became(known: FederatedJob) -> str:

@@ -98,7 +98,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class LeastAttainedService:
+class LeastAttained:
     """Who has had the least GPU time comes first: the job, then its user. Nodes as ``balanced``.
 
     Gu et al., Tiresias, NSDI 2019 (its 2D-LAS): what a job has had tells how long it will still
@@ -149,7 +149,7 @@ _MAKERS: dict[str, Callable[[], Policy]] = {
     "fair": Fair,
     "fragmentation": Fragmentation,
     "greenest": Greenest,
-    "least-attained-service": LeastAttainedService,
+    "least-attained-service": LeastAttained,
     "lowest-latency": LowestLatency,
     "nearest-data": NearestData,
     "pack": Pack,

@@ -5,7 +5,21 @@ Views never hold a secret. Times are ms since the epoch, 0 where it has not come
 
 from msgspec import Struct
 
-from hyperion.model.job import ReplicaStatus
+from hyperion.model.job import ReplicaStatus, TaskFailure
+
+
+class TasksView(Struct, frozen=True, kw_only=True):
+    """How far an array has come."""
+
+    size: int
+    limit: int
+    """How many run at once at most; 0: as many as fit."""
+    waiting: int
+    running: int
+    succeeded: int
+    failed: int
+    failures: tuple[TaskFailure, ...]
+    """The first few that failed."""
 
 
 class JobView(Struct, frozen=True, kw_only=True):
@@ -36,6 +50,70 @@ class JobView(Struct, frozen=True, kw_only=True):
     """Spent so far, egress included, by the same objective that placed it."""
     gco2e: float
     ranks: tuple[ReplicaStatus, ...] = ()
+    queue: str = ""
+    nice: int = 0
+    width: int = 0
+    """How many replicas an elastic job has now; 0: it is not elastic, or not running."""
+    roles: dict[str, int] = {}
+    """Replicas by role."""
+    preemptions: int = 0
+    awaits: tuple[str, ...] = ()
+    """Jobs that must end before it starts."""
+    tasks: TasksView | None = None
+    """Of an array."""
+
+
+class NodeReason(Struct, frozen=True, kw_only=True):
+    """Why so many nodes do not take a job now."""
+
+    reason: str
+    """A word that programs may rely on, such as ``GPU_TYPE`` or ``FULL``."""
+    nodes: int
+    text: str
+    """With the numbers, such as ``only 6 of 8 GPUs free``."""
+
+
+class QuotaView(Struct, frozen=True, kw_only=True):
+    """The first limit, from the job's queue upwards, that does not allow it now."""
+
+    queue: str
+    resource: str
+    """In the units of ``Queue``, such as ``gpus_milli``; empty: the queue is stopped."""
+    used: int
+    limit: int
+    """With what may be borrowed."""
+    asked: int
+
+
+class OutlookView(Struct, frozen=True, kw_only=True):
+    """What a cluster can tell of a job that waits there, or that would if it were submitted."""
+
+    cluster: str
+    queue: str
+    position: int | None = None
+    """Jobs before it in the cluster, if all take their turns; None: it does not wait."""
+    position_in_queue: int | None = None
+    nodes: int = 0
+    nodes_with_room: int = 0
+    reasons: tuple[NodeReason, ...] = ()
+    """Most nodes first; empty while it has not been tried."""
+    never: bool = False
+    """It would not fit even if all nodes were empty."""
+    quota: QuotaView | None = None
+    awaits: tuple[str, ...] = ()
+    """Jobs that must end first."""
+    not_before_ms: int = 0
+    starts_at_ms: int | None = None
+    """The estimate; None where nothing can be told."""
+    confidence: float = 0.0
+    """How likely it starts by then, 0 to 1."""
+    because: tuple[str, ...] = ()
+    """The jobs whose ends it waits for."""
+    replicas: int = 1
+    replicas_now: int = 0
+    """How many of its replicas would find places at once."""
+    preempts: tuple[str, ...] = ()
+    """The jobs that are being stopped for it."""
 
 
 class PlanRow(Struct, frozen=True, kw_only=True):
@@ -71,6 +149,8 @@ class PlanView(Struct, frozen=True, kw_only=True):
     sentence: str
     rows: tuple[PlanRow, ...]
     market_as_of: str
+    outlook: OutlookView | None = None
+    """What the chosen cluster says of it; None where it could not be asked."""
 
 
 class WhyView(Struct, frozen=True, kw_only=True):
@@ -84,6 +164,50 @@ class WhyView(Struct, frozen=True, kw_only=True):
     """Nodes refused, counted by reason, when the job waits in a cluster."""
     queue_position: int | None
     """How many jobs are before it; None when it does not wait."""
+    outlook: OutlookView | None = None
+    """What its cluster says, while it waits there."""
+
+
+class QueueView(Struct, frozen=True, kw_only=True):
+    """A row of ``hyperion queues``. Amounts are by resource, in the units of ``Queue``."""
+
+    cluster: str
+    name: str
+    parent: str
+    weight: float
+    quota: dict[str, int]
+    """What it and those below it may always have."""
+    borrow: dict[str, int]
+    lend: dict[str, int]
+    used: dict[str, int]
+    """By its own jobs and those of the queues below it."""
+    borrowed: dict[str, int]
+    """Of ``used``, what is above its quota."""
+    share: float
+    """Its part of what it may have, lately: a time-decayed dominant share by its weight."""
+    waiting: int
+    """Jobs that wait in it, not those below it."""
+    reclaim: bool
+    preempt_within: bool
+    users: tuple[str, ...]
+    stopped: bool
+
+
+class WindowView(Struct, frozen=True, kw_only=True):
+    """A row of ``hyperion reserve`` and ``hyperion maintenance``."""
+
+    cluster: str
+    id: str
+    kind: str
+    """``maintenance``, or ``reservation`` where some may use it."""
+    state: str
+    """``planned`` or ``begun``."""
+    begins_at_ms: int
+    ends_at_ms: int
+    nodes: tuple[str, ...]
+    queues: tuple[str, ...]
+    users: tuple[str, ...]
+    reason: str
 
 
 class NodeView(Struct, frozen=True, kw_only=True):

@@ -60,6 +60,27 @@ class TokenAnswer(Struct, frozen=True, kw_only=True):
     token: str
 
 
+class WindowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keep nodes of a cluster free for a while: for maintenance, or for some queues and users."""
+
+    cluster: str = ""
+    """Empty: the only one that has joined."""
+    id: str
+    begins_at_ms: int = 0
+    """0: now."""
+    ends_at_ms: int
+    nodes: tuple[str, ...] = ()
+    """By name; or:"""
+    count: int = 0
+    """Any so many, those with the least on them."""
+    gpu_type: str = ""
+    """Of those that ``count`` may choose."""
+    queues: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    """With ``queues`` empty too it is maintenance."""
+    reason: str = ""
+
+
 class BundleAnswer(Struct, frozen=True, kw_only=True):
     """The name a spec's ``workdir`` may use: ``bundle:sha256:…``."""
 

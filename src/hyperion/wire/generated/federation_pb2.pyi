@@ -8,7 +8,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JobView(_message.Message):
-    __slots__ = ("id", "name", "user", "phase", "reason", "priority", "framework", "replicas", "resources", "cluster", "region", "nodes", "exit_code", "restarts", "generation", "submitted_at_ms", "started_at_ms", "ended_at_ms", "usd_per_hour", "usd", "gco2e", "ranks")
+    __slots__ = ("id", "name", "user", "phase", "reason", "priority", "framework", "replicas", "resources", "cluster", "region", "nodes", "exit_code", "restarts", "generation", "submitted_at_ms", "started_at_ms", "ended_at_ms", "usd_per_hour", "usd", "gco2e", "ranks", "queue", "nice", "width", "roles", "preemptions", "awaits", "tasks")
+    class RolesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +38,13 @@ class JobView(_message.Message):
     USD_FIELD_NUMBER: _ClassVar[int]
     GCO2E_FIELD_NUMBER: _ClassVar[int]
     RANKS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    NICE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
+    AWAITS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     user: str
@@ -53,7 +67,94 @@ class JobView(_message.Message):
     usd: float
     gco2e: float
     ranks: _containers.RepeatedCompositeFieldContainer[_job_pb2.ReplicaStatus]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., priority: _Optional[str] = ..., framework: _Optional[str] = ..., replicas: _Optional[int] = ..., resources: _Optional[str] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., usd_per_hour: _Optional[float] = ..., usd: _Optional[float] = ..., gco2e: _Optional[float] = ..., ranks: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ...) -> None: ...
+    queue: str
+    nice: int
+    width: int
+    roles: _containers.ScalarMap[str, int]
+    preemptions: int
+    awaits: _containers.RepeatedScalarFieldContainer[str]
+    tasks: TasksView
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., priority: _Optional[str] = ..., framework: _Optional[str] = ..., replicas: _Optional[int] = ..., resources: _Optional[str] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., usd_per_hour: _Optional[float] = ..., usd: _Optional[float] = ..., gco2e: _Optional[float] = ..., ranks: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., width: _Optional[int] = ..., roles: _Optional[_Mapping[str, int]] = ..., preemptions: _Optional[int] = ..., awaits: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Union[TasksView, _Mapping]] = ...) -> None: ...
+
+class TasksView(_message.Message):
+    __slots__ = ("size", "limit", "waiting", "running", "succeeded", "failed", "failures")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    limit: int
+    waiting: int
+    running: int
+    succeeded: int
+    failed: int
+    failures: _containers.RepeatedCompositeFieldContainer[_job_pb2.TaskFailure]
+    def __init__(self, size: _Optional[int] = ..., limit: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[_job_pb2.TaskFailure, _Mapping]]] = ...) -> None: ...
+
+class NodeReason(_message.Message):
+    __slots__ = ("reason", "nodes", "text")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    nodes: int
+    text: str
+    def __init__(self, reason: _Optional[str] = ..., nodes: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class QuotaView(_message.Message):
+    __slots__ = ("queue", "resource", "used", "limit", "asked")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    queue: str
+    resource: str
+    used: int
+    limit: int
+    asked: int
+    def __init__(self, queue: _Optional[str] = ..., resource: _Optional[str] = ..., used: _Optional[int] = ..., limit: _Optional[int] = ..., asked: _Optional[int] = ...) -> None: ...
+
+class OutlookView(_message.Message):
+    __slots__ = ("cluster", "queue", "position", "position_in_queue", "nodes", "nodes_with_room", "reasons", "never", "quota", "awaits", "not_before_ms", "starts_at_ms", "confidence", "because", "replicas", "replicas_now", "preempts")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_IN_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    NODES_WITH_ROOM_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    NEVER_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_FIELD_NUMBER: _ClassVar[int]
+    AWAITS_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
+    STARTS_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_NOW_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTS_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    queue: str
+    position: int
+    position_in_queue: int
+    nodes: int
+    nodes_with_room: int
+    reasons: _containers.RepeatedCompositeFieldContainer[NodeReason]
+    never: bool
+    quota: QuotaView
+    awaits: _containers.RepeatedScalarFieldContainer[str]
+    not_before_ms: int
+    starts_at_ms: int
+    confidence: float
+    because: _containers.RepeatedScalarFieldContainer[str]
+    replicas: int
+    replicas_now: int
+    preempts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cluster: _Optional[str] = ..., queue: _Optional[str] = ..., position: _Optional[int] = ..., position_in_queue: _Optional[int] = ..., nodes: _Optional[int] = ..., nodes_with_room: _Optional[int] = ..., reasons: _Optional[_Iterable[_Union[NodeReason, _Mapping]]] = ..., never: _Optional[bool] = ..., quota: _Optional[_Union[QuotaView, _Mapping]] = ..., awaits: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., starts_at_ms: _Optional[int] = ..., confidence: _Optional[float] = ..., because: _Optional[_Iterable[str]] = ..., replicas: _Optional[int] = ..., replicas_now: _Optional[int] = ..., preempts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PlanRow(_message.Message):
     __slots__ = ("rank", "cluster", "region", "accelerators", "instance_type", "market", "usd_per_hour", "egress_usd", "gco2e_per_hour", "latency_ms", "score", "chosen", "reason", "joined", "declared")
@@ -90,7 +191,7 @@ class PlanRow(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., accelerators: _Optional[str] = ..., instance_type: _Optional[str] = ..., market: _Optional[str] = ..., usd_per_hour: _Optional[float] = ..., egress_usd: _Optional[float] = ..., gco2e_per_hour: _Optional[float] = ..., latency_ms: _Optional[float] = ..., score: _Optional[float] = ..., chosen: _Optional[bool] = ..., reason: _Optional[str] = ..., joined: _Optional[bool] = ..., declared: _Optional[bool] = ...) -> None: ...
 
 class PlanView(_message.Message):
-    __slots__ = ("job", "policy", "feasible", "chosen", "sentence", "rows", "market_as_of")
+    __slots__ = ("job", "policy", "feasible", "chosen", "sentence", "rows", "market_as_of", "outlook")
     JOB_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     FEASIBLE_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +199,7 @@ class PlanView(_message.Message):
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     MARKET_AS_OF_FIELD_NUMBER: _ClassVar[int]
+    OUTLOOK_FIELD_NUMBER: _ClassVar[int]
     job: str
     policy: str
     feasible: bool
@@ -105,10 +207,11 @@ class PlanView(_message.Message):
     sentence: str
     rows: _containers.RepeatedCompositeFieldContainer[PlanRow]
     market_as_of: str
-    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., feasible: _Optional[bool] = ..., chosen: _Optional[str] = ..., sentence: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[PlanRow, _Mapping]]] = ..., market_as_of: _Optional[str] = ...) -> None: ...
+    outlook: OutlookView
+    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., feasible: _Optional[bool] = ..., chosen: _Optional[str] = ..., sentence: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[PlanRow, _Mapping]]] = ..., market_as_of: _Optional[str] = ..., outlook: _Optional[_Union[OutlookView, _Mapping]] = ...) -> None: ...
 
 class WhyView(_message.Message):
-    __slots__ = ("id", "phase", "sentences", "plan", "refusals", "queue_position")
+    __slots__ = ("id", "phase", "sentences", "plan", "refusals", "queue_position", "outlook")
     class RefusalsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -122,13 +225,15 @@ class WhyView(_message.Message):
     PLAN_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    OUTLOOK_FIELD_NUMBER: _ClassVar[int]
     id: str
     phase: str
     sentences: _containers.RepeatedScalarFieldContainer[str]
     plan: PlanView
     refusals: _containers.ScalarMap[str, int]
     queue_position: int
-    def __init__(self, id: _Optional[str] = ..., phase: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[PlanView, _Mapping]] = ..., refusals: _Optional[_Mapping[str, int]] = ..., queue_position: _Optional[int] = ...) -> None: ...
+    outlook: OutlookView
+    def __init__(self, id: _Optional[str] = ..., phase: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[PlanView, _Mapping]] = ..., refusals: _Optional[_Mapping[str, int]] = ..., queue_position: _Optional[int] = ..., outlook: _Optional[_Union[OutlookView, _Mapping]] = ...) -> None: ...
 
 class NodeView(_message.Message):
     __slots__ = ("id", "cluster", "region", "state", "gpu_type", "gpus", "gpus_free", "cpus", "cpus_free", "memory_mib", "memory_free_mib", "replicas", "declared", "instance_type", "market", "usd_per_hour", "labels", "taints", "abilities", "version", "address", "heard_ms_ago", "metrics")
