@@ -196,10 +196,10 @@ class Forms:
             return self._seat_by_kernel(form, s, self._log[:0], most)
         return self._seat_by_policy(job, form, s, most, known=False)
 
-    def slots(self, form: Form, most: int, extra: Column | None) -> NDArray[np.int64]:
+    def slots(self, form: Form, most: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """By row, for how many replicas there is room."""
-        s = self._once(form, None, extra) if extra is not None else form.seating
-        by_row = np.zeros(len(s.gate), np.int64)
+        s = form.seating if allowed is None else self._once(form, allowed, None)
+        by_row = np.empty(len(s.gate), np.int64)
         self._kernels.slots(s, most, by_row)
         return by_row
 
@@ -217,11 +217,8 @@ class Forms:
         gate = s.gate if allowed is None else s.gate & allowed
         if extra is None:
             extra = s.extra
-        else:
-            gate = gate & (extra < np.inf)
-            extra = np.where(gate, extra, 0.0)
-            if len(s.extra):
-                extra = extra + s.extra
+        elif len(s.extra):
+            extra = extra + s.extra
         cost, lows = self._scratch
         return s._replace(gate=gate, extra=extra, cost=cost, lows=lows)
 

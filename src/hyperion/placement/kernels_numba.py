@@ -61,47 +61,44 @@ def _score(
     best_row = -1
     best = np.inf
     n = len(gate)
-    plain = len(kept) == 0 and len(extra) == 0 and need.shape[1] == FIXED
     for block in range(len(lows)):
         begin, end = block * BLOCK, min(n, (block + 1) * BLOCK)
-        if plain:
-            _score_plain(begin, end, need[1], amounts, fullness, group, gate, price, weights, cost)
+        costs, kind, may = cost[begin:end], group[begin:end], gate[begin:end]
+        free, full = amounts[:, begin:end], fullness[begin:end]
+        if len(kept):
+            _cost_kept(need[1], free, kept[:, begin:end], full, kind, may, price, weights, costs)
         else:
-            for row in range(begin, end):
-                cost[row] = _row_cost(
-                    row, need, amounts, custom, kept, fullness, group, gate, price, weights, extra
-                )
-        low = _least(cost[begin:end])
+            _cost(need[1], free, full, kind, may, price, weights, costs)
+        for d in range(FIXED, need.shape[1]):
+            if need[1, d] != NEVER:
+                spare = custom[d - FIXED, begin:end]
+                if len(kept):
+                    spare = spare - kept[d, begin:end]
+                _without(spare, need[1, d], costs)
+        if len(extra):
+            more = extra[begin:end]
+            for i in range(end - begin):
+                costs[i] += more[i]
+        low = _least(costs)
         lows[block] = low
         if low < best:
             best = low
-            for row in range(begin, end):
-                if cost[row] == low:
-                    best_row = row
+            for i in range(end - begin):
+                if costs[i] == low:
+                    best_row = begin + i
                     break
     return best_row
 
 
 @njit(cache=True)
-def _score_plain(begin, end, least, amounts, fullness, group, gate, price, weights, cost):
+def _cost(least, free, full, kind, may, price, weights, costs):
     """Without branches, so that several rows are worked out at once."""
-    cpus, memory, disk = (
-        amounts[CPUS, begin:end],
-        amounts[MEMORY, begin:end],
-        amounts[DISK, begin:end],
-    )
-    whole, part = amounts[WHOLE, begin:end], amounts[PART, begin:end]
-    full, kind, may, result = (
-        fullness[begin:end],
-        group[begin:end],
-        gate[begin:end],
-        cost[begin:end],
-    )
+    cpus, memory, disk, whole, part = free[CPUS], free[MEMORY], free[DISK], free[WHOLE], free[PART]
     c, m, d = _narrow(least[CPUS]), _narrow(least[MEMORY]), _narrow(least[DISK])
     w, p = _narrow(least[WHOLE]), _narrow(least[PART])
     breaking, filling = weights[0], weights[1]
     nothing = np.int32(0)
-    for i in range(end - begin):
+    for i in range(len(costs)):
         breaks = part[i] < p
         fits = (
             may[i]
@@ -112,7 +109,35 @@ def _score_plain(begin, end, least, amounts, fullness, group, gate, price, weigh
             & (~breaks | (whole[i] > nothing))
         )
         now = price[np.uint32(kind[i])] + (breaking if breaks else 0.0) + filling * full[i]
-        result[i] = now if fits else np.inf
+        costs[i] = now if fits else np.inf
+
+
+@njit(cache=True)
+def _cost_kept(least, free, kept, full, kind, may, price, weights, costs):
+    """The same where something must stay free."""
+    cpus, memory, disk, whole, part = free[CPUS], free[MEMORY], free[DISK], free[WHOLE], free[PART]
+    kc, km, kd, kw = kept[CPUS], kept[MEMORY], kept[DISK], kept[WHOLE]
+    c, m, d = least[CPUS], least[MEMORY], least[DISK]
+    w, p = least[WHOLE], _narrow(least[PART])
+    breaking, filling = weights[0], weights[1]
+    for i in range(len(costs)):
+        breaks = part[i] < p
+        fits = (
+            may[i]
+            & (cpus[i] - kc[i] >= c)
+            & (memory[i] - km[i] >= m)
+            & (disk[i] - kd[i] >= d)
+            & (whole[i] - kw[i] >= w)
+            & (~breaks | (whole[i] - kw[i] > 0))
+        )
+        now = price[np.uint32(kind[i])] + (breaking if breaks else 0.0) + filling * full[i]
+        costs[i] = now if fits else np.inf
+
+
+@njit(cache=True)
+def _without(free, least, costs):
+    for i in range(len(costs)):
+        costs[i] = costs[i] if free[i] >= least else np.inf
 
 
 @njit(cache=True, inline="always")

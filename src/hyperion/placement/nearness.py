@@ -1,8 +1,12 @@
 """A job's terms about replicas, its own and others', against what is held and what is planned."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperion.model.constraints import HOST
 from hyperion.model.job import Job
 from hyperion.placement.feasibility import Reason
 from hyperion.placement.neighbours import Apart, Neighbours, Pairs, has_pairs
@@ -54,25 +58,39 @@ class Nearness:
             and not self._anybody(t.labels)
         ]
 
-    def penalties(self, unit: float) -> Column:
-        """Infinite where it must not be; a part of ``unit`` for each preference not met."""
-        cost = np.zeros(self._snapshot.rows)
+    def forbidden(self) -> NDArray[np.bool_] | None:
+        """By row, where it must not be; None for nowhere."""
+        found: NDArray[np.bool_] | None = None
+        for _, mask in self._required():
+            found = mask if found is None else found | mask
+        return found
+
+    def penalties(self, unit: float) -> Column | None:
+        """By row, a part of ``unit`` for each preference that is not met; None for nothing."""
+        cost: Column | None = None
         for term in self._job.replica_affinity:
-            if not self._anybody(term.labels):
-                if not term.anti and not has_pairs(self._job.metadata, term.labels):
-                    cost += np.inf if not term.weight else unit * term.weight / 100
-                continue
-            near, parts = self._near(term.labels, term.level)
             if term.weight:
+                near, parts = self._near(term.labels, term.level)
                 misses = np.minimum(near, _MOST_PENALTIES) if term.anti else near == 0
-                table = misses * (unit * term.weight / 100)
-            else:
-                table = np.where((near > 0) == term.anti, np.inf, 0.0)
-            cost += table[parts]
+                more: Column = (misses * (unit * term.weight / 100))[parts]
+                cost = more if cost is None else cost + more
+        return cost
+
+    def _required(self) -> Iterator[tuple[Reason, NDArray[np.bool_]]]:
+        """By reason, the rows that a term forbids."""
+        for term in self._job.replica_affinity:
+            if term.weight:
+                continue
+            reason = Reason.ANTI_AFFINITY if term.anti else Reason.REPLICA_AFFINITY
+            if self._anybody(term.labels):
+                near, parts = self._near(term.labels, term.level)
+                at = near if term.level == HOST else near[parts]
+                yield reason, (at > 0) == term.anti
+            elif not term.anti and not has_pairs(self._job.metadata, term.labels):
+                yield reason, np.ones(self._snapshot.rows, np.bool_)
         for apart in self._kept_from:
             near, parts = self._apart(apart)
-            cost += np.where(near > 0, np.inf, 0.0)[parts]
-        return cost
+            yield Reason.ANTI_AFFINITY, (near > 0)[parts]
 
     def uneven(self, cost: Column, unit: float) -> Column | None:
         """What its spread adds to these costs; None for nothing."""
@@ -88,21 +106,7 @@ class Nearness:
 
     def objections(self, fits: NDArray[np.bool_]) -> list[tuple[Reason, NDArray[np.bool_]]]:
         """For a refusal: by reason, the rows that it forbids; ``fits`` are those with room."""
-        found: list[tuple[Reason, NDArray[np.bool_]]] = []
-        rows = self._snapshot.rows
-        for term in self._job.replica_affinity:
-            if term.weight:
-                continue
-            reason = Reason.ANTI_AFFINITY if term.anti else Reason.REPLICA_AFFINITY
-            if not self._anybody(term.labels):
-                if not term.anti and not has_pairs(self._job.metadata, term.labels):
-                    found.append((reason, np.ones(rows, np.bool_)))
-                continue
-            near, parts = self._near(term.labels, term.level)
-            found.append((reason, ((near > 0) == term.anti)[parts]))
-        for apart in self._kept_from:
-            near, parts = self._apart(apart)
-            found.append((Reason.ANTI_AFFINITY, (near > 0)[parts]))
+        found = list(self._required())
         for spread in self._job.spread if self._own() else ():
             if spread.required:
                 skew, parts = self._skew(spread.level, fits)
@@ -135,16 +139,18 @@ class Nearness:
             for n in (self._snapshot.neighbours, self._planned)
         )
 
-    def _near(self, pairs: Pairs, level: str) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _near(self, pairs: Pairs, level: str) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """(how many such replicas each part has, the part of each row)."""
         rows = self._snapshot.rows
         parts, count = self._snapshot.labels.parts(level, rows)
+        known = [n for n in (self._snapshot.neighbours, self._planned) if n.has(pairs)]
+        if level == HOST and len(known) == 1:
+            return known[0].count(pairs, rows), parts
         near = np.zeros(count, np.int64)
-        for neighbours in (self._snapshot.neighbours, self._planned):
-            if neighbours.has(pairs):
-                by_row = neighbours.count(pairs, rows)
-                at = np.flatnonzero(by_row)
-                near += np.bincount(parts[at], weights=by_row[at], minlength=count).astype(np.int64)
+        for neighbours in known:
+            by_row = neighbours.count(pairs, rows)
+            at = np.flatnonzero(by_row)
+            near += np.bincount(parts[at], weights=by_row[at], minlength=count).astype(np.int64)
         return near, parts
 
     def _apart(self, term: Apart) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -324,9 +324,9 @@ class _Attempt:
         snapshot = self.forms.snapshot
         parts, count = snapshot.labels.parts(level, snapshot.rows)
         rooms = []
-        extra = self._extra(runs)
+        within = self._within(None)
         for run in runs:
-            by_row = self.forms.slots(run.form, UNBOUNDED, extra)
+            by_row = self.forms.slots(run.form, UNBOUNDED, within)
             sums = np.bincount(parts, weights=by_row, minlength=count)
             rooms.append(sums.astype(np.int64))
         own = self.near.own_parts(level)
@@ -375,8 +375,7 @@ class _Attempt:
         return taken
 
     def _together(self, run: Run, allowed: NDArray[np.bool_] | None) -> Taken:
-        extra = self._extra([run])
-        form = run.form
+        form, extra, allowed = run.form, self._extra(run.form), self._within(allowed)
         uneven = self.near.uneven if self.job.spread and self.near.is_placed else None
         if allowed is None and extra is None and uneven is None:
             return self.forms.seat(self.job, form, run.least, run.most)
@@ -386,9 +385,8 @@ class _Attempt:
         """Where each seat has a say in the next one."""
         taken: Taken = []
         for n in range(run.most):
-            got = self.forms.seat_where(
-                self.job, run.form, 1, 1, allowed, self._extra([run]), self.near.uneven
-            )
+            within, extra = self._within(allowed), self._extra(run.form)
+            got = self.forms.seat_where(self.job, run.form, 1, 1, within, extra, self.near.uneven)
             if not got:
                 break
             taken += got
@@ -396,10 +394,17 @@ class _Attempt:
             self.planned.put((self.job.id, rank), got[0].rows[0], self.job)
         return taken
 
-    def _extra(self, runs: list[Run]) -> NDArray[np.float64] | None:
+    def _within(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """The allowed rows that its terms on replicas allow as well; None for all."""
+        forbidden = self.near.forbidden() if self.near.matters else None
+        if forbidden is None:
+            return allowed
+        return ~forbidden if allowed is None else allowed & ~forbidden
+
+    def _extra(self, form: Form) -> NDArray[np.float64] | None:
         if not self.near.matters:
             return None
-        return self.near.penalties(self.forms.unit(self.job, runs[0].form))
+        return self.near.penalties(self.forms.unit(self.job, form))
 
     def _undo(self, taken: Taken) -> None:
         self.forms.give(taken)
