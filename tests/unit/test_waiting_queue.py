@@ -319,6 +319,22 @@ def test_what_is_saved_up_in_a_cohort_is_kept_from_all_its_members_but_nothing_e
     assert w.look() == ["urgent", "free"]
 
 
+def test_what_is_saved_up_for_one_is_not_shut_by_its_likes_elsewhere():
+    w = Waiting(queue("lab", quota=5), queue("a", "lab"), queue("b", "lab"))
+    w.tree.charge("a", cpus(1), 1)
+    w.add("b1", into="b", size=5, shape="big")
+    w.add("a1", into="a", size=5, shape="big")
+    assert flow(w, "a", "b1", patience.OVERTAKEN + 2) is None
+    w.tree.charge("a", cpus(1), -1)
+    assert w.place() == ["b1"]
+    w.end("b1")
+    w.tree.charge("a", cpus(1), 1)
+    w.add("b2", into="b", size=5, shape="big")
+    assert flow(w, "a", "a1", patience.OVERTAKEN + 2) is None
+    w.tree.charge("a", cpus(1), -1)
+    assert w.place() == ["a1"]
+
+
 def test_nothing_is_saved_up_for_one_that_can_never_have_it():
     w = Waiting(queue("q", quota=5))
     w.tree.charge("q", cpus(1), 1)

@@ -124,6 +124,7 @@ class Patience:
         if barrier is not None and barrier.resource:
             until_ms = now_ms + (SAVED_MS << bunch.doublings)
             self._savings[top] = _Saving(bunch, barrier, until_ms)
+            urgency.release(bunch)  # from a gate that its likes elsewhere may close
 
     def _lift(self, top: str) -> None:
         self._open(self._savings.pop(top))
