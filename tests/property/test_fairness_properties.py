@@ -4,8 +4,10 @@ from collections import defaultdict
 from random import Random
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, given, settings
 
+from hyperion.control import patience
 from hyperion.control.queue import WaitingQueue
 from hyperion.model.ids import JobId, QueueName
 from hyperion.model.queue import DEFAULT_QUEUE, Queue
@@ -337,6 +339,29 @@ def test_whoever_fits_into_empty_queues_starts_though_smaller_ones_never_cease(q
         if now_ms > 20 and not waiting:
             return
     assert not waiting
+
+
+@LAW
+@given(trees(), st.integers(0, 2**32))
+def test_while_nothing_runs_somebody_starts_whomever_it_is_saved_up_for(queues, seed):
+    dice, tree = Random(seed), QueueTree(queues)
+    tree.set_capacity(CAPACITY)
+    queue, jobs, running, now_ms = WaitingQueue(tree), {}, [], 0
+    for n in range(150):
+        size = dice.choice([1, 1, 1, 5, 12])
+        name, need = dice.choice(leaves(queues)), (("cpus_milli", size),)
+        if tree.ever(name, need):
+            jobs[JobId(f"j{n}")] = (name, need)
+            queue.add(JobId(f"j{n}"), queue=name, priority=1, order=n, shape=size, need=need)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(patience, "OVERTAKEN", 3)
+        while len(queue):
+            now_ms += 1
+            ended(queue, now_ms, running)
+            idle = not running
+            started = served(queue, now_ms, jobs, running, lambda: dice.choice([1, 2, 2, 7]))
+            assert started or not idle
+    assert now_ms < 150 * 7
 
 
 @settings(LAW, max_examples=12)
