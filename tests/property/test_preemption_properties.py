@@ -393,3 +393,38 @@ def test_consolidation_moves_few_cheap_jobs_whole_and_the_gang_can_start(world, 
                 assert (world.snapshot.devices[row] >= 0).all()
                 assert not a.request.cpus_milli or world.snapshot.free_cpus[row] >= 0
                 assert not a.request.memory_mib or world.snapshot.free_memory[row] >= 0
+
+
+@LAW
+@given(worlds(wide=True), st.lists(st.tuples(preemptors(), st.integers(0, 40)), max_size=8))
+def test_kept_bounds_stay_true_while_jobs_come_go_and_are_claimed_from(world, steps):
+    """After each change the kept bounds give the answer that new ones give."""
+    now_ms = NOW_MS
+    for n, ((job, rights), minutes) in enumerate(steps):
+        now_ms += minutes * MINUTE_MS
+        answers = []
+        for kernel in kernels():
+            bounds.use(kernel)
+            if kernel is bounds.numpy_bounds:
+                kept, world.running.memo = world.running.memo, None
+            found = victims(world.snapshot, world.running, job, BALANCED, rights, None, now_ms)
+            answers.append(found)
+            if kernel is bounds.numpy_bounds:
+                world.running.memo = kept
+        bounds.use(bounds.numpy_bounds)
+        assert answers[0] == answers[1]
+        if isinstance(found, Eviction):
+            for victim in found.victims:
+                occupant = world.running.occupants[victim]
+                if n % 2:
+                    world.running.put(replace(occupant, stopping=True))
+                else:
+                    for seat in list(world.running.seats(victim)):
+                        world.snapshot.drop(seat)
+                    world.running.drop(victim)
+            claim = Plan(JobId(f"c{n}"), 0, found.plan.seats)
+            world.seat(claim.job, claim, list(job.alternatives))
+        elif found.reason is Obstacle.FITS:
+            place = plan(world.snapshot, job, BALANCED)
+            world.seat(JobId(f"c{n}"), place, list(job.alternatives), queue=QUEUES[1],
+                       priority=job.priority, started_at_ms=now_ms)  # fmt: skip

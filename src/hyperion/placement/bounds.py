@@ -53,7 +53,7 @@ MOST_KEPT = 32
 class Kept:
     """Bounds of one demand by row, and what they were worked out from."""
 
-    __slots__ = ("amounts", "floor", "until_ms", "value", "version")
+    __slots__ = ("amounts", "floor", "read", "until_ms", "value", "version")
 
     def __init__(self, rows: int) -> None:
         self.value: Float = np.zeros(rows)
@@ -64,12 +64,16 @@ class Kept:
         """As the snapshot's."""
         self.floor: Float = np.zeros(rows)
         """The newest answer: the value where the row is open, else infinite."""
+        self.read: tuple[object, int, int] = (None, 0, 0)
+        """How nodes were numbered, and how far the two logs of changes have been read."""
 
 
 class Ask(NamedTuple):
     """What the kernels take; arrays are shared with their owners."""
 
     now_ms: int
+    compare: bool
+    """Whether to find out what has changed; else that has been marked."""
     gpus: int
     """Whole ones, 0 where a share of one is asked for."""
     share: int
@@ -99,6 +103,8 @@ class Bounds:
         self.ledger: Ledger = running.ledger
         self._kept: dict[object, Kept] = {}
         self._place: Long = np.zeros(0, np.int64)
+        self._row: Long = np.zeros(0, np.int64)
+        """By place, -1 where the snapshot has no such node."""
         self._numbered = (-1, -1)
         self._places = 0
         self._allowed: dict[object, Bool] = {}
@@ -126,20 +132,52 @@ class Bounds:
         self._kept[key] = kept
         if len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
-        _active(self._ask(r, open, allowed, now_ms), kept)
+        place = self._places_of_rows()
+        compare = not self._marked(kept)
+        _active(self._ask(r, open, allowed, now_ms, place, compare), kept)
         return kept.floor, kept
 
-    def _ask(self, r: ResourceRequest, open: Bool, allowed: Bool, now_ms: int) -> Ask:
+    def _marked(self, kept: Kept) -> bool:
+        """Mark the bounds of what has changed, if the logs of changes tell it all."""
+        s, led = self.snapshot, self.ledger
+        numbered, rows_read, places_read = kept.read
+        rows_behind, places_behind = rows_read - s.changed_from, places_read - led.changed_from
+        kept.read = (
+            self._numbered,
+            s.changed_from + len(s.changed),
+            led.changed_from + len(led.changed),
+        )
+        if numbered != self._numbered or rows_behind < 0 or places_behind < 0:
+            return False
+        changed = s.changed[rows_behind:]
+        if changed:
+            kept.until_ms[changed] = 0
+        places = led.changed[places_behind:]
+        if places:
+            rows = self._row[places]
+            kept.until_ms[rows[rows >= 0]] = 0
+        return True
+
+    def _ask(
+        self,
+        r: ResourceRequest,
+        open: Bool,
+        allowed: Bool,
+        now_ms: int,
+        place: Long,
+        compare: bool,
+    ) -> Ask:
         s, led = self.snapshot, self.ledger
         whole = r.gpus_milli >= MILLI
         needs = (r.cpus_milli, r.memory_mib, r.disk_mib)
         return Ask(
             now_ms,
+            compare,
             r.whole_gpus if whole else 0,
             0 if whole else r.gpus_milli,
             np.array([need or _NOTHING for need in needs], np.int64),
             open,
-            self._places_of_rows(),
+            place,
             (led.first, led.count, led.version, led.seats, led.terms, led.usd),
             allowed,
             s.amounts,
@@ -167,9 +205,13 @@ class Bounds:
             self._place = np.full(self.snapshot.rows, -1, np.int64)
             self._places = 0
         if self._places != len(place):
-            for node in list(place)[self._places :]:
+            new = list(place)[self._places :]
+            self._row = np.full(len(self.ledger.first), -1, np.int64)
+            self._row[self._place[self._place >= 0]] = np.flatnonzero(self._place >= 0)
+            for node in new:
                 if node in row:
                     self._place[row[node]] = place[node]
+                    self._row[place[node]] = row[node]
             self._places = len(place)
         return self._place
 

@@ -38,6 +38,7 @@ def compiled_bounds(ask: Ask, kept: Kept) -> None:
     """See ``bounds.Kernel``."""
     _bounds(
         ask.now_ms,
+        ask.compare,
         ask.gpus,
         ask.share,
         ask.least,
@@ -57,19 +58,20 @@ def compiled_bounds(ask: Ask, kept: Kept) -> None:
 
 @njit(cache=True)
 def _bounds(
-    now, gpus, share, least, open, place, first, count, version, seats, terms, usd, allowed,
-    amounts, devices, value, until, seen, known, floor,
+    now, compare, gpus, share, least, open, place, first, count, version, seats, terms, usd,
+    allowed, amounts, devices, value, until, seen, known, floor,
 ):  # fmt: skip
     n = len(open)
     stale = np.empty(n, np.bool_)
     for row in range(n):
         stale[row] = now >= until[row]
-    for d in range(5):
+    if compare:
+        for d in range(5):
+            for row in range(n):
+                stale[row] |= known[d, row] != amounts[d, row]
         for row in range(n):
-            stale[row] |= known[d, row] != amounts[d, row]
-    for row in range(n):
-        at = place[row]
-        stale[row] |= seen[row] != (version[at] if at >= 0 else 0)
+            at = place[row]
+            stale[row] |= seen[row] != (version[at] if at >= 0 else 0)
     cheapest = -1
     low = math.inf
     for row in range(n):
@@ -89,6 +91,8 @@ def _bounds(
             row = cheapest
         elif not open[row]:
             floor[row] = math.inf
+            if stale[row]:
+                until[row] = 0
             continue
         elif not stale[row] and (value[row] >= best or row == cheapest):
             floor[row] = value[row]

@@ -31,6 +31,7 @@ TERM, CPUS, MEMORY, DISK, GPUS, SHARE, DEVICE, LEAVES = range(8)
 whether it is being stopped already. Of whole GPUs ``DEVICE`` is a set of bits."""
 SEAT_FIELDS = 8
 _FIRST_BLOCK = 4
+_LONGEST_LOG = 8192
 
 
 class Ledger:
@@ -46,6 +47,9 @@ class Ledger:
         self.version: Long = np.zeros(0, np.int64)
         """By place: the number of the last change, of seats or of what their jobs cost."""
         self.changes = 0
+        self.changed: list[int] = []
+        """Places that have changed, in order; the first entry is number ``changed_from``."""
+        self.changed_from = 0
         self.renumbered = 0
         """How often a number has passed to another node."""
         self._spare_places: list[int] = []
@@ -164,6 +168,10 @@ class Ledger:
     def _change(self, place: int) -> None:
         self.changes += 1
         self._versions[place] = self.changes
+        self.changed.append(place)
+        if len(self.changed) > _LONGEST_LOG:  # who has not read so far compares all versions
+            self.changed_from += len(self.changed)
+            self.changed.clear()
 
     # -- tables ---------------------------------------------------------------------------------
 
