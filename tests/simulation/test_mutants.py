@@ -1,61 +1,170 @@
 """Does the seeded world bite? Break one guard at a time: some seed must notice."""
 
 import pytest
+from msgspec.structs import replace
 
-from hyperion.control import gang
+from hyperion.control import arrays, dependencies, gang, rounds
 from hyperion.control.agent import Agent
+from hyperion.control.attempts import Attempts
 from hyperion.control.cluster import ClusterMachine
+from hyperion.control.cluster_state import ClusterState
 from hyperion.control.liveness import Holder, Peer
+from hyperion.control.occupancy import Occupancy
+from hyperion.model.allocation import AllocationState as S
+from hyperion.placement.fairness import Admission, QueueTree
+from hyperion.placement.preemption import Eviction, victims
 from hyperion.sim.faults import PROFILES
-from hyperion.sim.world import World
+from hyperion.sim.world import Size, World
 
 SEEDS = 120
 
 
-def caught(profile):
+def caught(profile, varied):
     """Whether a seed breaks a law, or never converges, or the machine itself gives up."""
     for seed in range(SEEDS):
         try:
-            World(seed, PROFILES[profile]).run()
+            World(seed, PROFILES[profile], Size(varied=varied)).run()
         except (AssertionError, KeyError, TypeError):
             return True
     return False
 
 
-def _always(*_args):
+def _always(*_args, **_more):
     return True
+
+
+def _nothing(*_args, **_more):
+    return iter(())
 
 
 def _accepts_any_generation(original):
     def hear(self, node, report, now_ms):
         a = self.state.allocations.get(report.allocation)
         if a is not None:
-            report = type(report)(
-                **{f: getattr(report, f) for f in report.__struct_fields__}
-                | {"generation": a.generation}
-            )
+            report = replace(report, generation=a.generation)
         yield from original(self, node, report, now_ms)
 
     return hear
 
 
+def _one_more_victim(original):
+    """Stops somebody of whom the plan has no need."""
+
+    def victims(snapshot, running, wish, *rest):
+        found = original(snapshot, running, wish, *rest)
+        if isinstance(found, Eviction):
+            taken = {*found.victims, wish.job.id}
+            more = [j for j, x in running.occupants.items() if j not in taken and not x.stopping]
+            return replace(found, victims=(*found.victims, *more[:1]))
+        return found
+
+    return victims
+
+
+def _starts_part_of_a_gang(original):
+    def judge(known, allocations, now_ms):
+        ready = tuple(a for a in allocations if a.state is S.READY and a.generation == 1)
+        return gang.GoAhead(ready) if ready else original(known, allocations, now_ms)
+
+    return judge
+
+
+def _counts_twice(original):
+    def after_end(tasks, a, restart, now_ms):
+        once = original(tasks, a, restart, now_ms)
+        return replace(once, succeeded=once.succeeded + (a.state is S.SUCCEEDED and a.rank == 1))
+
+    return after_end
+
+
+def _admits_all(original):
+    return lambda *_args, **_more: Admission.NOMINAL
+
+
+def _keeps_no_claim(original):
+    return lambda self, known: self.claims.pop(known.job.id, None)
+
+
+def _frees_too_early(original):
+    """The columns forget a replica that is told to stop, though it still runs."""
+
+    def order_stop(self, a, known, now_ms):
+        yield from original(self, a, known, now_ms)
+        self._state.snapshot.drop(a)
+
+    return order_stop
+
+
+def _startable_without_limit(known, now_ms):
+    tasks = arrays.progress(known.status)
+    return known.job.array.size - tasks.next + len(tasks.again)
+
+
+def _forgets_a_write(original):
+    def writes(self):
+        found = original(self)
+        return {path: value for path, value in found.items() if "/allocation/" not in path}
+
+    return writes
+
+
 MUTANTS = {
-    "fencing with the job's own grace": ("partition", gang, "FENCE_GRACE_MS", 60_000),
-    "a lease that never ends": ("partition", Holder, "is_valid", _always),
-    "granters that do not wait": ("partition", Peer, "surely_ended", _always),
-    "a node's lease that ends at once": ("storm", Holder, "granted", lambda *_: False),
+    "fencing with the job's own grace": ("partition", False, gang, "FENCE_GRACE_MS", 60_000),
+    "a lease that never ends": ("partition", False, Holder, "is_valid", _always),
+    "granters that do not wait": ("partition", False, Peer, "surely_ended", _always),
+    "a node's lease that ends at once": ("storm", False, Holder, "granted", lambda *_: False),
     "replies to old orders count": (
         "storm",
+        False,
         ClusterMachine,
         "_hear_replica",
         _accepts_any_generation(ClusterMachine._hear_replica),
     ),
-    "nothing is taken up after a restart": ("storm", Agent, "_take_up", lambda *_: iter(())),
+    "nothing is taken up after a restart": ("storm", False, Agent, "_take_up", _nothing),
+    "any end of a job meets any dependency's refusal": (
+        "calm",
+        True,
+        dependencies,
+        "met",
+        lambda *_: False,
+    ),
+    "a gang starts before all of it is ready": (
+        "calm",
+        True,
+        gang,
+        "judge",
+        _starts_part_of_a_gang(gang.judge),
+    ),
+    "a task is counted twice": ("calm", True, arrays, "after_end", _counts_twice(arrays.after_end)),
+    "an array has no limit": ("calm", True, arrays, "startable", _startable_without_limit),
+    "quotas let all pass": ("calm", True, QueueTree, "admit", _admits_all(QueueTree.admit)),
+    "places being cleared are not kept": (
+        "calm",
+        True,
+        Occupancy,
+        "claim",
+        _keeps_no_claim(Occupancy.claim),
+    ),
+    "columns free what still runs": (
+        "calm",
+        True,
+        Attempts,
+        "order_stop",
+        _frees_too_early(Attempts.order_stop),
+    ),
+    "somebody is stopped in vain": ("calm", True, rounds, "victims", _one_more_victim(victims)),
+    "what was decided last is forgotten at a crash": (
+        "storm",
+        True,
+        ClusterState,
+        "writes",
+        _forgets_a_write(ClusterState.writes),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_mutant_is_caught(name, monkeypatch):
-    profile, owner, attribute, mutation = MUTANTS[name]
+    profile, varied, owner, attribute, mutation = MUTANTS[name]
     monkeypatch.setattr(owner, attribute, mutation)
-    assert caught(profile), f"no seed noticed: {name}"
+    assert caught(profile, varied), f"no seed noticed: {name}"

@@ -3,7 +3,7 @@
 import pytest
 
 from hyperion.sim.faults import PROFILES
-from hyperion.sim.world import World
+from hyperion.sim.world import World, size_of
 
 SEEDS = 40
 """Of each mixture of faults; 200 worlds in all. More by ``bench/seeds.py``."""
@@ -12,7 +12,7 @@ SEEDS = 40
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_laws_hold_and_all_converges(profile):
     for seed in range(SEEDS):
-        world = World(seed, PROFILES[profile])
+        world = World(seed, PROFILES[profile], size_of(seed))
         try:
             world.run()
         except AssertionError as broken:

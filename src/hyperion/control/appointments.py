@@ -18,6 +18,8 @@ from hyperion.placement.ranking import Policy
 _Decisions = Iterator[Any]
 PROMISES = 8
 """Starts that are reserved at once, for the first of those that do not fit."""
+PROMISED_AT_ONCE = 2
+"""Promises that are made, or looked at anew, in a second."""
 ENDED_AT_ONCE = 1000
 HISTORY_MS = 60_000
 """How often decayed use and learned run times are kept; a crash forgets the time since."""
@@ -32,6 +34,7 @@ class Appointments:
         self._seating = seating
         self._attempts = attempts
         self._kept_ms = 0
+        self._turn = 0
 
     def each_second(self, now_ms: int) -> _Decisions:
         yield from self._end_overdue(now_ms)
@@ -98,7 +101,7 @@ class Appointments:
         first = state.first_blocked(PROMISES)
         for job_id in [j for j in state.calendar.promises if j not in first]:
             state.calendar.withdraw(job_id)
-        for job_id in first:
+        for job_id in self._next_promised(first):
             known = state.jobs[job_id]
             wish = self._seating.wish(known, 1, now_ms)
             promise = earliest(
@@ -108,6 +111,14 @@ class Appointments:
                 state.calendar.withdraw(job_id)
             else:
                 state.calendar.promise(promise)
+
+    def _next_promised(self, first: list[JobId]) -> list[JobId]:
+        """New ones before known ones, and those in turn: each look costs milliseconds."""
+        promised = self._state.calendar.promises
+        new = [job for job in first if job not in promised]
+        known = [job for job in first if job in promised]
+        self._turn = (self._turn + 1) % max(1, len(known))
+        return (new + known[self._turn :] + known[: self._turn])[:PROMISED_AT_ONCE]
 
     def _clear_overrun(self, now_ms: int) -> _Decisions:
         """Jobs let in for a while before a promised start, and that are still there when it has

@@ -135,3 +135,10 @@ def _check_use(state: "ClusterState", held: list[Allocation]) -> None:
             ours = fresh.standing(name, 0).held
             theirs = state.occupancy.tree.standing(name, 0).held
             assert ours == theirs, f"queue {name} is charged {theirs} instead of {ours}"
+    tree = state.occupancy.tree
+    tree.check()
+    for queue in state.queues.values() if not claims else ():
+        for resource in queue.quota:
+            refusal = tree.refusal(queue.name, ((resource, 0),))
+            over = refusal is not None and refusal.resource and refusal.used > refusal.quota
+            assert not over, f"queue {queue.name} is over its quota: {refusal}"

@@ -10,7 +10,7 @@ from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
-from hyperion.control.occupancy import queue_of
+from hyperion.control.occupancy import need_of_job, queue_of
 from hyperion.control.uplink import Uplink
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import JobId
@@ -125,7 +125,11 @@ class Intake:
 
     def closed_to(self, job: Job) -> str:
         """Why the queue that the job names does not take it; empty when it does."""
-        return self._state.occupancy.tree.objection(queue_of(job), job.user)
+        tree, name = self._state.occupancy.tree, queue_of(job)
+        objection = tree.objection(name, job.user)
+        if not objection and not tree.ever(name, need_of_job(job)):
+            return f'it asks for more than queue "{name}" may ever hold; see hyperion queues'
+        return objection
 
     def apply_queues(self, queues: tuple[Queue, ...], token: int, now_ms: int) -> _Decisions:
         faults = [f"{fault.pointer}: {fault.message}" for fault in check_queues(queues)]

@@ -11,6 +11,7 @@ from hyperion.model.allocation import Allocation
 from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
 from hyperion.model.job import Job, JobPhase
 from hyperion.model.queue import DEFAULT_QUEUE
+from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import snapshot as columns
 from hyperion.placement.fairness import Need, QueueTree, need_of
 from hyperion.placement.running import Occupant, Running
@@ -28,8 +29,29 @@ class Occupancy:
         self.freed: set[NodeId] = set()
         """Nodes on which something was given back since a round last asked."""
         self._quantum_ms = quantum_ms
+        self._structure = -1
         self._charged: dict[AllocationId, Need] = {}
         """What each one was counted as: its node may be another, or gone, when it ends."""
+
+    def see_capacity(self) -> None:
+        """Shares are parts of what the cluster has; that changes with its nodes."""
+        if self._structure == self.snapshot.structure:
+            return
+        self._structure = self.snapshot.structure
+        total: dict[str, int] = {}
+        for group in self.snapshot.groups:
+            c = group.kind.capacity
+            whole = ResourceRequest(
+                gpus_milli=MILLI * c.gpus,
+                gpu_type=c.gpu_type,
+                cpus_milli=c.cpus_milli,
+                memory_mib=c.memory_mib,
+                disk_mib=c.disk_mib,
+                custom=c.custom,
+            )
+            for resource, amount in need_of(whole, replicas=group.nodes):
+                total[resource] = total.get(resource, 0) + amount
+        self.tree.set_capacity(total)
 
     # -- allocations ----------------------------------------------------------------------------
 

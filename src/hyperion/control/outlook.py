@@ -21,8 +21,10 @@ from hyperion.placement.outlook import Outlook, outlook
 from hyperion.placement.planner import Plan, Unplaceable
 from hyperion.placement.ranking import Policy
 
-AHEAD_MAX = 1000
-"""Jobs before it that are looked at one by one or counted."""
+AHEAD_MAX = 8
+"""Jobs before it that are given places first, where they have no promise yet."""
+ROOM = 1000
+"""Tasks of an array that are looked for at once."""
 
 
 class Prospect(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -106,7 +108,7 @@ class Prospects:
         known = r.ClusterJob(
             job=job, federated=False, submitted_at_ms=now_ms, order=0, status=r.JobStatus()
         )
-        wish = self._seating.wish(known, AHEAD_MAX, now_ms)
+        wish = self._seating.wish(known, ROOM, now_ms)
         found = planner.plan(self._state.snapshot, wish, self._policy, self._state.calendar, now_ms)
         refusal = self._state.occupancy.tree.refusal(queue, need_of_job(job))
         if isinstance(found, Plan) and refusal is None:

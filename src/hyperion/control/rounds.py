@@ -77,6 +77,7 @@ class Rounds:
 
     def place(self, now_ms: int) -> _Decisions:
         """Place what waits, in order, as far as it fits."""
+        self._state.occupancy.see_capacity()
         for shape in self.blocked.hopeful(self._state.snapshot, self._state.occupancy.freed):
             self._unblock(shape)
         self._state.occupancy.freed.clear()

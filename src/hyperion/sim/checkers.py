@@ -5,8 +5,9 @@ from itertools import pairwise
 
 from hyperion.control.records import FederatedJob, JobMoved
 from hyperion.model.ids import JobId
-from hyperion.model.job import JobPhase
+from hyperion.model.job import Job, JobPhase
 from hyperion.model.resources import Capacity
+from hyperion.sim import varied
 from hyperion.sim.fleet import Execution, Host
 from hyperion.sim.process import Process
 from hyperion.sim.workload import Arrival
@@ -89,6 +90,29 @@ def nobody_in_vain(processes: Iterable[Process], calm: bool) -> None:
         for record in process.records if calm else ():
             if isinstance(record, JobMoved):
                 claiming = _claiming(claiming, record)
+
+
+def only_by_right(processes: Iterable[Process], asked: Mapping[JobId, Arrival]) -> None:
+    """Jobs are stopped for others only by a lower class, a borrowed place, or by being nicer."""
+    for process in processes:
+        for record in process.records:
+            if not isinstance(record, JobMoved) or record.status.phase is not JobPhase.STOPPING:
+                continue
+            _, by, winner = record.status.reason.partition("preempted by job ")
+            if by and record.job in asked and JobId(winner) in asked:
+                loser, other = asked[record.job].job, asked[JobId(winner)].job
+                assert _has_right(other, loser), (
+                    f"{loser.id} was stopped for {other.id}: by no right"
+                )
+
+
+def _has_right(winner: Job, loser: Job) -> bool:
+    if loser.priority != winner.priority:
+        return loser.priority < winner.priority
+    cohorts = {queue.name: queue.parent or queue.name for queue in varied.QUEUES}
+    if loser.queue == winner.queue:
+        return loser.nice > winner.nice
+    return bool(winner.queue) and cohorts.get(loser.queue) == cohorts.get(winner.queue)
 
 
 def _claiming(before: set[JobId], record: JobMoved) -> set[JobId]:

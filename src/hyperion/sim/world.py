@@ -74,6 +74,11 @@ class Size(Struct, frozen=True, kw_only=True):
     """Jobs of every shape, queues with quotas, windows; otherwise plain jobs and gangs."""
 
 
+def size_of(seed: int) -> Size:
+    """Odd seeds bring jobs of every shape, queues and windows; even ones plain jobs and gangs."""
+    return Size(varied=seed % 2 == 1)
+
+
 class World:
     def __init__(
         self,
@@ -118,6 +123,7 @@ class World:
         checkers.every_job_ended(federation.state.jobs, self.asked)
         checkers.success_ran_whole(federation.state.jobs, self.executions)
         checkers.nothing_left_running(self.executions)
+        checkers.only_by_right(self.processes.values(), self.asked)
         checkers.nobody_in_vain(self.processes.values(), self.faults == CALM)
         for process in self.processes.values():
             self.check_recovery(process)
