@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
+from hyperion.control.messages import Run
 from hyperion.control.records import FederatedJob, JobMoved
 from hyperion.model.ids import JobId
 from hyperion.model.job import Job, JobPhase
@@ -81,6 +82,15 @@ def within_capacity(host: Host, capacity: Capacity) -> None:
         assert milli <= 1000, f"GPU {device} of {host.name} is given out {milli / 1000:g} times"
     for name, count in custom.items():
         assert count <= dict(capacity.custom).get(name, 0), f"{host.name} has no more {name}"
+
+
+def whole_gang(order: Run) -> None:
+    """A replica of a gang runs only once all of the gang are ready for it."""
+    if order.peers:
+        ranks = [peer.rank for peer in order.peers]
+        assert ranks == list(range(len(ranks))), f"{order.allocation}: a gang of {ranks}"
+        missing = [peer.rank for peer in order.peers if not peer.port]
+        assert not missing, f"{order.allocation} runs before {missing} of its gang are ready"
 
 
 def nobody_in_vain(processes: Iterable[Process], calm: bool) -> None:

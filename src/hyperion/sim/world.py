@@ -331,6 +331,7 @@ class World:
         execution = host.launch(order, self.now_ms, arrival.runs_ms, code)
         if execution is not None:
             self.executions.append(execution)
+            checkers.whole_gang(order)
             checkers.within_capacity(host, self.capacities[host.name])
             self.at(execution.ends_ms, lambda: self._ended(host, id, tell))
         if id in host.running:
