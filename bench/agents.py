@@ -151,10 +151,10 @@ async def beat_all(agents: list[Agent], separately: bool, stop: asyncio.Event) -
 
 
 def load_process(directory: Path, port: int, count: int, separately: bool) -> None:
-    load = Load(Authority.open(directory / "authority", DOMAIN), port, count)
+    load = Load(Authority.open(directory / "authority", DOMAIN), port, count, separately)
     say(Said(attached=count))
     cpu = time.process_time()
-    load.run(separately)
+    load.run()
     told = load.told()
     say(
         Said(

@@ -11,6 +11,7 @@ import struct
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 from hyperion.adapters.link.authority import Authority
@@ -162,20 +163,43 @@ class LeanAgent:
 
 
 class Load:
-    """All of them, each beating once a second, evenly spread over it."""
+    """All of them, each beating once a second from when it has attached."""
 
-    def __init__(self, authority: Authority, port: int, count: int) -> None:
+    def __init__(self, authority: Authority, port: int, count: int, separately: bool) -> None:
         self._poll = select.epoll()
-        self.agents: list[LeanAgent] = []
+        self._separately = separately
         self._by_fileno: dict[int, LeanAgent] = {}
+        self._next: deque[tuple[float, LeanAgent]] = deque()
+        self.agents: list[LeanAgent] = []
+        self.beats = 0
         with tempfile.TemporaryDirectory() as made:
             for n in range(count):
                 agent = LeanAgent(n, port, authority, Path(made) / "identity.pem")
                 self.agents.append(agent)
                 self._by_fileno[agent.fileno()] = agent
+                self._next.append((time.monotonic() + 1.0, agent))
                 self._poll.register(agent.fileno(), select.EPOLLIN)
                 self.read(0)
-        self.beats = 0
+                self.beat()
+        self._spread(time.monotonic())
+
+    def _spread(self, now: float) -> None:
+        """From here on evenly over the second, whenever they had attached."""
+        agents = [agent for _, agent in self._next]
+        self._next = deque((now + n / len(agents), agent) for n, agent in enumerate(agents))
+
+    def beat(self) -> None:
+        """Whoever is due, a few at a time."""
+        now = time.monotonic()
+        for _ in range(50):
+            due, agent = self._next[0]
+            if due > now:
+                return
+            self._next.popleft()
+            self._next.append((due + 1.0, agent))
+            if agent.open:
+                agent.beat(self._separately)
+                self.beats += 1
 
     def read(self, timeout_s: float) -> bool:
         """Take what has come; whether the benchmark has said to stop."""
@@ -188,20 +212,12 @@ class Load:
                 self._poll.unregister(fileno)
         return False
 
-    def run(self, separately: bool) -> None:
+    def run(self) -> None:
         """Until a line comes on standard input."""
         self._poll.register(sys.stdin.fileno(), select.EPOLLIN)
-        begun, agents = time.monotonic(), self.agents
         while True:
-            due = int((time.monotonic() - begun) * len(agents))
-            while self.beats < due:
-                agent = agents[self.beats % len(agents)]
-                if agent.open:
-                    agent.beat(separately)
-                self.beats += 1
-                if self.beats % 50 == 0 and self.read(0):
-                    return
-            if self.read(0.002):
+            self.beat()
+            if self.read(0.0 if self._next[0][0] <= time.monotonic() else 0.002):
                 return
 
     def told(self) -> dict[str, float]:

@@ -40,8 +40,8 @@ from hyperion.placement import kernels, ranking
 
 METHOD = (
     "one process: driver and cluster machine as in production, SQLite with fsync; {queues} queues "
-    "in {cohorts} cohorts, quota 20 CPUs and borrowing up to 100 each; {nodes} nodes of 64 CPUs, so "
-    "that every job gets a node too, which Kueue's test leaves out; {jobs} jobs created by its "
+    "in {cohorts} cohorts, quota 20 CPUs and borrowing up to 100 each; {nodes} nodes of 64 CPUs, "
+    "so that every job gets a node too, which Kueue's test leaves out; {jobs} jobs created by its "
     "timetable (35 of 1 CPU for 0.15 s, 11 of 5 for 0.35 s, 4 of 20 for 0.7 s a queue); timers "
     "play what runs, a displaced job starts anew; from the first submission until the last job has "
     "ended and that is durable. Kueue's own run of it: 1,179 s"
