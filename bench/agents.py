@@ -412,7 +412,9 @@ def rows_of(
     yield row("submit → on its agent's stream meanwhile, p99", "p99", "ms", 1, goal=10.0)
     yield row("submit → answered (durable) meanwhile, p99", "accepted_p99", "ms", 1)
     yield row("memory of an attached agent (PSS)", "kib", "KiB", 0)
-    yield row("CPU of an attachment, TLS included", "attach_ms", "ms", 1)
+    yield row(
+        "CPU of an agent until all had attached, heartbeats and TLS included", "attach_ms", "ms", 1
+    )
     yield row("heartbeats taken per second", "beats", "1/s", 0)
     yield row("leases per heartbeat", "leases", "", 2)
 
