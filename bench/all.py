@@ -24,6 +24,10 @@ ARGUMENTS = {
     "footprint": ([], ["--idle", "5", "--no-install"]),
     "planner": ([], ["--nodes", "1000", "--repeat", "3"]),
     "runtime": ([], ["--count", "300"]),
+    "agents": ([], ["--agents", "200", "--seconds", "4"]),
+    "submit": ([], ["--nodes", "500", "--jobs", "2000", "--seconds", "2"]),
+    "memory": ([], ["--jobs", "50000"]),
+    "kueue_shape": ([], ["--queues", "20", "--nodes", "20"]),
     "seeds": (["--seeds", "200"], ["--seeds", "4"]),
     "kill_anything": ([], ["--jobs", "10", "--kills", "3"]),
 }
