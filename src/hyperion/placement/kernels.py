@@ -92,7 +92,7 @@ def seat(s: Seating, changed: Int, count: int, out: Int) -> int:
     return count
 
 
-_FEW = 4
+_FEW = 1
 
 
 def _seat_many(s: Seating, count: int, out: Int) -> int:
@@ -107,17 +107,44 @@ def _seat_many(s: Seating, count: int, out: Int) -> int:
         rows = np.concatenate([below, rows[cost[rows] == limit][: count - len(below)]])
     order = np.lexsort((rows, cost[rows]))
     heap = list(zip(cost[rows[order]].tolist(), rows[order].tolist(), strict=True))
-    for k in range(count):
-        if not heap:
-            return k
+    fills = s.weights[1] <= 0 and s.need[1, PART] == NEVER
+    k = 0
+    while heap and k < count:
         row = heap[0][1]
-        out[k, 0] = row
-        out[k, 1:] = take(s, row)
+        if fills:  # the fuller the cheaper: it stays the first of the cheapest until it is full
+            k += _take_many(s, row, count - k, out[k:])
+        else:
+            out[k, 0] = row
+            out[k, 1:] = take(s, row)
+            k += 1
         cost[row] = now = row_cost(s, row)
         if now == np.inf:
             heapq.heappop(heap)
         else:
             heapq.heapreplace(heap, (now, row))
+    return k
+
+
+def _take_many(s: Seating, row: int, most: int, out: Int) -> int:
+    """Seat as many as the row takes, whole GPUs or none each; how many."""
+    need = s.need[0].tolist()
+    kept = s.kept[:, row].tolist() if len(s.kept) else [0] * len(need)
+    count = most
+    for d, each in enumerate(need):
+        if each:
+            free = int(s.amounts[d, row] if d < FIXED else s.custom[d - FIXED, row])
+            count = min(count, (free - kept[d]) // each)
+    for d in (CPUS, MEMORY, DISK):
+        s.amounts[d, row] -= need[d] * count
+    for d in range(FIXED, len(need)):
+        s.custom[d - FIXED, row] -= need[d] * count
+    free_milli = s.devices[row, : int(s.capacity[s.group[row], 0])].tolist()
+    chosen: list[int] = []
+    if need[WHOLE]:
+        chosen = [i for i, milli in enumerate(free_milli) if milli == MILLI][: need[WHOLE] * count]
+    change(s, row, chosen, -1, free_milli)
+    out[:count, 0] = row
+    out[:count, 1:] = np.reshape(chosen, (count, need[WHOLE]))
     return count
 
 
