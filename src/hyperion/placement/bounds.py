@@ -310,6 +310,10 @@ def warm() -> bool:
         return False
     from hyperion.placement.bounds_numba import compiled_bounds
 
+    nobody = Bounds(Snapshot(), Running())
+    none = np.zeros(0, np.bool_)
+    ask = nobody._ask(ResourceRequest(), none, none, 0, np.zeros(0, np.int64), True)
+    compiled_bounds(ask, Kept(0))  # compiled, or read from the disk, by its first call
     _active = compiled_bounds
     return True
 

@@ -310,10 +310,11 @@ def warm() -> bool:
     global _active  # noqa: PLW0603  # one switch for the process, and either setting is right
     if find_spec("numba") is None:
         return False
+    from hyperion.placement import bounds
     from hyperion.placement.kernels_numba import compiled
 
     _active = compiled()
-    return True
+    return bounds.warm()
 
 
 def use(kernels: Kernels) -> None:
