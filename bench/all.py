@@ -27,6 +27,7 @@ ARGUMENTS = {
     "agents": ([], ["--agents", "200", "--seconds", "4"]),
     "submit": ([], ["--nodes", "500", "--jobs", "2000", "--seconds", "2"]),
     "memory": ([], ["--jobs", "50000"]),
+    "queues": ([], ["--jobs", "100000"]),
     "kueue_shape": ([], ["--queues", "20", "--nodes", "20"]),
     "seeds": (["--seeds", "200"], ["--seeds", "4"]),
     "kill_anything": ([], ["--jobs", "10", "--kills", "3"]),

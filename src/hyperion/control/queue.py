@@ -293,7 +293,10 @@ class WaitingQueue:
             heap = this.jobs[line] = [
                 (entry, bunch)
                 for bunch in line.bunches.values()
-                if bunch.due and (entry := self._head(bunch)) is not None
+                if bunch.due
+                and not bunch.lane.blocked
+                and (bunch.gate is None or not bunch.gate.closed)
+                and (entry := self._head(bunch)) is not None
             ]
             heapq.heapify(heap)
         admit = self.tree.admit
