@@ -122,7 +122,8 @@ class _Round:
             job, least, rank, ends_at_ms = asked, asked.replicas, 0, 0
         self._see_what_is_held()
         kept_from = self._kept_from(job) if job.metadata else ()
-        key: Hashable = demand_key(job)
+        shape = demand_key(job)
+        key: Hashable = shape
         if self.view is not None:
             key = key, self.view.mark(job, ends_at_ms, self.now_ms)
         if kept_from:
@@ -133,7 +134,7 @@ class _Round:
         wish = asked if isinstance(asked, Wish) else None
         forms = self.known.get(key)
         if forms is None:
-            forms = self._make(key, wish or Wish(job))
+            forms = self._make(key, shape, wish or Wish(job))
         if kept_from or _is_particular(job):
             return self._particular(wish or Wish(job), (key, least, rank), forms, kept_from)
         most = least if wish is None else wish.most
@@ -185,10 +186,10 @@ class _Round:
         planned = self.planned.kept_from(job.metadata)
         return tuple(dict.fromkeys((*held, *planned))) if planned else held
 
-    def _make(self, key: Hashable, wish: Wish) -> list[Form]:
+    def _make(self, key: Hashable, shape: Hashable, wish: Wish) -> list[Form]:
         job = wish.job
         closed, kept = self._forbidden(wish)
-        found = demands(self.snapshot, demand_key(job), job)
+        found = demands(self.snapshot, shape, job)
         forms = [self.forms.make(job, demand, closed, kept) for demand in found]
         if len(self.known) >= most_kept(self.snapshot.rows, len(forms)):
             del self.known[next(iter(self.known))]
