@@ -7,7 +7,6 @@ burst of events costs one round. ``apply`` is the only line that changes what is
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from hyperion.control import dependencies, gang
@@ -51,6 +50,8 @@ _RECORDS = frozenset(
         r.HistoryKept,
     }
 )
+_OPENING = frozenset({r.NodeAdmitted, r.NodeMarked, r.QueuesKept, r.WindowKept, r.WindowDropped})
+"""There may be room now where there was none."""
 _Decisions = Iterator[Any]
 
 
@@ -111,22 +112,21 @@ class ClusterMachine:
     def writes(self) -> dict[str, bytes | None]:
         return self.state.writes()
 
-    def apply(self, record: Struct) -> None:
+    def apply(self, record: Any) -> None:
         self.state.apply(record)
-        match record:
-            case r.AllocationMoved(a) | r.TaskEnded(a) if a.state.is_terminal:
+        kind = type(record)
+        if kind is r.JobMoved:
+            self.rounds.due = self.rounds.due or record.status.phase is JobPhase.QUEUED
+        elif kind is r.JobAccepted:
+            self.rounds.due = True
+        elif kind is r.AllocationMoved or kind is r.TaskEnded:
+            if record.allocation.state.is_terminal:
                 self.rounds.due = True
-                self.orders.over(a.id)
-            case r.NodeAdmitted() | r.NodeMarked():
-                self.rounds.freed()
-            case r.JobForgotten(job):
-                self.uplink.forget(job)
-            case r.QueuesKept() | r.WindowKept() | r.WindowDropped():
-                self.rounds.freed()
-            case r.JobAccepted():
-                self.rounds.due = True
-            case r.JobMoved(_, status) if status.phase is JobPhase.QUEUED:
-                self.rounds.due = True
+                self.orders.over(record.allocation.id)
+        elif kind in _OPENING:
+            self.rounds.freed()
+        elif kind is r.JobForgotten:
+            self.uplink.forget(record.job)
 
     # -- decisions ------------------------------------------------------------------------------
 

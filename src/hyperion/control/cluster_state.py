@@ -1,6 +1,6 @@
 """What a cluster scheduler keeps: entities, and indexes that are one more fold of its records."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from hyperion.control import arrays, cluster_laws
 from hyperion.control import records as r
 from hyperion.control.job_indexes import JobIndexes
 from hyperion.control.machine import key, split
-from hyperion.control.occupancy import Occupancy, need_of_job, queue_of
+from hyperion.control.occupancy import Occupancy, queue_of
 from hyperion.control.queue import WaitingQueue
 from hyperion.model.allocation import Allocation
 from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName, WindowId
@@ -62,6 +62,7 @@ class ClusterState:
         self._lost: dict[NodeId, int] = {}
         self._silent: set[NodeId] = set()
         self._dirty: set[str] = set()
+        self._folds = self._make_folds()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -78,55 +79,76 @@ class ClusterState:
     # -- the fold -------------------------------------------------------------------------------
 
     def apply(self, record: Struct) -> None:
-        match record:
-            case r.AllocationPlaced(a) | r.AllocationMoved(a):
-                self._put_allocation(a)
-                self._dirty.add(key("allocation", a.id))
-            case r.JobAccepted() | r.JobMoved() | r.TaskEnded() | r.SecretsKept():
-                self._apply_to_job(record)
-            case r.JobForgotten(job_id, generation, at_ms):
-                self._drop_job(job_id)
-                self.marks[job_id] = r.Mark(generation, at_ms)
-                self._dirty |= {key("job", job_id), key("mark", job_id), key("secret", job_id)}
-            case r.MarkDropped(name):
-                self.marks.pop(name, None)
-                self._dirty.add(key("mark", name))
-            case r.NodeAdmitted() | r.NodeMarked() | r.NodeForgotten():
-                self._apply_to_node(record)
-            case r.QueuesKept() | r.WindowKept() | r.WindowDropped():
-                self._apply_rule(record)
-            case r.HistoryKept():
-                self._history = record
-                self._dirty.add(key("history", "lately"))
-            case _:
-                raise TypeError(record)
+        fold = self._folds.get(type(record))
+        if fold is None:
+            raise TypeError(record)
+        fold(record)
 
-    def _apply_to_job(
-        self, record: r.JobAccepted | r.JobMoved | r.TaskEnded | r.SecretsKept
-    ) -> None:
-        match record:
-            case r.JobMoved(job_id, status):
-                known = self.jobs[job_id]
-                if status.attempt > known.status.attempt:
-                    self._drop_allocations(job_id)
-                elif status.resizes > known.status.resizes:
-                    self._drop_given_up(job_id)
-                known = replace(known, status=status)
-                self._put_job(known)
-                self._learn(known)
-                self._dirty.add(key("job", job_id))
-            case r.JobAccepted():
-                self._drop_allocations(record.job.id)
-                self._put_job(self._accepted(record))
-                self._dirty.add(key("job", record.job.id))
-            case r.TaskEnded(a, status):
-                self._put_allocation(a)
-                self._drop_allocation(a)
-                self._put_job(replace(self.jobs[a.job], status=status))
-                self._dirty.add(key("job", a.job))
-            case r.SecretsKept(job_id, secrets):
-                self.secrets[job_id] = secrets
-                self._dirty.add(key("secret", job_id))
+    def _make_folds(self) -> dict[type, Callable[[Any], None]]:
+        """By kind of record: a table, since this is asked several times for each job."""
+        return {
+            r.AllocationPlaced: self._fold_allocation,
+            r.AllocationMoved: self._fold_allocation,
+            r.JobMoved: self._fold_status,
+            r.JobAccepted: self._fold_job,
+            r.TaskEnded: self._fold_task,
+            r.SecretsKept: self._fold_secrets,
+            r.JobForgotten: self._fold_forgotten,
+            r.MarkDropped: self._fold_mark,
+            r.NodeAdmitted: self._apply_to_node,
+            r.NodeMarked: self._apply_to_node,
+            r.NodeForgotten: self._apply_to_node,
+            r.QueuesKept: self._apply_rule,
+            r.WindowKept: self._apply_rule,
+            r.WindowDropped: self._apply_rule,
+            r.HistoryKept: self._fold_history,
+        }
+
+    def _fold_allocation(self, record: r.AllocationPlaced | r.AllocationMoved) -> None:
+        self._put_allocation(record.allocation)
+        self._dirty.add(_ALLOCATION_KEY + record.allocation.id)
+
+    def _fold_status(self, record: r.JobMoved) -> None:
+        known = self.jobs[record.job]
+        status, before = record.status, known.status
+        if status.attempt > before.attempt:
+            self._drop_allocations(record.job)
+        elif status.resizes > before.resizes:
+            self._drop_given_up(record.job)
+        known = replace(known, status=status)
+        self._put_job(known)
+        if status.phase is JobPhase.SUCCEEDED:
+            self._learn(known)
+        self._dirty.add(_JOB_KEY + record.job)
+
+    def _fold_job(self, record: r.JobAccepted) -> None:
+        self._drop_allocations(record.job.id)
+        self._put_job(self._accepted(record))
+        self._dirty.add(_JOB_KEY + record.job.id)
+
+    def _fold_task(self, record: r.TaskEnded) -> None:
+        a = record.allocation
+        self._put_allocation(a)
+        self._drop_allocation(a)
+        self._put_job(replace(self.jobs[a.job], status=record.status))
+        self._dirty.add(_JOB_KEY + a.job)
+
+    def _fold_secrets(self, record: r.SecretsKept) -> None:
+        self.secrets[record.job] = record.secrets
+        self._dirty.add(key("secret", record.job))
+
+    def _fold_forgotten(self, record: r.JobForgotten) -> None:
+        self._drop_job(record.job)
+        self.marks[record.job] = r.Mark(record.generation, record.at_ms)
+        self._dirty |= {key(kind, record.job) for kind in ("job", "mark", "secret")}
+
+    def _fold_mark(self, record: r.MarkDropped) -> None:
+        self.marks.pop(record.name, None)
+        self._dirty.add(key("mark", record.name))
+
+    def _fold_history(self, record: r.HistoryKept) -> None:
+        self._history = record
+        self._dirty.add(key("history", "lately"))
 
     def _apply_to_node(self, record: r.NodeAdmitted | r.NodeMarked | r.NodeForgotten) -> None:
         match record:
@@ -335,11 +357,15 @@ class ClusterState:
     def _put_job(self, known: r.ClusterJob) -> None:
         id, status = known.job.id, known.status
         old = self.jobs.get(id)
-        self.active_jobs -= old is not None and not old.status.phase.is_terminal
-        self.active_jobs += not status.phase.is_terminal
+        over = status.phase.is_terminal
+        if old is None:
+            self.active_jobs += not over
+            self.next_order = max(self.next_order, known.order + 1)
+        elif old.status.phase.is_terminal != over:
+            self.active_jobs += -1 if over else 1
         self.jobs[id] = known
-        self.next_order = max(self.next_order, known.order + 1)
-        if not self.wants_place(known):
+        waits = self.wants_place(known)
+        if not waits:
             self.queue.remove(id)
         elif id not in self.queue:
             self._enqueue(known)
@@ -347,11 +373,11 @@ class ClusterState:
             self.queue.remove(id)
             self._enqueue(known)
         self.noted.note(old, known)
-        if status.claim or id in self.claims:
+        if status.claim or id in self.occupancy.claims:
             self.occupancy.claim(known)
-        if id in self.running.occupants:
+        if id in self.occupancy.running.occupants:
             self.occupancy.note(known)
-        if id in self.calendar.promises and not self.wants_place(known):
+        if not waits and id in self.calendar.promises:
             self.calendar.withdraw(id)
         self.load_changed = True
 
@@ -378,7 +404,7 @@ class ClusterState:
             key=self._turn(known),
             order=known.order,
             shape=self.shape(job),
-            need=need_of_job(job),
+            need=self.occupancy.need_of_job(job),
             not_before_ms=due_ms(known),
         )
 
@@ -437,7 +463,7 @@ class ClusterState:
     def _drop_allocation(self, a: Allocation) -> None:
         del self.allocations[a.id]
         self._by_job[a.job].discard(a.id)
-        self._dirty.add(key("allocation", a.id))
+        self._dirty.add(_ALLOCATION_KEY + a.id)
 
     def _put_allocation(self, a: Allocation) -> None:
         old = self.allocations.get(a.id)
@@ -489,6 +515,8 @@ def due_ms(known: r.ClusterJob) -> int:
     return max(status.not_before_ms, next_ms)
 
 
+_JOB_KEY = key("job", "")
+_ALLOCATION_KEY = key("allocation", "")
 _JOB = msgspec.json.Decoder(r.ClusterJob)
 _ALLOCATION = msgspec.json.Decoder(Allocation)
 _NODE = msgspec.json.Decoder(r.NodeEntry)

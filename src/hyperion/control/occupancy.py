@@ -16,6 +16,8 @@ from hyperion.placement import snapshot as columns
 from hyperion.placement.fairness import Need, QueueTree, need_of
 from hyperion.placement.running import Occupant, Running
 
+NEEDS_REMEMBERED = 4096
+
 
 class Occupancy:
     def __init__(self, quantum_ms: int = 0) -> None:
@@ -32,6 +34,7 @@ class Occupancy:
         self._structure = -1
         self._charged: dict[AllocationId, Need] = {}
         """What each one was counted as: its node may be another, or gone, when it ends."""
+        self._needs: dict[tuple[int, str], tuple[ResourceRequest, Need]] = {}
 
     def see_capacity(self) -> None:
         """Shares are parts of what the cluster has; that changes with its nodes."""
@@ -97,7 +100,22 @@ class Occupancy:
         if a.request.gpus_milli and not gpu_type:
             node = self.snapshot.nodes[self.snapshot.row[a.node]]
             gpu_type = node.capacity.gpu_type if node is not None else ""
-        return need_of(a.request, gpu_type)
+        return self._need_of(a.request, gpu_type)
+
+    def need_of_job(self, job: Job) -> Need:
+        """What must be admitted together for the job to start: its least replicas, or one task."""
+        if job.roles or job.least_replicas != 1:
+            return need_of_job(job)
+        return self._need_of(job.alternatives[0])
+
+    def _need_of(self, request: ResourceRequest, gpu_type: str = "") -> Need:
+        """Remembered by the request itself: alike jobs share one object."""
+        known = self._needs.get((id(request), gpu_type))
+        if known is None:
+            if len(self._needs) >= NEEDS_REMEMBERED:
+                self._needs.clear()
+            known = self._needs[id(request), gpu_type] = (request, need_of(request, gpu_type))
+        return known[1]
 
     def _charge(self, job: Job, need: Need, sign: int) -> None:
         self.tree.charge(
