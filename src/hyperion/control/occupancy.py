@@ -131,6 +131,10 @@ class Occupancy:
     def _occupant(self, known: r.ClusterJob, seat: Allocation) -> Occupant:
         return occupant(known, seat, self._quantum_ms)
 
+    def admits(self, job: Job) -> bool:
+        """Whether its queue would let it start now, nobody else stopped."""
+        return self.tree.admission(queue_of(job), self.need_of_job(job)).at_once
+
     # -- claims ---------------------------------------------------------------------------------
 
     def claim(self, known: r.ClusterJob) -> None:
@@ -159,7 +163,7 @@ class Occupancy:
         let it. All is as before afterwards."""
         self._drop_claim(known)
         try:
-            yield self.tree.admission(queue_of(known.job), need_of_job(known.job)).at_once
+            yield self.admits(known.job)
         finally:
             self._hold_claim(known)
 

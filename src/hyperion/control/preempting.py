@@ -53,6 +53,17 @@ class Preempting:
             reason=f"waits until what it preempts is gone ({stopped} of lower rank)",
         )
 
+    def claim(self, known: r.ClusterJob, plan: Plan, now_ms: int) -> _Decisions:
+        """Others are being stopped already, and their places will do: keep them for the job."""
+        yield self._state.moved(
+            known,
+            now_ms,
+            alternative=plan.alternative,
+            claim=claims(plan),
+            claimed_until_ms=now_ms + 2 * CLAIM_EXTRA_MS,
+            reason="waits until others, which are being stopped already, are gone",
+        )
+
     def shrink(self, job: JobId, width: int, now_ms: int) -> _Decisions:
         """An elastic job gives up its last ranks and runs on."""
         known = self._state.jobs[job]

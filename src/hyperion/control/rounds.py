@@ -15,7 +15,7 @@ from hyperion.model.job import JobPhase
 from hyperion.placement import planner
 from hyperion.placement.fairness import Admission
 from hyperion.placement.planner import Plan, Unplaceable, Wish
-from hyperion.placement.preemption import Eviction, victims
+from hyperion.placement.preemption import Eviction, Obstacle, victims
 from hyperion.placement.ranking import Policy
 
 _Decisions = Iterator[Any]
@@ -174,9 +174,27 @@ class Rounds:
         found = victims(
             state.snapshot, state.running, wish, self._policy, rights, state.calendar, now_ms
         )
-        if not isinstance(found, Eviction):
+        if isinstance(found, Eviction):
+            yield from self._preempting.evict(known, found, now_ms)
+            return True
+        if found.reason is Obstacle.FITS:
+            return (yield from self._start_after_all(known, now_ms))
+        if found.plan is None:
             return False
-        yield from self._preempting.evict(known, found, now_ms)
+        yield from self._preempting.claim(known, found.plan, now_ms)
+        return True
+
+    def _start_after_all(self, known: r.ClusterJob, now_ms: int) -> _Tried:
+        """Nobody need stop for it any more: what was given back in this round will do."""
+        state = self._state
+        if not state.occupancy.admits(known.job):
+            return False
+        wish = self._seating.wish(known, self._room, now_ms)
+        plan = planner.plan(state.snapshot, wish, self._policy, state.calendar, now_ms)
+        if not isinstance(plan, Plan):
+            return False
+        yield from self._seating.start(known, plan, now_ms)
+        self._room -= len(plan.seats)
         return True
 
     def _claimants(self, may_run: bool, now_ms: int) -> _Decisions:
