@@ -220,6 +220,10 @@ def duration_s(text: str) -> float:
     return seconds
 
 
+def _times(count: int) -> str:
+    return f"{count} time{'s' * (count != 1)}" if count else ""
+
+
 def _replicas(job: "JobView") -> str:
     if job.tasks is not None:
         return ""
@@ -264,7 +268,7 @@ def _described(job: "JobView") -> str:
             ("region", job.region),
             ("nodes", ", ".join(job.nodes)),
             ("restarts", job.restarts),
-            ("preempted", f"{job.preemptions} times" if job.preemptions else ""),
+            ("preempted", _times(job.preemptions)),
             ("waits for", ", ".join(job.awaits)),
             ("submitted", when(job.submitted_at_ms)),
             ("started", when(job.started_at_ms)),
