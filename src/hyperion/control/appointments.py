@@ -5,6 +5,7 @@ from typing import Any
 
 from hyperion.control import messages as m
 from hyperion.control import records as r
+from hyperion.control import turns
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.seating import Seating
@@ -98,7 +99,7 @@ class Appointments:
         """Reserve a start for the first of those that find no room, so that small jobs behind them
         cannot keep them waiting for ever. Soft: made anew after a restart."""
         state = self._state
-        first = state.first_blocked(PROMISES)
+        first = turns.first_blocked(state, PROMISES)
         for job_id in [j for j in state.calendar.promises if j not in first]:
             state.calendar.withdraw(job_id)
         for job_id in self._next_promised(first):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hyperion.control import arrays, cluster_laws
+from hyperion.control import arrays, cluster_laws, turns
 from hyperion.control import records as r
 from hyperion.control.job_indexes import JobIndexes
 from hyperion.control.machine import key, split
@@ -22,7 +22,6 @@ from hyperion.model.sharing import Sharing
 from hyperion.model.window import Window
 from hyperion.placement.balanced import BALANCED
 from hyperion.placement.calendar import Calendar
-from hyperion.placement.candidates import Waiting
 from hyperion.placement.demand import demand_key
 from hyperion.placement.fairness import History, need_of
 from hyperion.placement.forecast import Forecast, Sketch
@@ -330,21 +329,6 @@ class ClusterState:
         need = need_of(known.job.alternatives[known.status.alternative])
         return self.occupancy.tree.room(queue_of(known.job), need, most)
 
-    def first_blocked(self, limit: int) -> list[JobId]:
-        """The first jobs, in the order of their turn, that found no room lately."""
-        first = [jobs[0] for _, jobs in self.queue.shapes_blocked() if jobs]
-        first.sort(key=self._turn_of)
-        return [job for job in first if job not in self.claims][:limit]
-
-    def goes_before(self, id: JobId, other: r.ClusterJob) -> bool:
-        """By class, niceness and submission, as far as one can tell without dealing out turns."""
-        theirs = (-other.job.priority, other.job.nice, other.order or self.next_order)
-        return id != other.job.id and self._turn_of(id) < theirs
-
-    def _turn_of(self, id: JobId) -> tuple[int, int, int]:
-        known = self.jobs[id]
-        return -known.job.priority, known.job.nice, known.order
-
     def history(self, now_ms: int) -> r.HistoryKept:
         return r.HistoryKept(
             shares=msgspec.json.encode(self.occupancy.tree.history()),
@@ -401,28 +385,11 @@ class ClusterState:
             user=job.user,
             priority=job.priority,
             nice=job.nice,
-            key=self._turn(known),
+            key=turns.key_of(self, known),
             order=known.order,
             shape=self.shape(job),
             need=self.occupancy.need_of_job(job),
             not_before_ms=due_ms(known),
-        )
-
-    def _turn(self, known: r.ClusterJob) -> float:
-        """The policy's key for its turn among the jobs of its queue."""
-        if not self.policy.orders:
-            return 0.0
-        job, status = known.job, known.status
-        gpus_milli = job.alternatives[0].gpus_milli * job.replicas
-        return self.policy.order(
-            Waiting(
-                job=job,
-                submitted_at_ms=known.submitted_at_ms,
-                expected_ms=int(1000 * job.expected_s) or self.forecast.expected(job)[0],
-                attained_gpu_ms=status.attained_ms * gpus_milli // 1000,
-                gpus_milli=gpus_milli,
-                user_share=self.occupancy.tree.user(queue_of(job), job.user).share,
-            )
         )
 
     def _put_history(self, record: r.HistoryKept) -> None:

@@ -6,7 +6,7 @@ The same planner, calendar and quotas answer as in a round; nothing is changed b
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hyperion.control import dependencies, gang
+from hyperion.control import dependencies, gang, turns
 from hyperion.control import records as r
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.intake import Intake
@@ -163,8 +163,8 @@ class Prospects:
         state = self._state
         ahead = [
             self._seating.wish(state.jobs[job], 1, now_ms)
-            for job in state.first_blocked(AHEAD_MAX)
-            if state.goes_before(job, known)
+            for job in turns.first_blocked(state, AHEAD_MAX)
+            if turns.goes_before(state, job, known)
         ]
         running = {job: state.jobs[job].job for job in state.running.occupants}
         return outlook(

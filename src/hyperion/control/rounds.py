@@ -14,6 +14,7 @@ from hyperion.control.uplink import ClusterTimes, Uplink
 from hyperion.model.job import JobPhase
 from hyperion.placement import planner
 from hyperion.placement.fairness import Admission
+from hyperion.placement.feasibility import Reason
 from hyperion.placement.planner import Plan, Unplaceable, Wish
 from hyperion.placement.preemption import Eviction, Obstacle, victims
 from hyperion.placement.ranking import Policy
@@ -143,6 +144,9 @@ class Rounds:
     def _block(self, known: r.ClusterJob, refusal: Unplaceable, now_ms: int) -> _Decisions:
         """Pass over its likes until something is freed; what can never fit goes back."""
         shape = self._state.shape(known.job)
+        if Reason.ANTI_AFFINITY in refusal.rejected:
+            self.refusals[shape] = refusal
+            return  # its likes may have other metadata, from which nobody keeps away
         self._state.queue.block(shape)
         urgent = entitlement(self._state.occupancy.tree, known.job) is not None
         self.blocked.add(shape, known.job, refusal, urgent=urgent)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hyperion.control.messages import Run
 from hyperion.control.records import FederatedJob, JobMoved
 from hyperion.model.ids import JobId
-from hyperion.model.job import Job, JobPhase
+from hyperion.model.job import Condition, Job, JobPhase
 from hyperion.model.resources import Capacity
 from hyperion.sim import varied
 from hyperion.sim.fleet import Execution, Host
@@ -42,6 +42,25 @@ def every_job_ended(jobs: Mapping[JobId, FederatedJob], asked: Mapping[JobId, Ar
             assert asked_for, f"{id} was cancelled, and nobody asked"
         if status.phase is JobPhase.FAILED:
             assert 1 in arrival.exit_codes, f"{id} failed without cause: {status.reason}"
+
+
+def dependencies_held(jobs: Mapping[JobId, FederatedJob], asked: Mapping[JobId, Arrival]) -> None:
+    """Who ran had all it waited for; who was cancelled, and nobody had asked, had not."""
+    for id, known in jobs.items():
+        if not known.job.after or id not in asked:
+            continue
+        ends = {d.job: jobs[d.job].status.phase for d in known.job.after if d.job in jobs}
+        good = all(_wanted(ends[d.job], d.condition) for d in known.job.after if d.job in ends)
+        phase = known.status.phase
+        assert good or phase is JobPhase.CANCELLED, f"{id} {phase.value} though {ends}"
+        if phase is JobPhase.CANCELLED and asked[id].cancel_at_ms is None:
+            assert not good, f"{id} was cancelled though {ends} is what it waited for"
+
+
+def _wanted(phase: JobPhase, condition: Condition) -> bool:
+    if condition is Condition.ANY:
+        return True
+    return (phase is JobPhase.SUCCEEDED) == (condition is Condition.OK)
 
 
 def success_ran_whole(jobs: Mapping[JobId, FederatedJob], executions: Iterable[Execution]) -> None:

@@ -28,14 +28,14 @@ QUEUES = (
     Queue(
         name=QueueName("vision"),
         parent=QueueName("lab"),
-        quota={"gpus_milli": 4000},
+        quota={"gpus_milli": 2000},
         preempt_within=True,
     ),
     Queue(
         name=QueueName("speech"),
         parent=QueueName("lab"),
-        quota={"gpus_milli": 4000},
-        borrow={"gpus_milli": 4000},
+        quota={"gpus_milli": 2000},
+        borrow={"gpus_milli": 2000},
         weight=2.0,
     ),
     Queue(name=QueueName("small"), quota={"cpus_milli": 4000}),
