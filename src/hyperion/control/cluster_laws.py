@@ -139,6 +139,6 @@ def _check_use(state: "ClusterState", held: list[Allocation]) -> None:
     tree.check()
     for queue in state.queues.values() if not claims else ():
         for resource in queue.quota:
-            refusal = tree.refusal(queue.name, ((resource, 0),))
+            refusal = tree.refusal(queue.name, ((resource, 1),))
             over = refusal is not None and refusal.resource and refusal.used > refusal.quota
             assert not over, f"queue {queue.name} is over its quota: {refusal}"
