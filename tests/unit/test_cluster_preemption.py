@@ -200,3 +200,16 @@ def test_small_jobs_do_not_keep_a_wide_one_waiting_for_ever():
     tell(c, busy[0], S.SUCCEEDED)
     assert submit(c, job("long", gpus=4, expected_s=1000.0)) == [], "it would delay the wide one"
     assert len(submit(c, job("brief", gpus=4, expected_s=2.0))) == 1, "this one is gone by then"
+
+
+def test_cheap_jobs_are_moved_together_so_that_a_gang_can_start():
+    c = alone(*(node(f"n{i}", gpus=2, cpus=8) for i in range(4)), policy="spread")
+    cheap = Checkpoint(dir="/ckpt", every_s=1.0)
+    small = running(c, *(job(f"s{i}", gpus=1, checkpoint=cheap) for i in range(4)))
+    assert len({c.machine.state.allocations[run.allocation].node for run in small}) == 4
+    assert submit(c, job("gang", gpus=2, replicas=2)) == [], "four GPUs are free, but no two of one"
+    stops = list({stop.allocation: stop for stop in sent(beat(c, 36), m.Stop)}.values())
+    assert len(stops) == 2
+    prepares = sent(say(c, stops, S.STOPPED), (m.Prepare, m.Run))
+    assert sorted(order.job.id for order in prepares if order.job.id == "gang") == ["gang"] * 2
+    assert {"queued"} & set(phases(c).values()) == set(), "and those that moved run elsewhere"

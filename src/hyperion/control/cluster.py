@@ -15,6 +15,7 @@ from hyperion.control import records as r
 from hyperion.control.appointments import Appointments
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
+from hyperion.control.consolidating import Consolidating
 from hyperion.control.intake import Intake
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
@@ -73,6 +74,9 @@ class ClusterMachine:
         self.preempting = Preempting(self.state, self.attempts)
         self.rounds = Rounds(
             self.policy, times, self.state, self.uplink, self.seating, self.preempting
+        )
+        self.consolidating = Consolidating(
+            self.policy, times, self.state, self.seating, self.preempting
         )
         self.prospects = Prospects(self.policy, self.state, self.rounds, self.seating, self.intake)
         self.appointments = Appointments(self.policy, self.state, self.seating, self.attempts)
@@ -323,6 +327,7 @@ class ClusterMachine:
             self._tidied_ms = now_ms
             yield from self.rounds.explain(now_ms)
             yield from self.appointments.each_second(now_ms)
+            yield from self.consolidating.each_second(now_ms)
             self.rounds.look_again(now_ms)
             yield from self._tidy(now_ms)
         if not self.rounds.due and self.state.queue.next_due_ms(now_ms):

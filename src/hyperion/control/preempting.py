@@ -26,10 +26,12 @@ class Preempting:
         self.count = 0
         """Jobs and tasks stopped for others since the start of the process."""
 
-    def evict(self, known: r.ClusterJob, eviction: Eviction, now_ms: int) -> _Decisions:
+    def evict(
+        self, known: r.ClusterJob, eviction: Eviction, now_ms: int, reason: str = ""
+    ) -> _Decisions:
         """Stop the victims, and keep their places for the job."""
         state = self._state
-        reason = f"preempted by job {known.job.id}"
+        reason = reason or f"preempted by job {known.job.id}"
         losers = {*eviction.victims, *(job for job, _ in (*eviction.shrink, *eviction.tasks))}
         grace_s = max(state.jobs[job].job.checkpoint.grace_s for job in losers)
         for victim in eviction.victims:

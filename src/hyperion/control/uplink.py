@@ -40,6 +40,8 @@ class ClusterTimes(Struct, frozen=True, kw_only=True):
     placements_per_round: int = 1000
     grow_after_ms: int = 60_000
     """How long an elastic job runs before it is given more replicas."""
+    consolidate_after_ms: int = 30_000
+    """How long a job waits before others are moved together for it."""
     quantum_ms: int = 10_000
     """A job that was preempted before is safe for so long after each start, times how often."""
 
