@@ -365,7 +365,7 @@ def _share(name: str, field: str, about: str, better: int = -1, wide: bool = Fal
 
 FIGURES: tuple[Figure, ...] = (
     _count("succeeded", "succeeded", "jobs that came to their end", 1),
-    _count("failed", "failed", "jobs that ended with another exit code", 0, wide=True),
+    _count("failed", "failed", "jobs that ended with another exit code", 0),
     _count("cancelled", "cancelled", "jobs that their users gave up", 0, wide=True),
     _count("never ran", "never_ran", "jobs that did not end", -1),
     _time("JCT mean", "jct_mean_s", "from submission to end"),
