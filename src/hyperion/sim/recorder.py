@@ -95,8 +95,9 @@ class Recorder:
         self.due: list[int] = []
         """When jobs that failed may be tried again; whoever reads it empties it."""
         self._waiting_gpus = 0
-        self._wanted_gpus = 0
-        """Of all jobs that have not ended, at full width."""
+        self._wanted = 0
+        """GPUs (CPUs where no job wants any) of all jobs that have not ended, at full width."""
+        self._there = self.gpus_milli if shapes else self.cpus_milli
         self._held_gpus = self._held_cpus = 0
         self._held_usd_per_ms = 0.0
         self._gpu_ms = self._cpu_ms = self._usd = self._pressure = 0.0
@@ -109,11 +110,11 @@ class Recorder:
         self._row = {n.id: i for i, n in enumerate(nodes)}
         self._share_usd = [_usd_per_gpu_ms(n) for n in nodes]
         most = max((n.capacity.gpus for n in nodes), default=0)
-        self.devices: NDArray[np.int32] = np.zeros((len(nodes), most), np.int32)
-        for i, n in enumerate(nodes):
-            self.devices[i, : n.capacity.gpus] = MILLI
-        self.cpus: NDArray[np.int64] = np.array([n.capacity.cpus_milli for n in nodes], np.int64)
-        self.memory: NDArray[np.int64] = np.array([n.capacity.memory_mib for n in nodes], np.int64)
+        self._devices: list[list[int]] = []
+        for n in nodes:
+            self._devices.append([MILLI] * n.capacity.gpus + [0] * (most - n.capacity.gpus))
+        self._cpus = [n.capacity.cpus_milli for n in nodes]
+        self._memory = [n.capacity.memory_mib for n in nodes]
 
     # -- the fold -------------------------------------------------------------------------------
 
@@ -129,7 +130,7 @@ class Recorder:
 
     def arrived(self, job: TraceJob, now_ms: int) -> None:
         self.stories[job.job.id] = Story(job, now_ms, pressure=self._pressure)
-        self._wanted_gpus += job.gpus_milli
+        self._wanted += self._wish(job)
         self._waiting_gpus += job.gpus_milli
         self.waiting += 1
 
@@ -162,7 +163,7 @@ class Recorder:
             story.refused = reason
             self.waiting -= 1
             self._waiting_gpus -= story.job.gpus_milli
-            self._wanted_gpus -= story.job.gpus_milli
+            self._wanted -= self._wish(story.job)
 
     def lost_work(self, job: JobId, lost_ms: float) -> None:
         self.stories[job].lost_ms += lost_ms
@@ -171,6 +172,11 @@ class Recorder:
         """The last sample."""
         self.advance(now_ms)
         self._sample()
+
+    @property
+    def devices(self) -> NDArray[np.int32]:
+        """What is free of each device of each node, in thousandths."""
+        return np.array(self._devices, np.int32).reshape(len(self.nodes), -1)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -187,8 +193,11 @@ class Recorder:
         self._gpu_ms += passed * self._held_gpus
         self._cpu_ms += passed * self._held_cpus
         self._usd += passed * self._held_usd_per_ms
-        contention = self._wanted_gpus / self.gpus_milli if self.gpus_milli else 1.0
+        contention = self._wanted / self._there if self._there else 1.0
         self._pressure += passed * max(1.0, contention)
+
+    def _wish(self, job: TraceJob) -> int:
+        return job.gpus_milli if self.shapes else job.cpus_milli
 
     def _hold(self, a: Allocation) -> None:
         row, request = self._row[a.node], a.request
@@ -197,14 +206,15 @@ class Recorder:
         self._held_gpus += request.gpus_milli
         self._held_cpus += request.cpus_milli
         self._held_usd_per_ms += request.gpus_milli * self._share_usd[row]
-        self.cpus[row] -= request.cpus_milli
-        self.memory[row] -= request.memory_mib
-        assert self.cpus[row] >= 0, f"{a.node} has too few CPUs for {a.id}"
-        assert self.memory[row] >= 0, f"{a.node} has too little memory for {a.id}"
+        self._cpus[row] -= request.cpus_milli
+        self._memory[row] -= request.memory_mib
+        assert self._cpus[row] >= 0, f"{a.node} has too few CPUs for {a.id}"
+        assert self._memory[row] >= 0, f"{a.node} has too little memory for {a.id}"
         if request.gpus_milli:
-            used = self.devices[row, list(a.devices)] - _of_each(a)
-            self.devices[row, list(a.devices)] = used
-            assert used.min() >= 0, f"{a.node} has too few GPUs for {a.id}"
+            each, free = _of_each(a), self._devices[row]
+            for device in a.devices:
+                free[device] -= each
+                assert free[device] >= 0, f"{a.node} has too few GPUs for {a.id}"
 
     def _release(self, id: AllocationId) -> None:
         a = self._live.pop(id, None)
@@ -214,10 +224,12 @@ class Recorder:
         self._held_gpus -= request.gpus_milli
         self._held_cpus -= request.cpus_milli
         self._held_usd_per_ms -= request.gpus_milli * self._share_usd[row]
-        self.cpus[row] += request.cpus_milli
-        self.memory[row] += request.memory_mib
+        self._cpus[row] += request.cpus_milli
+        self._memory[row] += request.memory_mib
         if request.gpus_milli:
-            self.devices[row, list(a.devices)] += _of_each(a)
+            each, free = _of_each(a), self._devices[row]
+            for device in a.devices:
+                free[device] += each
 
     def _move(self, record: r.JobMoved, ended: list[JobId]) -> None:
         story = self.stories.get(record.job)
@@ -239,7 +251,7 @@ class Recorder:
         if after.is_terminal:
             story.ended_ms = record.at_ms
             story.pressure = self._pressure - story.pressure
-            self._wanted_gpus -= story.job.gpus_milli
+            self._wanted -= self._wish(story.job)
             self.ended += 1
             ended.append(record.job)
 
@@ -258,7 +270,8 @@ class Recorder:
             self.active += 1
 
     def _sample(self) -> None:
-        useless, free = stranded(self.nodes, self.devices, self.cpus, self.memory, self.shapes)
+        cpus, memory = np.array(self._cpus, np.int64), np.array(self._memory, np.int64)
+        useless, free = stranded(self.nodes, self.devices, cpus, memory, self.shapes)
         passed = self._now_ms - self._sampled_ms
         self._sampled_ms = self._now_ms
         self._stranded_ms += passed * useless

@@ -54,7 +54,8 @@ class Score(Struct, frozen=True, kw_only=True):
     ATC 2023); mean over the same span, weighted by what was free."""
     rho_mean: float
     """Finish-time fairness (as in Themis and Shockwave): JCT divided by the run time alone times
-    the mean contention over the job's life; contention is GPUs wanted by GPUs there, at least 1.
+    the mean contention over the job's life; contention is GPUs wanted (CPUs, where no job wants a
+    GPU) by GPUs there, at least 1.
     Above 1 a job got less than an equal share."""
     rho_p99: float
     rho_max: float
