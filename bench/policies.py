@@ -1,6 +1,6 @@
 """Policies compared on recorded workloads, in the simulator: the table of docs/policies.md.
 
-Run: ``python bench/policies.py --data DIR [--trace philly …] [--policy pack …] [--jobs 500]``
+Run: ``python bench/policies.py --data DIR [--trace philly …] [--policy pack …] [--jobs 700]``
 ``--json`` prints everything; otherwise Markdown, one table for each trace. A directory of
 published traces is needed (docs/simulator.md says which files).
 """
@@ -33,7 +33,7 @@ SHOWN = (
 )  # fmt: skip
 #: nodes, load, and which nodes: the trace's own list (every n-th), or so many alike.
 SETTINGS = {
-    "philly": {"nodes": 6, "gpus": 8, "load": 0.95},
+    "philly": {"nodes": 8, "gpus": 8, "load": 0.95},
     "pai": {"nodes": 8, "gpus": 0, "load": 1.3, "jobs": 1500},
     "openb": {"every": 96, "load": 0.95, "last_days": 22},
 }
@@ -99,7 +99,7 @@ def main():
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--trace", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     options.add_argument("--policy", nargs="*", default=list(POLICIES))
-    options.add_argument("--jobs", type=int, default=500)
+    options.add_argument("--jobs", type=int, default=700)
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
     found = {}
