@@ -59,8 +59,8 @@ class Blocked:
             return list(self._fickle) if rows else []
         shapes = list(self._least)
         least = np.array([self._least[shape] for shape in shapes], np.int64)
-        fits = (least[:, None, :] <= _free(snapshot, rows)[None, :, :]).all(axis=2).any(axis=1)
-        found = [shapes[n] for n in np.flatnonzero(fits).tolist()]
+        fits = np.all(least[:, None, :] <= _free(snapshot, rows)[None, :, :], axis=2)
+        found = [shapes[n] for n in np.flatnonzero(np.any(fits, axis=1)).tolist()]
         return found + [shape for shape in self._fickle if shape not in set(found)]
 
 

@@ -34,6 +34,7 @@ class Occupancy:
         self._structure = -1
         self._charged: dict[AllocationId, Need] = {}
         """What each one was counted as: its node may be another, or gone, when it ends."""
+        self._leaving: set[AllocationId] = set()
         self._needs: dict[tuple[int, str], tuple[ResourceRequest, Need]] = {}
 
     def see_capacity(self) -> None:
@@ -70,13 +71,25 @@ class Occupancy:
         if known.job.id not in self.running.occupants:
             self.running.put(self._occupant(known, a))
         self.running.seat(a)
+        self._see_leaving(a)
 
     def moved(self, a: Allocation) -> None:
         """A replica with a place is in another state."""
         self.running.seat(a)
+        self._see_leaving(a)
+
+    def _see_leaving(self, a: Allocation) -> None:
+        leaves = self.running.leaves(a)
+        if leaves is not (a.id in self._leaving):
+            (self._leaving.add if leaves else self._leaving.remove)(a.id)
+            queue = self.running.occupants[a.job].queue
+            self.tree.leave(queue, self._charged[a.id], 1 if leaves else -1)
 
     def unseat(self, a: Allocation, known: r.ClusterJob, on_node: bool) -> None:
         """A replica is over; ``on_node``: its node is still one of the cluster."""
+        if a.id in self._leaving:
+            self._leaving.remove(a.id)
+            self.tree.leave(queue_of(known.job), self._charged[a.id], -1)
         self._charge(known.job, self._charged.pop(a.id), -1)
         if on_node:
             self.snapshot.drop(a)
@@ -89,7 +102,11 @@ class Occupancy:
         """The status of a job has changed."""
         seat = next(iter(self.running.seats(known.job.id)), None)
         if seat is not None:
+            before = self.running.occupants[known.job.id].stopping
             self.running.put(self._occupant(known, seat))
+            if before or known.status.phase is JobPhase.STOPPING:
+                for a in self.running.seats(known.job.id):
+                    self._see_leaving(a)
 
     def charged(self, id: AllocationId) -> Need:
         """What a replica, or a claim, is counted as."""

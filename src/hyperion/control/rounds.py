@@ -91,6 +91,8 @@ class Rounds:
         while (yield from self._pass(wishes, now_ms)):
             pass  # somebody was preempted: the rows have changed, so look at them anew
         for known in self._reclaiming:
+            if self._searches <= 0:
+                break  # they are the first of the next round
             if not (yield from self._preempt(known, now_ms)):
                 self._state.queue.pass_over(known.job.id)
         self.due = self._room <= 0 or self._searches <= 0
@@ -173,10 +175,19 @@ class Rounds:
         rights = entitlement(state.occupancy.tree, known.job)
         if rights is None or self._searches <= 0:
             return False
+        if not rights.owed and not state.occupancy.admits(known.job):
+            return False  # enough is being stopped already
         self._searches -= 1
         wish = self._seating.wish(known, self._room, now_ms)
         found = victims(
-            state.snapshot, state.running, wish, self._policy, rights, state.calendar, now_ms
+            state.snapshot,
+            state.running,
+            wish,
+            self._policy,
+            rights,
+            state.calendar,
+            now_ms,
+            counted=False,
         )
         if isinstance(found, Eviction):
             yield from self._preempting.evict(known, found, now_ms)

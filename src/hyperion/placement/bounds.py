@@ -186,7 +186,8 @@ class Bounds:
 
     def _allowed_to(self, rights: Rights) -> Bool:
         standings = self.ledger.standings
-        key = rights, len(standings)
+        own = (rights.queue, rights.nice) if rights.within else None
+        key = rights.priority, own, rights.holders, rights.moves, len(standings)
         found = self._allowed.get(key)
         if found is None:
             who = [Occupant(job=_ANYBODY, queue=q, priority=p, nice=n) for q, p, n in standings]

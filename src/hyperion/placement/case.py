@@ -170,9 +170,9 @@ class Case:
         with without(self.snapshot, [*self.running.leaving, *seats]):
             return self._plan()
 
-    def fits(self) -> bool:
-        """Whether it needs nobody to go, now."""
-        return self._plan() is not None
+    def plan_now(self) -> Plan | None:
+        """What the planner would do if nobody went."""
+        return self._plan()
 
     def _plan(self) -> Plan | None:
         found = planner.plan(self.snapshot, self.wish, self.policy, self.view, self.now_ms)
@@ -191,7 +191,7 @@ def without(snapshot: Snapshot, seats: Iterable[Allocation]) -> Iterator[None]:
     try:
         for seat in seats:
             held = snapshot.held(seat.node) if seat.node in snapshot.row else ()
-            kept = next((a for a in held if a.id == seat.id), None)
+            kept = next((a for a in held if a.id == seat.id), None) if held else None
             if kept is not None:
                 taken.append((kept, snapshot.neighbours.job_of(kept.id)))
                 snapshot.drop(kept)

@@ -9,6 +9,7 @@ compared among siblings only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from heapq import nlargest
 
 from hyperion.model.ids import QueueName
 from hyperion.model.queue import DEFAULT_QUEUE, Queue
@@ -294,6 +295,35 @@ class QueueTree:
                     found[holder.queue.name] = None
         return list(found)
 
+    def surplus(self, name: str, need: Need, most: int) -> list[tuple[QueueName, Need]]:
+        """Borrowers, and how much each holds above its own; of more than ``most`` those that hold
+        most of what is lacked."""
+        found = [self._branches[holder] for holder in self.borrowers(name, need)]
+        if len(found) > most:
+            columns = [column for column, *_ in self._lacks(self.branch(name), need)]
+            found = nlargest(most, found, key=lambda b: sum(b.excess(c) for c in columns))
+        return [(branch.queue.name, self._excess(branch)) for branch in found]
+
+    def _excess(self, branch: Branch) -> Need:
+        columns = self._columns.items()
+        excess = ((r, branch.excess(c)) for r, c in columns if branch.named[c])
+        return tuple(sorted((r, amount) for r, amount in excess if amount > 0))
+
+    def leave(self, name: str, need: Need, sign: int) -> None:
+        """Count what is being stopped (1), until it is over (-1): it is charged all the while."""
+        branch = self.branch(name)
+        for resource, amount in need:
+            column = self._columns[resource]
+            branch.leaves[column] += sign * amount
+            for above in branch.path:
+                above.leaving[column] += sign * amount
+
+    def leaving(self, name: str, resource: str) -> int:
+        """What a queue and those below it will have given back when all has ended that is being
+        stopped; no more than that."""
+        column = self._columns.get(resource)
+        return 0 if column is None else self.branch(name).leaving[column]
+
     def _lacks(self, branch: Branch, need: Need) -> Iterator[tuple[int, int, int, int]]:
         """(column, amount, level, asked there) of each resource that some limit does not allow."""
         for resource, amount in need:
@@ -367,14 +397,13 @@ class QueueTree:
         share = self.share(name, now_ms)
         branch = self.branch(name)
         columns = self._columns.items()
-        excess = {r: branch.used[c] - branch.subtree[c] for r, c in columns if branch.named[c]}
         return Standing(
             queue=branch.queue.name,
             held={r: branch.held[c] for r, c in columns if branch.held[c]},
             lately={r: branch.average[c] for r, c in columns if branch.average[c]},
             quota={r: branch.subtree[c] for r, c in columns if branch.subtree[c]}
             | dict.fromkeys((r for r, amount in branch.queue.quota.items() if not amount), 0),
-            borrowed={r: amount for r, amount in excess.items() if amount > 0},
+            borrowed=dict(self._excess(branch)),
             share=share,
         )
 

@@ -12,6 +12,7 @@ from hyperion.placement.case import Case, Part
 from hyperion.placement.cheapest import cheapest
 from hyperion.placement.ground import Ground, Key, Share
 from hyperion.placement.planner import Plan
+from hyperion.placement.repayment import repayment
 
 Rows = NDArray[np.intp]
 Found = tuple[tuple[Share, ...], Plan]
@@ -31,7 +32,8 @@ def for_gang(case: Case) -> Found | None:
             if plan is not None:
                 found: Found | None = shares, plan
             else:
-                found = pruned(case, repaid(case, case.ground(), shares))
+                paid = repayment(case, case.ground(), shares)
+                found = None if paid is None else pruned(case, paid)
             if found is not None:
                 if best is None or cost(found[0]) < cost(best[0]):
                     best = found
@@ -61,32 +63,6 @@ def pruned(case: Case, shares: Sequence[Share]) -> Found | None:
     return tuple(kept), plan
 
 
-def repaid(case: Case, ground: Ground, shares: Sequence[Share]) -> tuple[Share, ...]:
-    """With more of the queues that owe quota, the least regretted first, until it is paid back."""
-    chosen = list(shares)
-    if ground.repays(chosen):
-        return tuple(chosen)
-    creditors = {queue for queue, _ in case.rights.borrowed} | {case.rights.queue}
-    taken = {share.key for share in chosen}
-    offered = [
-        share
-        for share in _all_shares(case, ground)
-        if share.key not in taken and case.running.occupants[share.key[0]].queue in creditors
-    ]
-    for share in sorted(offered, key=lambda s: (_per_owed(case, ground, s), s.key)):
-        if ground.allows([*chosen, share]):
-            chosen.append(share)
-            if ground.repays(chosen):
-                break
-    return tuple(chosen)
-
-
-def _per_owed(case: Case, ground: Ground, share: Share) -> float:
-    back = ground.amounts(share.seats)
-    paid = sum(min(1.0, back.get(name, 0) / amount) for name, amount in case.rights.owed)
-    return share.regret_usd / paid if paid else float("inf")
-
-
 def _all_shares(case: Case, ground: Ground) -> list[Share]:
     """Every share that may be given up, whole jobs rather than ranks of them."""
     found: dict[Key, Share] = {}
@@ -106,9 +82,10 @@ def _gathered(case: Case, alternative: int) -> Iterable[tuple[tuple[Share, ...],
     for rows in _domains(case, parts):
         gathering = _Gathering(case)
         if all(gathering.make_room(part, rows) for part in parts):
-            chosen = repaid(case, case.ground(), tuple(gathering.ground.gone.values()))
-            if counted:
-                chosen = _Count(case, parts[0]).needed(chosen)
+            paid = repayment(case, case.ground(), tuple(gathering.ground.gone.values()))
+            if paid is None:
+                continue
+            chosen = _Count(case, parts[0]).needed(paid) if counted else tuple(paid)
             offers.append((cost(chosen), len(offers), chosen))
     for _, _, chosen in sorted(offers):
         yield chosen, counted

@@ -4,7 +4,7 @@ What may be given up is cut into *shares*: a whole job, one task of an array, or
 of an elastic job. Nothing here changes the snapshot.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -103,6 +103,23 @@ class Ground:
                 self._add_job(found, occupant, seat, title, regret)
         return [found[key] for key in sorted(found)]
 
+    def shares_of(self, job: JobId) -> Iterator[Share]:
+        """The whole job, or each task of an array, as far as it may be given up."""
+        occupant = self.running.occupants[job]
+        title, regret = self._standing(occupant)
+        if title is None:
+            return
+        if not occupant.array:
+            if regret < NEVER and (job, WHOLE) not in self.gone:
+                yield self._whole_of(occupant, title, regret)
+            return
+        tasks: dict[Key, list[Share]] = {}
+        for seat in self.running.seats(job):
+            if not self.running.leaves(seat):
+                self._add_task(tasks, occupant, seat, title)
+        for ways in tasks.values():
+            yield ways[0]
+
     def allows(self, shares: Iterable[Share]) -> bool:
         """Whether no queue would be pushed below its own quota; if not, more of them would not."""
         if not self._surplus:
@@ -143,7 +160,7 @@ class Ground:
         """Whether the quota that is owed would be free again."""
         if not self.rights.owed:
             return True
-        creditors = {queue for queue, _ in self.rights.borrowed} | {self.rights.queue}
+        creditors = {*self.rights.holders, self.rights.queue}
         back = self.amounts(
             seat
             for share in shares

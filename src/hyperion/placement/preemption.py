@@ -17,6 +17,7 @@ from hyperion.placement.ledger import Float
 from hyperion.placement.planner import Plan, Seat, View, Wish
 from hyperion.placement.ranking import Policy
 from hyperion.placement.regret import regret_usd
+from hyperion.placement.repayment import repayment
 from hyperion.placement.rights import Rights
 from hyperion.placement.running import Running
 from hyperion.placement.snapshot import Snapshot
@@ -78,19 +79,22 @@ def victims(
     rights: Rights,
     view: View | None = None,
     now_ms: int = 0,
+    *,
+    counted: bool = True,
 ) -> Eviction | NoVictims:
     """The least regretted victims that let the wish start. The snapshot is left as it was.
 
     For a single replica no cheaper set exists. For a gang the set is built greedily and then
-    pruned: without any one of them the job would not fit.
+    pruned: without any one of them the job would not fit. ``counted``: if there are none, look at
+    all jobs once more to tell why.
     """
     case = Case(snapshot, running, wish, policy, rights, view, now_ms)
     found = cheapest_victims(case)
     if found is None:
-        return _nobody(case)
+        return _nobody(case) if counted else NoVictims(case.job.id, Obstacle.NOWHERE)
     shares, seated = found
     if not shares:
-        fits = case.fits()
+        fits = case.plan_now() is not None
         reason = Obstacle.FITS if fits else Obstacle.WAIT
         return NoVictims(case.job.id, reason, plan=None if fits else seated)
     return _eviction(case, shares, seated)
@@ -98,6 +102,14 @@ def victims(
 
 def cheapest_victims(case: Case) -> gang_victims.Found | None:
     """The shares to give up, and the plan that follows."""
+    if case.rights.owed:
+        paid = repayment(case, case.ground())
+        if paid is None:
+            return None
+        plan = case.plan_now()
+        found = (tuple(paid), plan) if plan is not None else gang_victims.pruned(case, paid)
+        if found is not None:
+            return found
     if case.least > 1 or case.job.roles:
         return gang_victims.for_gang(case)
     found = _for_one(case)
@@ -117,7 +129,8 @@ def _for_one(case: Case) -> gang_victims.Found | None:
         free_of_charge = len(shares) > 1 and any(not s.regret_usd for s in shares)
         if simple and not free_of_charge:
             return shares, _seated(case.job, ground, shares, alternative, row)
-        found = gang_victims.pruned(case, gang_victims.repaid(case, ground, shares))
+        paid = repayment(case, ground, shares)
+        found = None if paid is None else gang_victims.pruned(case, paid)
         if found is not None:
             return found
     return None

@@ -3,6 +3,7 @@
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from hyperion.model.ids import QueueName
 from hyperion.model.job import Job, Priority
@@ -37,6 +38,12 @@ class Rights(Struct, frozen=True, kw_only=True):
     places or not; empty: only places are wanted."""
     moves: bool = False
     """Whether jobs of its class and of lower ones may be moved for it, whole and to new places."""
+    holders: frozenset[QueueName] = frozenset()
+    """The queues of ``borrowed``; follows from them."""
+
+    def __post_init__(self) -> None:
+        if len(self.holders) != len(self.borrowed):
+            force_setattr(self, "holders", frozenset(queue for queue, _ in self.borrowed))
 
     @staticmethod
     def of(
@@ -66,7 +73,7 @@ class Rights(Struct, frozen=True, kw_only=True):
             return None
         if self.within and occupant.queue == self.queue and occupant.nice > self.nice:
             return Title.WITHIN
-        if any(queue == occupant.queue for queue, _ in self.borrowed):
+        if self.borrowed and occupant.queue in self.holders:
             return Title.RECLAIM
         return None
 

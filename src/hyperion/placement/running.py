@@ -1,10 +1,11 @@
 """The jobs that hold nodes, as those see them that wait: what stopping one costs, when it ends."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hyperion.model.allocation import Allocation, AllocationState
-from hyperion.model.ids import AllocationId, JobId, NodeId
+from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
+from hyperion.model.job import Priority
 from hyperion.placement.ledger import Ledger
 from hyperion.placement.occupant import Occupant, Width
 from hyperion.placement.regret import Terms, task_terms, terms
@@ -21,6 +22,8 @@ class Running:
         """The same in numbers."""
         self.memo: Any = None
         """What a search for victims derived from it."""
+        self._of: dict[QueueName, dict[tuple[Priority, int], dict[JobId, None]]] = {}
+        """By queue, class and niceness."""
         self._seats: dict[JobId, dict[AllocationId, Allocation]] = {}
         self._on: dict[NodeId, dict[AllocationId, Allocation]] = {}
         self._leaving: dict[AllocationId, Allocation] = {}
@@ -42,7 +45,11 @@ class Running:
         if old == occupant:
             return
         self._tell(job, old is not None)
+        if old is not None:
+            self._forget(old)
         self.occupants[job] = occupant
+        among = self._of.setdefault(occupant.queue, {})
+        among.setdefault((occupant.priority, occupant.nice), {})[job] = None
         seats = self._seats.setdefault(job, {})
         if old is None:
             self._width[job] = Width()
@@ -59,7 +66,9 @@ class Running:
         """It holds nothing any more; its seats go with it."""
         for seat in list(self._seats.get(job, {}).values()):
             self.unseat(seat)
-        self.occupants.pop(job, None)
+        occupant = self.occupants.pop(job, None)
+        if occupant is not None:
+            self._forget(occupant)
         self._seats.pop(job, None)
         self._width.pop(job, None)
         self._cheaper.discard(job)
@@ -116,6 +125,10 @@ class Running:
     def seats(self, job: JobId) -> Iterable[Allocation]:
         return self._seats.get(job, {}).values()
 
+    def of(self, queue: QueueName) -> Mapping[tuple[Priority, int], Iterable[JobId]]:
+        """The jobs of a queue that hold something, by class and niceness."""
+        return self._of.get(queue, {})
+
     def on(self, node: NodeId) -> Iterable[Allocation]:
         """The replicas that hold a part of this node."""
         return self._on.get(node, {}).values()
@@ -130,6 +143,15 @@ class Running:
 
     def width(self, job: JobId) -> Width:
         return self._width[job]
+
+    def _forget(self, occupant: Occupant) -> None:
+        among = self._of[occupant.queue]
+        alike = among[occupant.priority, occupant.nice]
+        del alike[occupant.job]
+        if not alike:
+            del among[occupant.priority, occupant.nice]
+        if not among:
+            del self._of[occupant.queue]
 
     def _tell(self, job: JobId, freed: bool) -> None:
         for touched in self._watchers:

@@ -85,6 +85,8 @@ class Branch(Usage):
         "children",
         "direct",
         "holders",
+        "leaves",
+        "leaving",
         "limit",
         "named",
         "net",
@@ -115,6 +117,10 @@ class Branch(Usage):
         """What its own jobs hold, without those of the queues below it."""
         self.net = [0] * columns
         """By how much ``direct`` has changed since somebody asked."""
+        self.leaves = [0] * columns
+        """The part of ``direct`` that is being stopped."""
+        self.leaving = [0] * columns
+        """The same with the queues below it."""
         self.used = [0] * columns
         self.subtree = [0] * columns
         """Its quota, and what those below it lend."""
@@ -133,6 +139,8 @@ class Branch(Usage):
         for amounts in (
             self.direct,
             self.net,
+            self.leaves,
+            self.leaving,
             self.used,
             self.subtree,
             self.own,
@@ -165,9 +173,16 @@ class Branch(Usage):
         """What is held and used, from its own jobs and its children, which are added up already."""
         for column, direct in enumerate(self.direct):
             self.held[column] = direct + sum(c.held[column] for c in self.children)
+            self.leaving[column] = self.leaves[column] + sum(
+                c.leaving[column] for c in self.children
+            )
             self.used[column] = (direct if self.named[column] else 0) + sum(
                 max(0, c.used[column] - c.own[column]) for c in self.children
             )
+
+    def excess(self, column: int) -> int:
+        """What it uses above its own; negative where it does not."""
+        return self.used[column] - self.subtree[column]
 
     def note_holder(self, key: tuple[int, int], amounts: Amounts, sign: int) -> None:
         """Count by (priority, nice) what its own jobs have taken (1) or given back (-1)."""
