@@ -6,8 +6,9 @@ from hyperion.model.job import Job
 from hyperion.placement.fairness import Need, QueueTree
 from hyperion.placement.rights import Rights
 
-MOST_BORROWERS = 32
+MOST_BORROWERS = 8
 """Queues that are looked at for somebody to stop: those that hold most above their own."""
+EVERY_BORROWER = 1 << 30
 
 
 def entitlement(tree: QueueTree, job: Job, most: int = MOST_BORROWERS) -> Rights | None:

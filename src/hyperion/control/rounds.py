@@ -7,7 +7,7 @@ from hyperion.control import gang
 from hyperion.control import records as r
 from hyperion.control.blocked import Blocked
 from hyperion.control.cluster_state import ClusterState
-from hyperion.control.entitlement import entitlement
+from hyperion.control.entitlement import EVERY_BORROWER, MOST_BORROWERS, entitlement
 from hyperion.control.preempting import Preempting
 from hyperion.control.seating import Seating
 from hyperion.control.uplink import ClusterTimes, Uplink
@@ -16,7 +16,7 @@ from hyperion.placement import planner
 from hyperion.placement.fairness import Admission
 from hyperion.placement.feasibility import Reason
 from hyperion.placement.planner import Plan, Unplaceable, Wish
-from hyperion.placement.preemption import Eviction, Obstacle, victims
+from hyperion.placement.preemption import Eviction, NoVictims, Obstacle, Rights, victims
 from hyperion.placement.ranking import Policy
 
 _Decisions = Iterator[Any]
@@ -178,17 +178,12 @@ class Rounds:
         if not rights.owed and not state.occupancy.admits(known.job):
             return False  # enough is being stopped already
         self._searches -= 1
-        wish = self._seating.wish(known, self._room, now_ms)
-        found = victims(
-            state.snapshot,
-            state.running,
-            wish,
-            self._policy,
-            rights,
-            state.calendar,
-            now_ms,
-            counted=False,
-        )
+        found = self._victims(known, rights, now_ms)
+        if isinstance(found, NoVictims) and len(rights.borrowed) == MOST_BORROWERS:
+            every = entitlement(state.occupancy.tree, known.job, most=EVERY_BORROWER)
+            if every is not None and len(every.borrowed) > MOST_BORROWERS:
+                self._searches -= 1
+                found = self._victims(known, every, now_ms)
         if isinstance(found, Eviction):
             yield from self._preempting.evict(known, found, now_ms)
             return True
@@ -198,6 +193,20 @@ class Rounds:
             return False
         yield from self._preempting.claim(known, found.plan, now_ms)
         return True
+
+    def _victims(self, known: r.ClusterJob, rights: Rights, now_ms: int) -> Eviction | NoVictims:
+        state = self._state
+        wish = self._seating.wish(known, self._room, now_ms)
+        return victims(
+            state.snapshot,
+            state.running,
+            wish,
+            self._policy,
+            rights,
+            state.calendar,
+            now_ms,
+            counted=False,
+        )
 
     def _start_after_all(self, known: r.ClusterJob, now_ms: int) -> _Tried:
         """Nobody need stop for it any more: what was given back in this round will do."""

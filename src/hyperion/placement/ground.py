@@ -12,6 +12,7 @@ from hyperion.model.allocation import Allocation
 from hyperion.model.ids import JobId, NodeId, QueueName
 from hyperion.placement.occupant import Occupant
 from hyperion.placement.plot import Plot
+from hyperion.placement.quota import need_of
 from hyperion.placement.regret import NEVER, regret_usd, task_terms
 from hyperion.placement.rights import Rights, Title
 from hyperion.placement.running import Running
@@ -140,20 +141,16 @@ class Ground:
         total: dict[str, int] = {}
         for seat in seats:
             r = seat.request
-            amounts = [
-                ("cpus_milli", r.cpus_milli),
-                ("memory_mib", r.memory_mib),
-                ("disk_mib", r.disk_mib),
-                ("gpus_milli", r.gpus_milli),
-                *r.custom,
-            ]
-            row = self.snapshot.row.get(seat.node)
-            if r.gpus_milli and row is not None:
-                kind = self.snapshot.groups[self.snapshot.group[row]].kind
-                amounts.append((f"gpus_milli/{kind.capacity.gpu_type}", r.gpus_milli))
-            for name, amount in amounts:
-                if amount:
-                    total[name] = total.get(name, 0) + amount
+            gpu_type = r.gpu_type
+            if r.gpus_milli and seat.node in self.snapshot.row:
+                row = self.snapshot.row[seat.node]
+                gpu_type = self.snapshot.groups[self.snapshot.group[row]].capacity.gpu_type
+            need = need_of(r, gpu_type)
+            if not total:
+                total = dict(need)
+                continue
+            for name, amount in need:
+                total[name] = total.get(name, 0) + amount
         return total
 
     def repays(self, shares: Iterable[Share]) -> bool:

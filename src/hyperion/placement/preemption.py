@@ -6,18 +6,18 @@ from enum import Enum
 import numpy as np
 from msgspec import Struct
 
-from hyperion.model.ids import JobId
-from hyperion.model.job import Job
+from hyperion.model.ids import JobId, NodeId
+from hyperion.model.job import Job, Priority
 from hyperion.placement import gang_victims
-from hyperion.placement.bounds import ROOM, ROUNDING, Bounds
-from hyperion.placement.case import Case
+from hyperion.placement.bounds import ROOM, ROUNDING, Bounds, Kept
+from hyperion.placement.case import Case, Part
 from hyperion.placement.cheapest import cheapest
 from hyperion.placement.ground import WHOLE, Ground, Share
 from hyperion.placement.ledger import Float
 from hyperion.placement.planner import Plan, Seat, View, Wish
 from hyperion.placement.ranking import Policy
 from hyperion.placement.regret import regret_usd
-from hyperion.placement.repayment import repayment
+from hyperion.placement.repayment import eligible, repayment
 from hyperion.placement.rights import Rights
 from hyperion.placement.running import Running
 from hyperion.placement.snapshot import Snapshot
@@ -146,7 +146,7 @@ def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
     bounds = Bounds.of(case.snapshot, case.running)
     for alternative in case.alternatives:
         part = case.parts(alternative)[0]
-        floor, kept = bounds.least(part.request, part.open, case.rights, case.now_ms)
+        floor, kept = _floor(case, ground, bounds, part)
         while floor.size:
             row = _next(floor, alternative, found[-1] if len(found) == most else None)
             if row < 0:
@@ -157,7 +157,7 @@ def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
             plot, bound = ground.row(row), float(floor[row])
             least = cheapest(plot, node.id, part.request, groups, ground.allows, bound)
             own = case.rights.borrowed or part.request.custom or row in ground.withheld
-            if bound != ROOM and not own:  # else it holds for this job only
+            if kept is not None and bound != ROOM and not own:  # else it holds for this job only
                 kept.value[row] = max(kept.value[row], least[0] * ROUNDING if least else np.inf)
             floor[row] = np.inf
             if least is not None:
@@ -167,6 +167,29 @@ def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
                 if most == 1 and not least[1]:
                     return found
     return found
+
+
+MOST_SEATS = 128
+"""Seats of the few queues it may take from, up to which only their nodes are looked at."""
+
+
+def _floor(case: Case, ground: Ground, bounds: Bounds, part: Part) -> tuple[Float, Kept | None]:
+    """By row the least that a place can cost, and where to note better knowledge."""
+    rights, snapshot = case.rights, case.snapshot
+    if rights.priority is Priority.BATCH and not rights.moves:
+        nodes: set[NodeId] = set()
+        for share in eligible(ground):
+            nodes.update(seat.node for seat in share.seats)
+            if len(nodes) > MOST_SEATS:
+                break
+        else:
+            floor = np.full(snapshot.rows, np.inf)
+            rows = [snapshot.row[node] for node in nodes if node in snapshot.row]
+            floor[rows] = 0.0
+            floor[part.slots(case, np.arange(snapshot.rows)) > 0] = ROOM
+            floor[~part.open] = np.inf
+            return floor, None
+    return bounds.least(part.request, part.open, rights, case.now_ms)
 
 
 def _next(floor: Float, alternative: int, worst: _Choice | None) -> int:

@@ -1,7 +1,8 @@
 """Whom to stop so that a quota is free again, be there places or not: the least regret for what is
 owed, of the few queues that owe it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop
 
 from hyperion.model.ids import QueueName
 from hyperion.placement.case import Case
@@ -17,28 +18,35 @@ def repayment(case: Case, ground: Ground, chosen: Sequence[Share] = ()) -> list[
     debtors = {*case.rights.holders, case.rights.queue}
     surplus = _Surplus(ground)
     for share in chosen:
-        amounts = surplus.take(share)
+        amounts = ground.amounts(share.seats)
+        surplus.take(share, amounts)
         if case.running.occupants[share.key[0]].queue in debtors:
             _pay(owed, amounts)
-    found, added = list(chosen), []
     taken = {share.key for share in chosen}
-    offers = [share for share in _offers(case, ground, debtors) if share.key not in taken]
-    density = {share.key: _density(share, ground, owed) for share in offers}
-    offers.sort(key=lambda share: (density[share.key], share.key))
-    for share in offers:
-        if all(amount <= 0 for amount in owed.values()):
-            break
-        if density[share.key] < NEVER and surplus.allows(share):
-            added.append(share)
-            _pay(owed, surplus.take(share))
+    offers = []
+    for share in eligible(ground):
+        if share.key not in taken:
+            amounts = ground.amounts(share.seats)
+            density = _density(share, amounts, owed)
+            if density < NEVER:
+                offers.append((density, share.key, share, amounts))
+    heapify(offers)
+    added = []
+    while offers and any(amount > 0 for amount in owed.values()):
+        _, _, share, amounts = heappop(offers)
+        if surplus.allows(share, amounts):
+            added.append((share, amounts))
+            surplus.take(share, amounts)
+            _pay(owed, amounts)
     if any(amount > 0 for amount in owed.values()):
         return None
-    for share in sorted(added, key=lambda s: (-s.regret_usd, s.key)):
-        amounts = ground.amounts(share.seats)
+    kept = [*chosen]
+    for share, amounts in sorted(added, key=lambda each: (-each[0].regret_usd, each[0].key)):
         if all(owed[name] + amounts.get(name, 0) <= 0 for name in owed):
-            added.remove(share)
             _pay(owed, amounts, -1)
-    return found + added
+        else:
+            kept.append(share)
+    return kept
 
 
 class _Surplus:
@@ -48,43 +56,41 @@ class _Surplus:
         self._ground = ground
         self._left = {queue: dict(need) for queue, need in ground.rights.borrowed}
 
-    def allows(self, share: Share) -> bool:
+    def allows(self, share: Share, amounts: dict[str, int]) -> bool:
         if not share.reclaims:
             return True
         left = self._left[self._queue(share)]
-        amounts = self._ground.amounts(share.seats)
         return all(amount <= left.get(name, amount) for name, amount in amounts.items())
 
-    def take(self, share: Share) -> dict[str, int]:
-        amounts = self._ground.amounts(share.seats)
+    def take(self, share: Share, amounts: dict[str, int]) -> None:
         if share.reclaims:
             left = self._left[self._queue(share)]
             for name, amount in amounts.items():
                 if name in left:
                     left[name] -= amount
-        return amounts
 
     def _queue(self, share: Share) -> QueueName:
         return self._ground.running.occupants[share.key[0]].queue
 
 
-def _offers(case: Case, ground: Ground, debtors: Iterable[QueueName]) -> Iterator[Share]:
-    """All that may be taken of these queues: whole jobs, and tasks of arrays."""
-    running, rights = case.running, case.rights
-    for queue in debtors:
+def eligible(ground: Ground) -> Iterator[Share]:
+    """All that may be taken of its own queue and of those that have borrowed: whole jobs, and tasks
+    of arrays."""
+    running, rights = ground.running, ground.rights
+    for queue in (rights.queue, *sorted(rights.holders - {rights.queue})):
         reclaims = queue in rights.holders
         for (priority, nice), jobs in running.of(queue).items():
             within = rights.within and queue == rights.queue and nice > rights.nice
-            if priority > rights.priority:
-                continue
-            if priority < rights.priority or within or reclaims:
+            if priority < rights.priority or (priority == rights.priority and (within or reclaims)):
                 for job in jobs:
                     yield from ground.shares_of(job)
 
 
-def _density(share: Share, ground: Ground, owed: dict[str, int]) -> float:
-    back = ground.amounts(share.seats)
-    paid = sum(min(1.0, back.get(name, 0) / amount) for name, amount in owed.items() if amount > 0)
+def _density(share: Share, back: dict[str, int], owed: dict[str, int]) -> float:
+    paid = 0.0
+    for name, amount in owed.items():
+        if amount > 0:
+            paid += min(1.0, back.get(name, 0) / amount)
     return share.regret_usd / paid if paid else NEVER
 
 
