@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = (ROOT / "docs" / "guide.md", ROOT / "README.md")
+DOCUMENTS = (ROOT / "docs" / "guide.md", ROOT / "docs" / "scheduling.md", ROOT / "README.md")
 SHOWN_HOME = "/home/ada"
 COMMAND_S = 90
 FENCE = re.compile(
