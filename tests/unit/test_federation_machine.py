@@ -111,6 +111,14 @@ def test_a_refusal_sends_the_job_elsewhere():
     assert again.generation == order.generation + 1
 
 
+def test_a_job_that_the_only_cluster_refused_says_why():
+    f, [order] = submitted(job(), clusters=(("c1", 5.0),))
+    commands = reports(f, order, P.CANCELLED, refused=True, reason='there is no queue "speach"')
+    assert sent(commands, m.PlaceJob) == []
+    assert status(f).phase is P.QUEUED
+    assert status(f).reason == 'there is no queue "speach"'
+
+
 def test_jobs_of_a_lost_cluster_move_only_after_its_lease_has_surely_ended():
     f, [order] = submitted(job(), clusters=(("c1", 5.0), ("c2", 50.0)))
     reports(f, order, P.RUNNING, started_at_ms=1)

@@ -433,8 +433,9 @@ class Federation:
             lately = now_ms - known.status.placed_at_ms < self.times.reconsider_ms
             planned = self.plan(known.job, known.status.excluded if lately else ())
             if planned.chosen is None:
-                if not (lately and known.status.excluded):  # else its likes may still fit
-                    self.state.queue.block(choice.shape_key(known.job), planned.sentence)
+                if lately and known.status.excluded and known.status.reason:
+                    continue  # whoever refused it has said why, and its likes may still fit
+                self.state.queue.block(choice.shape_key(known.job), planned.sentence)
                 if known.status.reason != planned.sentence:
                     yield self._moved(known, now_ms, reason=planned.sentence)
                 continue
