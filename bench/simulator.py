@@ -1,6 +1,6 @@
 """How fast the simulator drives the production machine: steps per CPU-second at 1,000 nodes.
 
-Run: ``python bench/simulator.py [--nodes 1000] [--jobs 20000] [--load 0.95] [--json]``
+Run: ``python bench/simulator.py [--nodes 1000] [--jobs 3000] [--load 0.5] [--json]``
 """
 
 import time
@@ -34,8 +34,8 @@ def play(trace, nodes):
 def main():
     options = parser(__doc__)
     options.add_argument("--nodes", type=int, default=1000)
-    options.add_argument("--jobs", type=int, default=20_000)
-    options.add_argument("--load", type=float, default=0.95)
+    options.add_argument("--jobs", type=int, default=3000)
+    options.add_argument("--load", type=float, default=0.5)
     chosen = options.parse_args()
     nodes = machines.uniform(chosen.nodes, 8, "A100")
     trace = generate("training", chosen.jobs, 0, Reading())

@@ -32,6 +32,8 @@ QUIET_TICK_MS = 3 * 3_600_000
 BUSY_TICK_MS = 600_000
 """While something waits: starts are promised then, and jobs that overrun make way. Moments that
 are known beforehand get a tick of their own."""
+ROUND_MS = 1000
+"""Between two rounds at least, so that a burst is placed together; 2 ms in real life."""
 ROUNDS_AT_ONCE = 10_000
 """A machine that still asks for rounds after so many at one moment never comes to an end."""
 STUCK_MS = 4 * 3_600_000
@@ -109,6 +111,8 @@ class ClusterWorld:
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._to_come = len(trace.jobs)
+        self._next_round_ms = 0
+        self._round_planned = False
         self._moved_ms = 0
         """When something was last placed, ran, or was still to come."""
         self._due_ms = 0
@@ -135,6 +139,7 @@ class ClusterWorld:
         arrivals = iter(self.trace.jobs)
         self._expect(arrivals)
         self._tick()
+        self._next_round_ms = 0  # nobody could have come before
         told = 0
         while self._heap and not self._over():
             now_ms = self._heap[0][0]
@@ -252,11 +257,23 @@ class ClusterWorld:
         self.after(busy_ms if r.waiting else quiet_ms, self._tick)
 
     def _rounds(self) -> None:
+        """What waits is placed now, or as soon as a round is due again."""
+        if not self.is_up or not self.machine.wants_round:
+            return
+        if self.now_ms < self._next_round_ms:
+            if not self._round_planned:
+                self._round_planned = True
+                self.at(self._next_round_ms, self._wake)
+            return
+        self._next_round_ms = self.now_ms + ROUND_MS
         for _ in range(ROUNDS_AT_ONCE):
             if not self.is_up or not self.machine.wants_round:
                 return
             self._carry(self.machine.round(self.now_ms))
         raise AssertionError(f"{ROUNDS_AT_ONCE} rounds at {self.now_ms} ms, and one more wanted")
+
+    def _wake(self) -> None:
+        self._round_planned = False  # the round itself follows the events of its moment
 
     def _carry(self, outcome: Outcome) -> None:
         """Keep, then act, as the driver of a real scheduler does."""

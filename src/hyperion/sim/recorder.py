@@ -21,7 +21,7 @@ from hyperion.model.resources import MILLI
 from hyperion.sim.fragmentation import Shape, stranded
 from hyperion.sim.trace import TraceJob
 
-SAMPLES_MAX = 600
+SAMPLES_MAX = 400
 """Beyond it every second sample is dropped: the series stay readable and small."""
 FIRST_SAMPLE_MS = 60_000
 
@@ -110,11 +110,14 @@ class Recorder:
         self._row = {n.id: i for i, n in enumerate(nodes)}
         self._share_usd = [_usd_per_gpu_ms(n) for n in nodes]
         most = max((n.capacity.gpus for n in nodes), default=0)
-        self._devices: list[list[int]] = []
-        for n in nodes:
-            self._devices.append([MILLI] * n.capacity.gpus + [0] * (most - n.capacity.gpus))
-        self._cpus = [n.capacity.cpus_milli for n in nodes]
-        self._memory = [n.capacity.memory_mib for n in nodes]
+        self.devices: NDArray[np.int32] = np.zeros((len(nodes), most), np.int32)
+        """What is free of each device of each node, in thousandths."""
+        for i, n in enumerate(nodes):
+            self.devices[i, : n.capacity.gpus] = MILLI
+        self._free = list(self.devices)
+        """The same memory, row by row."""
+        self._cpus: NDArray[np.int64] = np.array([n.capacity.cpus_milli for n in nodes], np.int64)
+        self._memory: NDArray[np.int64] = np.array([n.capacity.memory_mib for n in nodes], np.int64)
 
     # -- the fold -------------------------------------------------------------------------------
 
@@ -173,11 +176,6 @@ class Recorder:
         self.advance(now_ms)
         self._sample()
 
-    @property
-    def devices(self) -> NDArray[np.int32]:
-        """What is free of each device of each node, in thousandths."""
-        return np.array(self._devices, np.int32).reshape(len(self.nodes), -1)
-
     # -- inside ---------------------------------------------------------------------------------
 
     def _sample_until(self, now_ms: int) -> None:
@@ -211,7 +209,7 @@ class Recorder:
         assert self._cpus[row] >= 0, f"{a.node} has too few CPUs for {a.id}"
         assert self._memory[row] >= 0, f"{a.node} has too little memory for {a.id}"
         if request.gpus_milli:
-            each, free = _of_each(a), self._devices[row]
+            each, free = _of_each(a), self._free[row]
             for device in a.devices:
                 free[device] -= each
                 assert free[device] >= 0, f"{a.node} has too few GPUs for {a.id}"
@@ -227,7 +225,7 @@ class Recorder:
         self._cpus[row] += request.cpus_milli
         self._memory[row] += request.memory_mib
         if request.gpus_milli:
-            each, free = _of_each(a), self._devices[row]
+            each, free = _of_each(a), self._free[row]
             for device in a.devices:
                 free[device] += each
 
@@ -270,8 +268,7 @@ class Recorder:
             self.active += 1
 
     def _sample(self) -> None:
-        cpus, memory = np.array(self._cpus, np.int64), np.array(self._memory, np.int64)
-        useless, free = stranded(self.nodes, self.devices, cpus, memory, self.shapes)
+        useless, free = stranded(self.nodes, self.devices, self._cpus, self._memory, self.shapes)
         passed = self._now_ms - self._sampled_ms
         self._sampled_ms = self._now_ms
         self._stranded_ms += passed * useless
