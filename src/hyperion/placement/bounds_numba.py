@@ -2,7 +2,7 @@
 
 import math
 
-# ruff: noqa: ANN001, ANN202, PLR0912, PLR0915  # compiled: typed by its callers
+# ruff: noqa: ANN001, ANN202, PLR0912  # compiled: typed by its callers
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 import numpy as np
 from numba import njit
@@ -118,13 +118,45 @@ def _row(
     amounts, devices, cutoff, scratch,
 ):  # fmt: skip
     """(a lower bound, until when it holds). Above the cutoff it need not be tight."""
-    cost, gain, term_of, order, on_device = scratch
-    free_cpus, free_memory = np.int64(amounts[0, row]), np.int64(amounts[1, row])
-    free_disk = np.int64(amounts[2, row])
-    free_whole, free_part = np.int64(amounts[3, row]), np.int64(amounts[4, row])
+    on_device = scratch[4]
     at = place[row]
     begin = first[at] if at >= 0 else 0
     end = begin + count[at] if at >= 0 else 0
+    lack, leaving, shared = _lack(
+        gpus, share, least, row, seats, begin, end, amounts, devices, on_device
+    )
+    # Its seats may yet be claimed by others that wait, device by device: looked at each time.
+    ends = now if leaving else NEVER_MS
+    if lack[0] <= 0 and lack[1] <= 0 and lack[2] <= 0 and lack[3] <= 0:
+        return ROOM, ends
+    if shared:
+        on_device[:] = 0.0
+        for s in range(begin, end):
+            if seats[s, SHARE] and not seats[s, LEAVES]:
+                on_device[min(seats[s, DEVICE], _DEVICES - 1)] += seats[s, SHARE]
+    jobs, lowest, crowded, until = _offers(
+        now, gpus, share, seats, begin, end, terms, usd, allowed, scratch
+    )
+    ends = min(ends, until)
+    if crowded:
+        return lowest * ROUNDING, ends
+    cost, gain, _, order, _ = scratch
+    bound = lowest
+    for d in range(4):
+        if lack[d] > 0:
+            bound = max(bound, _filled(jobs, cost, gain, d, lack[d], order))
+    if bound == math.inf or bound >= cutoff or jobs > MOST_EXACT:
+        return bound * ROUNDING, ends
+    return max(bound, _exact(jobs, cost, gain, lack)) * ROUNDING, ends
+
+
+@njit(cache=True)
+def _lack(gpus, share, least, row, seats, begin, end, amounts, devices, on_device):
+    """(what is short once those have gone that are leaving, whether any are, whether GPUs are
+    shared)."""
+    free_cpus, free_memory = np.int64(amounts[0, row]), np.int64(amounts[1, row])
+    free_disk = np.int64(amounts[2, row])
+    free_whole, free_part = np.int64(amounts[3, row]), np.int64(amounts[4, row])
     leaving = False
     shared = False
     for s in range(begin, end):
@@ -143,15 +175,15 @@ def _row(
     elif share and free_part < share and free_whole <= 0:
         lack_gpus = 1
     lack = (lack_gpus, least[0] - free_cpus, least[1] - free_memory, least[2] - free_disk)
-    # Its seats may yet be claimed by others that wait, device by device: looked at each time.
-    ends = now if leaving else NEVER_MS
-    if lack[0] <= 0 and lack[1] <= 0 and lack[2] <= 0 and lack[3] <= 0:
-        return ROOM, ends
-    if shared:
-        on_device[:] = 0.0
-        for s in range(begin, end):
-            if seats[s, SHARE] and not seats[s, LEAVES]:
-                on_device[min(seats[s, DEVICE], _DEVICES - 1)] += seats[s, SHARE]
+    return lack, leaving, shared
+
+
+@njit(cache=True)
+def _offers(now, gpus, share, seats, begin, end, terms, usd, allowed, scratch):
+    """(jobs that may be taken from, the least regret, whether there are more than are told apart,
+    until when that holds); what each costs and gives is written to the scratch."""
+    cost, gain, term_of, _, on_device = scratch
+    ends = NEVER_MS
     jobs = 0
     crowded = False
     lowest = math.inf
@@ -184,25 +216,21 @@ def _row(
             cost[j] = regret
             gain[j, :] = 0.0
         if gpus:
-            if seats[s, SHARE]:
-                total = on_device[min(seats[s, DEVICE], _DEVICES - 1)]
-                gain[j, 0] += seats[s, SHARE] / total
-            else:
-                gain[j, 0] += seats[s, GPUS]
+            gain[j, 0] += _gpus(seats, s, on_device)
         elif share and (seats[s, SHARE] or seats[s, GPUS]):
             gain[j, 0] = 1.0
         gain[j, 1] += seats[s, CPUS]
         gain[j, 2] += seats[s, MEMORY]
         gain[j, 3] += seats[s, DISK]
-    if crowded:
-        return lowest * ROUNDING, ends
-    bound = lowest
-    for d in range(4):
-        if lack[d] > 0:
-            bound = max(bound, _filled(jobs, cost, gain, d, lack[d], order))
-    if bound == math.inf or bound >= cutoff or jobs > MOST_EXACT:
-        return bound * ROUNDING, ends
-    return max(bound, _exact(jobs, cost, gain, lack)) * ROUNDING, ends
+    return jobs, lowest, crowded, ends
+
+
+@njit(cache=True)
+def _gpus(seats, s, on_device):
+    """How many whole ones, or which part of what is held of a shared one."""
+    if seats[s, SHARE]:
+        return seats[s, SHARE] / on_device[min(seats[s, DEVICE], _DEVICES - 1)]
+    return float(seats[s, GPUS])
 
 
 @njit(cache=True)
