@@ -38,7 +38,7 @@ FENCE = re.compile(
 CHANGING = (
     (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?Z", "MOMENT"),
     (r"(?<=\(in )[\ddhms]+(?=, )", "SPAN"),
-    (r"\b[a-km-z][a-km-z2-9]{9}\b(?=[\w.\s),:]|$)", "ID"),
+    (r"\b[a-km-z][a-km-z2-9]{9}\b(?=[\w.\s),:\"]|$)", "ID"),
     (r"(?<=127\.0\.0\.1:)\d+", "PORT"),
     (r"\b(process|pid) \d+", "PROCESS"),
     (r"[█·]+ +\d+%", "BAR"),
