@@ -20,7 +20,7 @@ class Framework(Enum):
 
 
 class Priority(IntEnum):
-    """Urgency. A higher one is placed first."""
+    """Urgency. A higher one is placed first, and may take the place of a lower one."""
 
     BATCH = 1
     LATENCY_CRITICAL = 2
