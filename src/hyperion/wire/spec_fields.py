@@ -137,7 +137,7 @@ SPEC = _Spec(
         Field(
             "priority",
             Choice({p.name: p for p in Priority}),
-            "Urgency, in any case. A higher one is placed first, and may take the place of a lower one.",
+            "Urgency, in any case. A higher one goes first, and may take places of a lower one.",
             default="BATCH",
             example="LATENCY_CRITICAL",
         ),
