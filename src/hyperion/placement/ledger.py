@@ -144,6 +144,9 @@ class Ledger:
         )
         self._change(place)
 
+    def has(self, id: AllocationId) -> bool:
+        return id in self._at
+
     def unseat(self, id: AllocationId) -> None:
         """The last of the block takes its line."""
         place, at = self._at.pop(id)

@@ -8,7 +8,7 @@ from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
 from hyperion.model.job import Priority
 from hyperion.placement.ledger import Ledger
 from hyperion.placement.occupant import Occupant, Width
-from hyperion.placement.regret import Terms, task_terms, terms
+from hyperion.placement.regret import task_terms, terms
 
 __all__ = ["Occupant", "Running", "Width"]
 
@@ -27,11 +27,17 @@ class Running:
         self._seats: dict[JobId, dict[AllocationId, Allocation]] = {}
         self._on: dict[NodeId, dict[AllocationId, Allocation]] = {}
         self._leaving: dict[AllocationId, Allocation] = {}
-        self._width: dict[JobId, Width] = {}
+        self._width: dict[JobId, list[int]] = {}
+        """Replicas, thousandths of GPUs and of CPUs."""
         self._term: dict[JobId, int] = {}
         self._task_term: dict[AllocationId, int] = {}
+        self._dirty: dict[AllocationId, Allocation] = {}
+        """Seats that have come, changed or gone since the ledger was settled: most jobs come and go
+        without anybody looking for victims."""
+        self._stale: set[JobId] = set()
+        """Likewise jobs."""
         self._cheaper: set[JobId] = set()
-        """Jobs whose regret fell since the ledger was settled."""
+        """Those of them that have lost seats."""
         self._watchers: list[Callable[[JobId, bool], object]] = []
 
     def watch(self, touched: Callable[[JobId, bool], object]) -> None:
@@ -51,14 +57,11 @@ class Running:
         among = self._of.setdefault(occupant.queue, {})
         among.setdefault((occupant.priority, occupant.nice), {})[job] = None
         seats = self._seats.setdefault(job, {})
+        self._stale.add(job)
         if old is None:
-            self._width[job] = Width()
-            if not occupant.array:
-                self._term[job] = self.ledger.new_term(self._terms(occupant))
+            self._width.setdefault(job, [0, 0, 0])
             return
         assert old.array == occupant.array, "an array stays one"
-        if not occupant.array:
-            self.ledger.set_term(self._term[job], self._terms(occupant))
         for seat in seats.values():
             self._note(occupant, seat)
 
@@ -71,30 +74,24 @@ class Running:
             self._forget(occupant)
         self._seats.pop(job, None)
         self._width.pop(job, None)
-        self._cheaper.discard(job)
-        term = self._term.pop(job, None)
-        if term is not None:
-            self.ledger.drop_term(term)
+        self._stale.add(job)
         self._tell(job, True)
 
     def seat(self, allocation: Allocation) -> None:
         """A live replica of an occupant, or its new state."""
         job = allocation.job
-        occupant, seats = self.occupants[job], self._seats[job]
+        seats = self._seats[job]
         if allocation.id not in seats:
-            r, w = allocation.request, self._width[job]
-            self._width[job] = Width(
-                w.replicas + 1, w.gpus_milli + r.gpus_milli, w.cpus_milli + r.cpus_milli
-            )
-            if not occupant.array:
-                self.ledger.set_term(self._term[job], self._terms(occupant))
+            self._widen(allocation, 1)
+            self._stale.add(job)
         seats[allocation.id] = allocation
         self._on.setdefault(allocation.node, {})[allocation.id] = allocation
-        self._note(occupant, allocation)
+        self._note(self.occupants[job], allocation)
         self._tell(job, False)
 
     def unseat(self, allocation: Allocation) -> None:
-        found = self._seats.get(allocation.job, {}).pop(allocation.id, None)
+        job = allocation.job
+        found = self._seats.get(job, {}).pop(allocation.id, None)
         if found is None:
             return
         here = self._on[found.node]
@@ -102,24 +99,29 @@ class Running:
         if not here:
             del self._on[found.node]
         self._leaving.pop(found.id, None)
-        self.ledger.unseat(found.id)
-        r, w = found.request, self._width[found.job]
-        self._width[found.job] = Width(
-            w.replicas - 1, w.gpus_milli - r.gpus_milli, w.cpus_milli - r.cpus_milli
-        )
-        task = self._task_term.pop(found.id, None)
-        if task is not None:
-            self.ledger.drop_term(task)
-        else:
-            occupant = self.occupants[found.job]
-            self.ledger.set_term(self._term[found.job], self._terms(occupant))
-            self._cheaper.add(found.job)
-        self._tell(found.job, True)
+        self._dirty[found.id] = found
+        self._widen(found, -1)
+        self._stale.add(job)
+        self._cheaper.add(job)
+        self._tell(job, True)
 
     def settle(self) -> None:
-        """Tell the ledger of jobs that have become cheaper: once, not with every seat they lost."""
+        """Bring the ledger up to date, before it is read."""
+        ledger = self.ledger
+        for id, seat in self._dirty.items():
+            if id not in self._seats.get(seat.job, ()):
+                self._strike(id)
+        for job in self._stale:
+            self._settle_terms(job)
+        for id, seat in self._dirty.items():
+            now = self._seats.get(seat.job, {}).get(id)
+            if now is not None:
+                ledger.seat(now, self._term_of(now), id in self._leaving)
         for job in self._cheaper:
-            self.ledger.touch(self._seats[job])
+            if job in self.occupants and not self.occupants[job].array:
+                ledger.touch(self._seats[job])
+        self._dirty.clear()
+        self._stale.clear()
         self._cheaper.clear()
 
     def seats(self, job: JobId) -> Iterable[Allocation]:
@@ -142,7 +144,7 @@ class Running:
         return seat.id in self._leaving
 
     def width(self, job: JobId) -> Width:
-        return self._width[job]
+        return Width(*self._width[job])
 
     def _forget(self, occupant: Occupant) -> None:
         among = self._of[occupant.queue]
@@ -157,23 +159,52 @@ class Running:
         for touched in self._watchers:
             touched(job, freed)
 
-    def _terms(self, occupant: Occupant) -> Terms:
-        standing = self.ledger.standing(occupant.queue, occupant.priority, occupant.nice)
-        return terms(occupant, self._width[occupant.job], standing)
+    def _widen(self, seat: Allocation, sign: int) -> None:
+        width, r = self._width[seat.job], seat.request
+        width[0] += sign
+        width[1] += sign * r.gpus_milli
+        width[2] += sign * r.cpus_milli
 
     def _note(self, occupant: Occupant, seat: Allocation) -> None:
-        leaves = occupant.stopping or seat.state is AllocationState.STOPPING
-        if leaves:
+        self._dirty[seat.id] = seat
+        if occupant.stopping or seat.state is AllocationState.STOPPING:
             self._leaving[seat.id] = seat
         else:
             self._leaving.pop(seat.id, None)
-        term = self._term.get(occupant.job)
+
+    # -- the ledger -----------------------------------------------------------------------------
+
+    def _strike(self, id: AllocationId) -> None:
+        """A seat that is no more."""
+        if self.ledger.has(id):
+            self.ledger.unseat(id)
+        task = self._task_term.pop(id, None)
+        if task is not None:
+            self.ledger.drop_term(task)
+
+    def _settle_terms(self, job: JobId) -> None:
+        occupant, term = self.occupants.get(job), self._term.get(job)
+        if occupant is None or occupant.array:
+            if term is not None:
+                self.ledger.drop_term(self._term.pop(job))
+            return
+        now = terms(occupant, self.width(job), self._standing(occupant))
         if term is None:
-            standing = self.ledger.standing(occupant.queue, occupant.priority, occupant.nice)
-            own = task_terms(occupant, seat, standing)
-            term = self._task_term.get(seat.id)
-            if term is None:
-                term = self._task_term[seat.id] = self.ledger.new_term(own)
-            else:
-                self.ledger.set_term(term, own)
-        self.ledger.seat(seat, term, leaves)
+            self._term[job] = self.ledger.new_term(now)
+        else:
+            self.ledger.set_term(term, now)
+
+    def _term_of(self, seat: Allocation) -> int:
+        occupant = self.occupants[seat.job]
+        if not occupant.array:
+            return self._term[seat.job]
+        own = task_terms(occupant, seat, self._standing(occupant))
+        term = self._task_term.get(seat.id)
+        if term is None:
+            term = self._task_term[seat.id] = self.ledger.new_term(own)
+        else:
+            self.ledger.set_term(term, own)
+        return term
+
+    def _standing(self, occupant: Occupant) -> int:
+        return self.ledger.standing(occupant.queue, occupant.priority, occupant.nice)
