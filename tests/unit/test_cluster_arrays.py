@@ -3,7 +3,7 @@
 from cluster_stories import S, alone, beat, job, machine, node, phases, say, sent, submit, tell
 
 from hyperion.control import messages as m
-from hyperion.model.job import Array, Condition, Dependency, Elastic, Restart, Role
+from hyperion.model.job import Array, Checkpoint, Condition, Dependency, Elastic, Restart, Role
 from hyperion.model.resources import ResourceRequest
 
 
@@ -181,7 +181,8 @@ def test_an_elastic_job_starts_with_what_there_is_and_grows():
 
 def test_an_elastic_job_that_restarts_to_grow_is_whole_afterwards():
     c = alone(node("n1", cpus=2), grow_after_ms=1000)
-    first = submit(c, job("grow", gpus=0, replicas=4, elastic=Elastic(min=1)))
+    saves = Checkpoint(dir="/ckpt")
+    first = submit(c, job("grow", gpus=0, replicas=4, elastic=Elastic(min=1), checkpoint=saves))
     runs = sent(say(c, first, S.READY, address="a", port=1), m.Run)
     say(c, runs, S.RUNNING)
     c.say(m.NodeAttached(hello=m.NodeHello(node=node("n2", cpus=2))))

@@ -90,6 +90,8 @@ def requeued(
         reason=reason,
         started_at_ms=0,
         replicas=(),
+        tasks_running=0,
+        width=0,
         spent_usd=status.spent_usd + usd,
         spent_gco2e=status.spent_gco2e + gco2e,
         **changes,

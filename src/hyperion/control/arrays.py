@@ -9,6 +9,8 @@ from hyperion.model.allocation import Allocation, AllocationState
 from hyperion.model.job import JobPhase, Restart, TaskFailure, TaskProgress, TaskRetry
 
 FAILURES_SHOWN = 16
+LOSSES_MAX = 16
+"""A task whose node was lost this often has probably killed them."""
 RETRIES_MAX = 1000
 """Tasks of one array that may wait for a retry, or run as one, at once; more have failed."""
 BACKOFF_MAX_S = 600.0
@@ -52,7 +54,7 @@ def take(tasks: TaskProgress, count: int, now_ms: int) -> tuple[list[int], TaskP
     again = [retry for retry in tasks.again if retry.not_before_ms <= now_ms][:count]
     chosen = {retry.rank for retry in again}
     fresh = range(tasks.next, tasks.next + count - len(again))
-    failed_before = tuple(retry for retry in again if retry.failures)
+    failed_before = tuple(retry for retry in again if retry.failures or retry.losses)
     return [*(retry.rank for retry in again), *fresh], replace(
         tasks,
         next=tasks.next + len(fresh),
@@ -66,27 +68,33 @@ def trial(tasks: TaskProgress, rank: int) -> int:
     return 1 + next((retry.failures for retry in tasks.retried if retry.rank == rank), 0)
 
 
-def after_end(tasks: TaskProgress, a: Allocation, restart: Restart, now_ms: int) -> TaskProgress:
+def after_end(
+    tasks: TaskProgress, a: Allocation, restart: Restart, now_ms: int, *, ending: bool = False
+) -> TaskProgress:
     """The progress once a task has ended, by itself or otherwise."""
-    failures = trial(tasks, a.rank) - 1
+    before = next((retry for retry in tasks.retried if retry.rank == a.rank), TaskRetry(a.rank))
+    failures = before.failures
     rest = tuple(retry for retry in tasks.retried if retry.rank != a.rank)
     if a.state is AllocationState.SUCCEEDED:
         return replace(tasks, succeeded=tasks.succeeded + 1, retried=rest)
-    if a.state is not AllocationState.FAILED:  # lost or stopped: no fault of its own
+    if ending:
+        return replace(tasks, dropped=tasks.dropped + 1, retried=rest)
+    losses = before.losses + (a.state is AllocationState.LOST)
+    if a.state is not AllocationState.FAILED and losses <= LOSSES_MAX:  # no fault of its own
         return replace(
             tasks,
-            again=(*tasks.again, TaskRetry(a.rank, failures)),
+            again=(*tasks.again, TaskRetry(a.rank, failures, losses=losses)),
             retried=rest,
             starts=tasks.starts + 1,
         )
     shown = tasks.failures
     if len(shown) < FAILURES_SHOWN:
         shown = (*shown, TaskFailure(a.rank, a.exit_code, a.reason))
-    crowd = len(tasks.again) + len(tasks.retried)
-    if failures >= restart.max or crowd >= RETRIES_MAX:
+    crowd = sum(retry.failures > 0 for retry in (*tasks.again, *tasks.retried))
+    if losses > LOSSES_MAX or failures >= restart.max or crowd >= RETRIES_MAX:
         return replace(tasks, failed=tasks.failed + 1, retried=rest, failures=shown)
     wait_s = min(restart.backoff_s * 2 ** min(failures, 30), BACKOFF_MAX_S)
-    retry = TaskRetry(a.rank, failures + 1, now_ms + int(1000 * wait_s))
+    retry = TaskRetry(a.rank, failures + 1, now_ms + int(1000 * wait_s), losses)
     return replace(
         tasks,
         again=(*tasks.again, retry),
@@ -98,8 +106,8 @@ def after_end(tasks: TaskProgress, a: Allocation, restart: Restart, now_ms: int)
 
 def remaining(tasks: TaskProgress, running: list[int]) -> TaskProgress:
     """The progress as another cluster would have to take it up if this one were lost now."""
-    failures = {retry.rank: retry.failures for retry in tasks.retried}
-    again = tuple(TaskRetry(rank, failures.get(rank, 0)) for rank in sorted(running))
+    known = {retry.rank: retry for retry in tasks.retried}
+    again = tuple(known.get(rank, TaskRetry(rank)) for rank in sorted(running))
     return replace(tasks, again=(*tasks.again, *again), retried=())
 
 

@@ -80,7 +80,9 @@ class Attempts:
         """No replica is left: the job ends, or waits for its next attempt."""
         status = known.status
         ended_at_ms = now_ms if phase.is_terminal else 0
-        if not phase.is_terminal:
+        if phase.is_terminal:
+            more["awaits"] = ()
+        else:
             if status.started_at_ms:
                 more["attained_ms"] = status.attained_ms + now_ms - status.started_at_ms
             more["started_at_ms"] = 0  # the attempt that is over is told of and paid for
@@ -134,21 +136,35 @@ class Attempts:
     def end_task(self, ended: Allocation, now_ms: int) -> _Decisions:
         """A task of an array is over."""
         known = self._state.jobs[ended.job]
-        tasks = arrays.after_end(arrays.progress(known.status), ended, known.job.restart, now_ms)
+        tasks = arrays.after_end(
+            arrays.progress(known.status),
+            ended,
+            known.job.restart,
+            now_ms,
+            ending=self._is_ending(known),
+        )
         status = replace(known.status, tasks=tasks, version=known.status.version + 1)
         yield r.TaskEnded(ended, status, now_ms)
         known = self._state.jobs[ended.job]
         if known.status.phase is JobPhase.STOPPING:
-            if not self._state.live_of(ended.job):
-                after = known.status.after_stop or JobPhase.QUEUED
+            if self._state.live_of(ended.job):
+                return
+            after = known.status.after_stop or JobPhase.QUEUED
+            if after is not JobPhase.QUEUED or arrays.end(known) is None:
                 yield from self.arrive(known, after, known.status.reason, now_ms)
-            return
+                return
         over = arrays.end(known)
         if over is None:
             self._uplink.tell_progress(ended.job, now_ms)
         else:
             phase, reason, changes = over
             yield from self.arrive(known, phase, reason, now_ms, **changes)
+
+    @staticmethod
+    def _is_ending(known: r.ClusterJob) -> bool:
+        """Its tasks are not started again, here or anywhere."""
+        after = known.status.after_stop
+        return after is not None and after.is_terminal and not known.status.fenced
 
     def order_again(self, a: Allocation, now_ms: int) -> _Decisions:
         """The newest order about it has not been answered, or its agent did not mention it."""
@@ -171,10 +187,12 @@ class Attempts:
         phase = self._state.jobs[ended].status.phase
         for job_id in self._state.noted.dependents(ended):
             known = self._state.jobs[job_id]
+            if known.status.phase.is_terminal:
+                continue
             if dependencies.met(known.job, ended, phase):
                 awaits = tuple(other for other in known.status.awaits if other != ended)
                 reason = dependencies.waits_for(awaits)
                 yield self._state.moved(known, now_ms, reason=reason, awaits=awaits)
             else:
                 reason = dependencies.unmet(ended, phase)
-                yield from self.arrive(known, JobPhase.CANCELLED, reason, now_ms, awaits=())
+                yield from self.arrive(known, JobPhase.CANCELLED, reason, now_ms)

@@ -4,7 +4,7 @@ A shape that did not fit can only fit now if something was given back on a node 
 least one replica of it. Thousands of shapes that wait for other nodes need not be planned anew.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class Blocked:
         self._least[shape] = _least(job)
         if urgent:
             self._urgent.add(shape)
-        if job.spread or any(term.anti for term in job.replica_affinity):
+        if job.spread or job.replica_affinity:
             self._fickle.add(shape)
 
     def remove(self, shape: Hashable) -> None:
@@ -49,8 +49,14 @@ class Blocked:
         self._urgent.clear()
         self._fickle.clear()
 
-    def urgent(self) -> list[Hashable]:
-        return list(self._urgent)
+    def to_look_at(self) -> list[Hashable]:
+        """Those for which something may have changed that no freed node tells."""
+        return [*self._urgent, *(self._fickle - self._urgent)]
+
+    def keep(self, blocked: Container[Hashable]) -> None:
+        """Forget the shapes for which nobody waits any more."""
+        for shape in [shape for shape in self._least if shape not in blocked]:
+            self.remove(shape)
 
     def hopeful(self, snapshot: Snapshot, freed: Iterable[NodeId]) -> list[Hashable]:
         """Those that may fit now that something was given back on these nodes."""

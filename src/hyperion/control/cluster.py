@@ -71,7 +71,7 @@ class ClusterMachine:
         self.seating = Seating(
             self.policy, times, self.state, self.uplink, self.orders, self.attempts
         )
-        self.preempting = Preempting(self.state, self.attempts)
+        self.preempting = Preempting(self.state, self.attempts, self.seating)
         self.rounds = Rounds(
             self.policy, times, self.state, self.uplink, self.seating, self.preempting
         )
@@ -91,14 +91,19 @@ class ClusterMachine:
 
     def handle(self, event: m.ClusterEvent, now_ms: int) -> Outcome:
         self.state.occupancy.at_ms = now_ms
-        decisions = dependencies.following(
-            self._decide(event, now_ms), _ended, lambda job: self.attempts.release(job, now_ms)
-        )
+        decisions = self._with_dependents(self._decide(event, now_ms), now_ms)
         return sort_out(decisions, _RECORDS, self.apply)
+
+    def _with_dependents(self, decisions: _Decisions, now_ms: int) -> _Decisions:
+        return dependencies.following(
+            decisions, _ended, lambda job: self.attempts.release(job, now_ms)
+        )
 
     def round(self, now_ms: int) -> Outcome:
         self.state.occupancy.at_ms = now_ms
-        return sort_out(self.rounds.place(now_ms), _RECORDS, self.apply)
+        return sort_out(
+            self._with_dependents(self.rounds.place(now_ms), now_ms), _RECORDS, self.apply
+        )
 
     def resume(self, now_ms: int) -> Outcome:  # noqa: ARG002 - agents attach and are told then
         return Outcome([], [])
@@ -120,7 +125,8 @@ class ClusterMachine:
         self.state.apply(record)
         kind = type(record)
         if kind is r.JobMoved:
-            self.rounds.due = self.rounds.due or record.status.phase is JobPhase.QUEUED
+            waits = record.status.phase is JobPhase.QUEUED
+            self.rounds.due = self.rounds.due or waits or bool(self.state.occupancy.freed)
         elif kind is r.JobAccepted:
             self.rounds.due = True
         elif kind is r.AllocationMoved or kind is r.TaskEnded:
@@ -150,7 +156,7 @@ class ClusterMachine:
             case m.ForgetJob(job_id, generation):
                 known = self.state.jobs.get(job_id)
                 ended = known is not None and known.status.phase.is_terminal
-                if known and ended and generation >= known.status.generation:
+                if known and ended and known.federated and generation >= known.status.generation:
                     yield r.JobForgotten(job_id, generation, now_ms)
             case m.Lease(sequence, duration_ms):
                 if not self.uplink.may_run(now_ms):
@@ -329,6 +335,10 @@ class ClusterMachine:
             yield from self.appointments.each_second(now_ms)
             yield from self.consolidating.each_second(now_ms)
             self.rounds.look_again(now_ms)
+            if self.appointments.times_changed(now_ms):
+                self.rounds.freed()
+            elif self.state.occupancy.freed:
+                self.rounds.due = True
             yield from self._tidy(now_ms)
         if not self.rounds.due and self.state.queue.next_due_ms(now_ms):
             self.rounds.due = True
@@ -345,7 +355,7 @@ class ClusterMachine:
             if known.status.fenced:
                 continue
             reason = "cut off from the federation until the lease ended"
-            if known.status.phase is JobPhase.QUEUED:
+            if not self.state.live_of(job_id):
                 yield from self.attempts.arrive(
                     known, JobPhase.CANCELLED, reason, now_ms, fenced=True
                 )
@@ -357,6 +367,7 @@ class ClusterMachine:
                 after_stop=JobPhase.CANCELLED,
                 reason=reason,
                 fenced=True,
+                claim=(),
             )
             fenced = self.state.jobs[job_id]
             for a in self.state.live_of(job_id):

@@ -98,7 +98,7 @@ def _check_columns(state: "ClusterState", held: list[Allocation]) -> None:
     for a in [*held, *claims]:
         rebuilt.hold(a, state.jobs[a.job].job)
     for entry in live:
-        silent = state.is_silent(entry.node.id)
+        silent = entry.node.id in state.silent
         rebuilt.set_schedulable(entry.node.id, cordoned=entry.cordoned, silent=silent)
     assert rebuilt == state.snapshot, next(rebuilt.differences(state.snapshot), "columns differ")
 

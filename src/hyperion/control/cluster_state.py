@@ -59,7 +59,7 @@ class ClusterState:
         self._shapes: dict[Hashable, int] = {}
         self._last_shape = 0
         self._lost: dict[NodeId, int] = {}
-        self._silent: set[NodeId] = set()
+        self.silent: set[NodeId] = set()
         self._dirty: set[str] = set()
         self._folds = self._make_folds()
 
@@ -113,7 +113,7 @@ class ClusterState:
         if status.attempt > before.attempt:
             self._drop_allocations(record.job)
         elif status.resizes > before.resizes:
-            self._drop_given_up(record.job)
+            self._drop_given_up(record.job, before.width or known.job.replicas)
         known = replace(known, status=status)
         self._put_job(known)
         if status.phase is JobPhase.SUCCEEDED:
@@ -166,6 +166,8 @@ class ClusterState:
                 if not self.nodes[id].lost:
                     self.snapshot.remove_node(id)
                 del self.nodes[id]
+                self._lost.pop(id, None)
+                self.silent.discard(id)
         self._dirty.add(key("node", id))
 
     def _apply_rule(self, record: r.QueuesKept | r.WindowKept | r.WindowDropped) -> None:
@@ -252,8 +254,8 @@ class ClusterState:
     def shape(self, job: Job) -> Hashable:
         """Equal for jobs that fare alike in a round: what one of them is told goes for all. A small
         number, for it is looked up all the time."""
-        user = job.user if self.windows else ""
-        key = (demand_key(job), job.priority, job.nice, queue_of(job), user)
+        labels = tuple(sorted(job.metadata.items())) if job.metadata else ()
+        key = (demand_key(job), job.priority, job.nice, queue_of(job), job.user, labels)
         known = self._shapes.get(key)
         if known is None:
             if len(self._shapes) >= SHAPES_REMEMBERED:
@@ -276,6 +278,13 @@ class ClusterState:
     def live_of(self, job: JobId) -> list[Allocation]:
         return [a for a in self.attempt_of(job) if not a.state.is_terminal]
 
+    def withdraw(self, job: JobId) -> None:
+        """Its promise is void: what was kept for it is there for others."""
+        promise = self.calendar.promises.get(job)
+        if promise is not None:
+            self.occupancy.freed.update(node for node, _ in promise.seats)
+            self.calendar.withdraw(job)
+
     @staticmethod
     def wants_place(known: r.ClusterJob) -> bool:
         """Whether it waits for nodes: for its first ones, or as an array for more."""
@@ -293,19 +302,14 @@ class ClusterState:
         return [self.allocations[i] for i in sorted(self._by_node.get(node, ()))]
 
     def federated_active(self) -> list[JobId]:
-        if not self.active_jobs:
-            return []
-        return [j for j, x in self.jobs.items() if x.federated and not x.status.phase.is_terminal]
+        return self.noted.federated()
 
     def has_ready_nodes(self) -> bool:
-        return any(not e.lost and n not in self._silent for n, e in self.nodes.items())
-
-    def is_silent(self, node: NodeId) -> bool:
-        return node in self._silent
+        return any(not e.lost and n not in self.silent for n, e in self.nodes.items())
 
     def set_silent(self, node: NodeId, silent: bool) -> None:
         """Soft: whether its agent's stream is closed, so that nothing new goes there."""
-        (self._silent.add if silent else self._silent.discard)(node)
+        (self.silent.add if silent else self.silent.discard)(node)
         entry = self.nodes.get(node)
         if entry and not entry.lost:
             self.snapshot.set_schedulable(node, cordoned=entry.cordoned, silent=silent)
@@ -362,7 +366,7 @@ class ClusterState:
         if id in self.occupancy.running.occupants:
             self.occupancy.note(known)
         if not waits and id in self.calendar.promises:
-            self.calendar.withdraw(id)
+            self.withdraw(id)
         self.load_changed = True
 
     def _accepted(self, record: r.JobAccepted) -> r.ClusterJob:
@@ -421,10 +425,10 @@ class ClusterState:
                 self._release(a)
             self._dirty.add(key("allocation", id))
 
-    def _drop_given_up(self, job: JobId) -> None:
+    def _drop_given_up(self, job: JobId, width: int) -> None:
         """An elastic job changes its number again: what it gave up before and has ended goes."""
         for a in self.attempt_of(job):
-            if a.state.is_terminal:
+            if a.state.is_terminal and a.rank >= width:
                 self._drop_allocation(a)
 
     def _drop_allocation(self, a: Allocation) -> None:
@@ -464,7 +468,7 @@ class ClusterState:
         else:
             self._lost.pop(id, None)
             self.snapshot.add_node(entry.node)  # what it holds stays held
-            silent = id in self._silent
+            silent = id in self.silent
             self.snapshot.set_schedulable(id, cordoned=entry.cordoned, silent=silent)
         self.load_changed = True
 

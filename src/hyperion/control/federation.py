@@ -349,7 +349,8 @@ class Federation:
         if report.refused:
             excluded = tuple(dict.fromkeys((*excluded, status.cluster)))
         losses = status.losses + report.lost
-        changes = {"version": version, "excluded": excluded, "losses": losses}
+        tasks = report.tasks or status.tasks
+        changes = {"version": version, "excluded": excluded, "losses": losses, "tasks": tasks}
         yield self._requeued(known, report.reason, now_ms, changes)
 
     def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from hyperion.control import dependencies, gang
+from hyperion.control import arrays, dependencies, gang
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.attempts import Attempts
@@ -92,6 +92,17 @@ class Intake:
                 )
             )
             return
+        if not known.federated:
+            yield m.SendToFederation(
+                m.JobReport(
+                    job=order.job,
+                    generation=order.generation,
+                    version=0,
+                    phase=order.phase,
+                    reason=f"cluster {self._cluster.id} has a job of that id of its own",
+                )
+            )
+            return
         if order.generation > known.status.generation:
             yield self._state.moved(known, now_ms, generation=order.generation)
             known = self._state.jobs[order.job]
@@ -125,6 +136,8 @@ class Intake:
 
     def closed_to(self, job: Job) -> str:
         """Why the queue that the job names does not take it; empty when it does."""
+        if job.reservation and job.reservation not in self._state.windows:
+            return f"cluster {self._cluster.id} has no window {job.reservation}"
         tree, name = self._state.occupancy.tree, queue_of(job)
         objection = tree.objection(name, job.user)
         if not objection and not tree.ever(name, need_of_job(job)):
@@ -170,6 +183,12 @@ class Intake:
         yield r.JobAccepted(
             job, federated, generation, version, submitted_at_ms, order, now_ms, tasks
         )
+        known = self._state.jobs[job.id]
+        over = arrays.end(known) if job.array is not None else None
+        if over is not None:  # all of its tasks had ended before it came here
+            phase, reason, changes = over
+            yield from self._attempts.arrive(known, phase, reason, now_ms, **changes)
+            return
         if job.begin_s or (job.after and not federated):
             yield from self._put_off(self._state.jobs[job.id], now_ms)
         if federated:

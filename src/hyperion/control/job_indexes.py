@@ -15,9 +15,13 @@ class JobIndexes:
     def __init__(self) -> None:
         self._awaited: dict[JobId, set[JobId]] = {}
         """By the job awaited: those that depend on its end."""
+        self.awaiting: set[JobId] = set()
+        """Those that wait for the end of others."""
         self._elastic: set[JobId] = set()
         self._reserved: set[JobId] = set()
         self._deadlines: list[tuple[int, JobId]] = []
+        self._federated: dict[JobId, None] = {}
+        """The federation's jobs that have not ended, as they came."""
         self._ended: dict[JobId, int] = {}
         """Ended jobs of the cluster's own API, the first one first."""
 
@@ -25,6 +29,7 @@ class JobIndexes:
         """A job is new, or its status has changed."""
         job, status = known.job, known.status
         if old is None or old.status.awaits != status.awaits:
+            (self.awaiting.add if status.awaits else self.awaiting.discard)(job.id)
             self._note_awaited(job.id, old.status.awaits if old else (), status.awaits)
         over = status.phase.is_terminal
         if job.elastic is not None:
@@ -32,6 +37,10 @@ class JobIndexes:
         if job.reservation:
             (self._reserved.discard if over else self._reserved.add)(job.id)
         if known.federated:
+            if over:
+                self._federated.pop(job.id, None)
+            else:
+                self._federated.setdefault(job.id)
             return
         if over:
             self._ended[job.id] = status.ended_at_ms
@@ -42,13 +51,18 @@ class JobIndexes:
     def forget(self, known: r.ClusterJob) -> None:
         id = known.job.id
         self._note_awaited(id, known.status.awaits, ())
+        self.awaiting.discard(id)
         self._elastic.discard(id)
         self._reserved.discard(id)
         self._ended.pop(id, None)
+        self._federated.pop(id, None)
 
     def dependents(self, job: JobId) -> list[JobId]:
         """Those that await its end."""
         return sorted(self._awaited.get(job, ()))
+
+    def federated(self) -> list[JobId]:
+        return list(self._federated)
 
     def reserved(self) -> list[JobId]:
         """Jobs that run only inside a window."""
@@ -63,9 +77,12 @@ class JobIndexes:
         """Jobs of the cluster's own whose deadline has passed. Asking uses it up."""
         found: list[JobId] = []
         while self._deadlines and self._deadlines[0][0] <= now_ms and len(found) < limit:
-            _, id = heapq.heappop(self._deadlines)
-            if id in jobs and not jobs[id].status.phase.is_terminal:
-                found.append(id)
+            due_ms, id = heapq.heappop(self._deadlines)
+            known = jobs.get(id)
+            if known is None or known.status.phase.is_terminal:
+                continue
+            if due_ms == known.submitted_at_ms + int(1000 * known.job.deadline_s):
+                found.append(id)  # else it was that of a forgotten job of the same id
         return found
 
     def ended_before(self, old_ms: int, limit: int) -> list[JobId]:

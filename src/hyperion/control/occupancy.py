@@ -14,6 +14,7 @@ from hyperion.model.queue import DEFAULT_QUEUE
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import snapshot as columns
 from hyperion.placement.fairness import Need, QueueTree, need_of
+from hyperion.placement.planner import Plan
 from hyperion.placement.running import Occupant, Running
 
 NEEDS_REMEMBERED = 4096
@@ -151,6 +152,26 @@ class Occupancy:
     def admits(self, job: Job) -> bool:
         """Whether its queue would let it start now, nobody else stopped."""
         return self.tree.admission(queue_of(job), self.need_of_job(job)).at_once
+
+    def admits_plan(self, job: Job, plan: Plan) -> bool:
+        """Whether the quotas allow what was found: it may be another alternative than was asked
+        about, or GPUs of a type that has a quota of its own."""
+        if len(job.alternatives) == 1 and not job.roles:
+            r = job.alternatives[0]
+            if r.gpu_type or not r.gpus_milli:
+                return True
+        total: dict[str, int] = {}
+        for rank, seat in enumerate(plan.seats):
+            request = job.request(rank, plan.alternative)
+            for resource, amount in self._need_of(request, self._type_on(request, seat.node)):
+                total[resource] = total.get(resource, 0) + amount
+        return self.tree.admission(queue_of(job), tuple(sorted(total.items()))).at_once
+
+    def _type_on(self, request: ResourceRequest, node: NodeId) -> str:
+        if request.gpu_type or not request.gpus_milli:
+            return request.gpu_type
+        found = self.snapshot.nodes[self.snapshot.row[node]]
+        return found.capacity.gpu_type if found is not None else ""
 
     # -- claims ---------------------------------------------------------------------------------
 

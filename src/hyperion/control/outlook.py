@@ -111,7 +111,7 @@ class Prospects:
         wish = self._seating.wish(known, ROOM, now_ms)
         found = planner.plan(self._state.snapshot, wish, self._policy, self._state.calendar, now_ms)
         refusal = self._state.occupancy.tree.refusal(queue, need_of_job(job))
-        if isinstance(found, Plan) and refusal is None:
+        if isinstance(found, Plan) and refusal is None and not job.begin_s:
             return self._starts_now(base, found, now_ms)
         blocked = found if isinstance(found, Unplaceable) else None
         return self._waiting(base, known, blocked, now_ms)
@@ -143,6 +143,11 @@ class Prospects:
         if refusal is not None:
             sentences.append(f"There, now: {gang.refusal_text(refusal)}.")
         told = self._outlook(known, now_ms) if refusal is None or refusal.ever else None
+        due_ms = _due_ms(known)
+        if told is not None and due_ms > now_ms:
+            sentences.append(f"Its own time begins in {_duration((due_ms - now_ms) / 1000)}.")
+            starts_at_ms = max(due_ms, told.starts_at_ms or 0) if told.starts_at_ms else None
+            told = replace(told, starts_at_ms=starts_at_ms, replicas_now=0)
         if told is not None and quota is None:
             sentences += _start_sentences(known.job, told, now_ms)
         return replace(
@@ -182,9 +187,17 @@ class Prospects:
     def _runs(self, known: r.ClusterJob) -> str:
         live = self._state.live_of(known.job.id)
         where = ", ".join(dict.fromkeys(str(a.node) for a in live)) or "no node"
+        if known.status.phase.is_terminal:
+            return f"It has {known.status.phase.value}."
         of = gang.width(known) if known.job.array is None else known.job.array.size
         what = "tasks run" if known.job.array is not None else "replicas are"
         return f"{len(live)} of {of} {what} on {where}."
+
+
+def _due_ms(known: r.ClusterJob) -> int:
+    """Before which it is not started: its own begin, or the wait before a retry."""
+    begins_ms = known.submitted_at_ms + int(1000 * known.job.begin_s) if known.job.begin_s else 0
+    return max(begins_ms, known.status.not_before_ms)
 
 
 def _before(position: int, queue: str) -> str:

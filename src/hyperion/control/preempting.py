@@ -6,6 +6,7 @@ from typing import Any
 from hyperion.control import records as r
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
+from hyperion.control.seating import Seating
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import JobId
 from hyperion.model.job import JobPhase
@@ -20,9 +21,10 @@ CLAIM_EXTRA_MS = 15_000
 class Preempting:
     """Carries out what ``placement.preemption`` has chosen."""
 
-    def __init__(self, state: ClusterState, attempts: Attempts) -> None:
+    def __init__(self, state: ClusterState, attempts: Attempts, seating: Seating) -> None:
         self._state = state
         self._attempts = attempts
+        self._seating = seating
         self.count = 0
         """Jobs and tasks stopped for others since the start of the process."""
 
@@ -69,6 +71,7 @@ class Preempting:
     def shrink(self, job: JobId, width: int, now_ms: int) -> _Decisions:
         """An elastic job gives up its last ranks and runs on."""
         known = self._state.jobs[job]
+        self._seating.resized(job, now_ms)
         for a in self._state.live_of(job):
             if a.rank >= width and a.state is not S.STOPPING:
                 yield from self._attempts.order_stop(a, known, now_ms)

@@ -126,6 +126,10 @@ class WaitingQueue:
         for lane in lanes:
             lane.urgency.block(lane, blocked=True)
 
+    def shape_of(self, job: JobId) -> Hashable:
+        """Under which it waits; it must."""
+        return self._waiting[job][4].lane.shape
+
     def unblock_shape(self, shape: Hashable) -> None:
         """Only jobs of this shape may try again."""
         if self.blocked.pop(shape, None) is None:

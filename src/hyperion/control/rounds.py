@@ -14,7 +14,6 @@ from hyperion.control.uplink import ClusterTimes, Uplink
 from hyperion.model.job import JobPhase
 from hyperion.placement import planner
 from hyperion.placement.fairness import Admission
-from hyperion.placement.feasibility import Reason
 from hyperion.placement.planner import Plan, Unplaceable, Wish
 from hyperion.placement.preemption import Eviction, NoVictims, Obstacle, Rights, victims
 from hyperion.placement.ranking import Policy
@@ -23,6 +22,7 @@ _Decisions = Iterator[Any]
 _Tried = Generator[Any, None, bool]
 EXPLAIN_AFTER_MS = 1000
 """Most waits are shorter, and need no reason beside them."""
+NEVER = "would not fit even if all were empty"
 RECLAIM_MS = 5000
 """How often jobs whose quota others have borrowed look anew for somebody to stop."""
 SEARCHES_PER_ROUND = 256
@@ -68,7 +68,8 @@ class Rounds:
 
     def look_again(self, now_ms: int) -> None:
         """Who may be stopped changes with time: some have run for long enough now."""
-        for shape in self.blocked.urgent():
+        self.blocked.keep(self._state.queue.blocked)
+        for shape in self.blocked.to_look_at():
             self._unblock(shape)
             self.due = True
         if now_ms - self._reclaimed_ms >= RECLAIM_MS:
@@ -90,12 +91,13 @@ class Rounds:
         wishes = self._wishes(now_ms, may_run)
         while (yield from self._pass(wishes, now_ms)):
             pass  # somebody was preempted: the rows have changed, so look at them anew
-        for known in self._reclaiming:
+        for job_id in [known.job.id for known in self._reclaiming]:
+            known = self._state.jobs[job_id]
             if self._searches <= 0:
                 break  # they are the first of the next round
             if not (yield from self._preempt(known, now_ms)):
                 self._state.queue.pass_over(known.job.id)
-        self.due = self._room <= 0 or self._searches <= 0
+        self.due = self._room <= 0 or self._searches <= 0 or bool(self._state.occupancy.freed)
 
     def explain(self, now_ms: int) -> _Decisions:
         """Write the reason beside the first jobs of each shape that has not fitted for a while."""
@@ -106,6 +108,8 @@ class Rounds:
             text = gang.refusal_text(refusal)
             for job_id in jobs:
                 known = self._state.jobs[job_id]
+                if known.status.claim:
+                    continue
                 waited_ms = now_ms - known.submitted_at_ms
                 if known.status.reason != text and waited_ms >= EXPLAIN_AFTER_MS:
                     yield self._state.moved(known, now_ms, reason=text)
@@ -121,6 +125,9 @@ class Rounds:
             assert self._asked is not None, "the planner answered before it was asked"
             known, _ = self._asked
             if isinstance(result, Plan):
+                if not state.occupancy.admits_plan(known.job, result):
+                    state.queue.pass_over(known.job.id)
+                    continue
                 yield from self._seating.start(known, result, now_ms)
                 self._room -= len(result.seats)
                 if self._room <= 0:
@@ -145,14 +152,14 @@ class Rounds:
 
     def _block(self, known: r.ClusterJob, refusal: Unplaceable, now_ms: int) -> _Decisions:
         """Pass over its likes until something is freed; what can never fit goes back."""
-        shape = self._state.shape(known.job)
-        if Reason.ANTI_AFFINITY in refusal.rejected:
-            self.refusals[shape] = refusal
-            return  # its likes may have other metadata, from which nobody keeps away
-        self._state.queue.block(shape)
         urgent = entitlement(self._state.occupancy.tree, known.job) is not None
+        if urgent and self._searches <= 0:
+            return  # nobody has looked for victims yet: that comes in the next round
+        shape = self._state.queue.shape_of(known.job.id)
+        self._state.queue.block(shape, "" if refusal.ever else NEVER)
         self.blocked.add(shape, known.job, refusal, urgent=urgent)
-        if known.federated and not refusal.ever and self._state.has_ready_nodes():
+        at_home = self._state.has_ready_nodes() and not self._state.live_of(known.job.id)
+        if known.federated and not refusal.ever and at_home:
             yield self._state.moved(
                 known,
                 now_ms,
@@ -227,7 +234,7 @@ class Rounds:
         waiting = [state.jobs[job] for job in state.claims]
         waiting.sort(key=lambda known: (-known.job.priority, known.order))
         for known in waiting:
-            if known.federated and not may_run:
+            if (known.federated and not may_run) or not state.wants_place(known):
                 continue
             plan = self._plan_claimed(known, now_ms)
             if plan is not None:

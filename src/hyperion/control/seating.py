@@ -18,6 +18,7 @@ from hyperion.placement.planner import Plan, Wish
 from hyperion.placement.ranking import Policy
 
 _Decisions = Iterator[Any]
+RESIZES_REMEMBERED = 10_000
 GROWN_AT_ONCE = 8
 """Elastic jobs that are looked at in one step."""
 
@@ -38,6 +39,7 @@ class Seating:
         self._uplink = uplink
         self._orders = orders
         self._attempts = attempts
+        self._resized_ms: dict[JobId, int] = {}
 
     def wish(self, known: r.ClusterJob, room: int, now_ms: int) -> Wish:
         """What the planner is to find a place for, at most ``room`` replicas of an array."""
@@ -81,6 +83,8 @@ class Seating:
             self._state.jobs, now_ms - self._times.grow_after_ms, GROWN_AT_ONCE
         ):
             known = self._state.jobs[job_id]
+            if not self._may_grow(known, now_ms):
+                continue
             width = gang.width(known)
             most = self._state.quota_room(known, known.job.replicas - width)
             if most <= 0:
@@ -98,6 +102,28 @@ class Seating:
             if isinstance(plan, Plan) and plan.alternative == known.status.alternative:
                 yield from self._grow(known, width, plan, now_ms)
 
+    def _may_grow(self, known: r.ClusterJob, now_ms: int) -> bool:
+        """Not while ranks that it has given up are still ending, nor once any has ended; and not
+        by a restart that would cost what no checkpoint has saved."""
+        elastic, status, checkpoint = known.job.elastic, known.status, known.job.checkpoint
+        resized_ms = self._resized_ms.get(known.job.id, 0)
+        if elastic is None or now_ms - resized_ms < self._times.grow_after_ms:
+            return False
+        if any(
+            a.state.is_terminal if a.rank < gang.width(known) else not a.state.is_terminal
+            for a in self._state.attempt_of(known.job.id)
+        ):
+            return False
+        ran_ms = now_ms - status.started_at_ms
+        saves = bool(checkpoint.dir) or checkpoint.every_s > 0
+        return not elastic.restart or (saves and ran_ms >= 1000 * known.job.min_runtime_s)
+
+    def resized(self, job: JobId, now_ms: int) -> None:
+        """It has grown or shrunk: it is left alone for a while."""
+        if len(self._resized_ms) >= RESIZES_REMEMBERED:
+            del self._resized_ms[next(iter(self._resized_ms))]
+        self._resized_ms[job] = now_ms
+
     def _grow(self, known: r.ClusterJob, width: int, plan: Plan, now_ms: int) -> _Decisions:
         wider = width + len(plan.seats)
         assert known.job.elastic is not None, f"{known.job.id} is not elastic"
@@ -106,6 +132,7 @@ class Seating:
             yield from self._attempts.stop(known, JobPhase.QUEUED, reason, now_ms)
             return
         resizes = known.status.resizes + 1
+        self.resized(known.job.id, now_ms)
         yield self._state.moved(known, now_ms, width=wider, resizes=resizes)
         yield from self._seat(known.job.id, plan, width, now_ms)
 

@@ -31,7 +31,12 @@ def key_of(state: "ClusterState", known: r.ClusterJob) -> float:
 
 def first_blocked(state: "ClusterState", limit: int) -> list[JobId]:
     """The first jobs, in the order of their turn, that found no room lately."""
-    first = [jobs[0] for _, jobs in state.queue.shapes_blocked() if jobs]
+    blocked = state.queue.blocked
+    first = [
+        jobs[0]
+        for shape, jobs in state.queue.shapes_blocked()
+        if jobs and not blocked.get(shape)  # a reason is given to those that never fit
+    ]
     first.sort(key=lambda id: _turn(state.jobs[id]))
     return [job for job in first if job not in state.claims][:limit]
 

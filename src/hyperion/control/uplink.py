@@ -135,7 +135,7 @@ class Uplink:
                 yield from self.tell(job, now_ms)
 
     def load(self) -> ClusterLoad:
-        waiting = len(self._state.queue)
+        waiting = len(self._state.queue) + len(self._state.noted.awaiting)
         return ClusterLoad(
             shapes=self._state.snapshot.shapes(),
             waiting_jobs=waiting,

@@ -271,6 +271,8 @@ class TaskRetry(Struct, frozen=True, omit_defaults=True, gc=False):
     rank: int
     failures: int = 0
     not_before_ms: int = 0
+    losses: int = 0
+    """How often its node was lost."""
 
 
 class TaskFailure(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -294,12 +296,14 @@ class TaskProgress(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fal
     """Counts the times a task was put back, so that no two runs of a task share a name."""
     failures: tuple[TaskFailure, ...] = ()
     """The first few, for people to look at."""
+    dropped: int = 0
+    """Stopped when the whole array was, not to be started again."""
 
     def waiting(self, size: int) -> int:
         return size - self.next + len(self.again)
 
     def running(self) -> int:
-        return self.next - self.succeeded - self.failed - len(self.again)
+        return self.next - self.succeeded - self.failed - len(self.again) - self.dropped
 
 
 class ReplicaStatus(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -358,14 +358,16 @@ class Array(_message.Message):
     def __init__(self, size: _Optional[int] = ..., first: _Optional[int] = ..., step: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class TaskRetry(_message.Message):
-    __slots__ = ("rank", "failures", "not_before_ms")
+    __slots__ = ("rank", "failures", "not_before_ms", "losses")
     RANK_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     NOT_BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
     rank: int
     failures: int
     not_before_ms: int
-    def __init__(self, rank: _Optional[int] = ..., failures: _Optional[int] = ..., not_before_ms: _Optional[int] = ...) -> None: ...
+    losses: int
+    def __init__(self, rank: _Optional[int] = ..., failures: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., losses: _Optional[int] = ...) -> None: ...
 
 class TaskFailure(_message.Message):
     __slots__ = ("rank", "exit_code", "reason")
@@ -378,7 +380,7 @@ class TaskFailure(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class TaskProgress(_message.Message):
-    __slots__ = ("next", "succeeded", "failed", "again", "retried", "starts", "failures")
+    __slots__ = ("next", "succeeded", "failed", "again", "retried", "starts", "failures", "dropped")
     NEXT_FIELD_NUMBER: _ClassVar[int]
     SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
@@ -386,6 +388,7 @@ class TaskProgress(_message.Message):
     RETRIED_FIELD_NUMBER: _ClassVar[int]
     STARTS_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     next: int
     succeeded: int
     failed: int
@@ -393,7 +396,8 @@ class TaskProgress(_message.Message):
     retried: _containers.RepeatedCompositeFieldContainer[TaskRetry]
     starts: int
     failures: _containers.RepeatedCompositeFieldContainer[TaskFailure]
-    def __init__(self, next: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., again: _Optional[_Iterable[_Union[TaskRetry, _Mapping]]] = ..., retried: _Optional[_Iterable[_Union[TaskRetry, _Mapping]]] = ..., starts: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[TaskFailure, _Mapping]]] = ...) -> None: ...
+    dropped: int
+    def __init__(self, next: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., again: _Optional[_Iterable[_Union[TaskRetry, _Mapping]]] = ..., retried: _Optional[_Iterable[_Union[TaskRetry, _Mapping]]] = ..., starts: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[TaskFailure, _Mapping]]] = ..., dropped: _Optional[int] = ...) -> None: ...
 
 class Dependency(_message.Message):
     __slots__ = ("job", "condition")
