@@ -352,3 +352,38 @@ def test_circles_and_towers_are_faults():
 
 def test_too_many_queues_are_one_fault():
     assert set(faults(*(queue(f"q{n}") for n in range(10_001)))) == {"/queues"}
+
+
+def test_a_thousand_like_charges_are_the_same_as_one_after_the_other():
+    need = cpus(1)
+    at_once, by_turns = lab(borrow=5), lab(borrow=5)
+    for n in range(8):
+        at_once.charge("red", need, 1, 1000, user="eve", priority=1)
+        by_turns.charge("red", need, 1, 1000, user="eve", priority=1)
+        assert by_turns.standing("red", 1000).held == {"cpus_milli": 1000 * (n + 1)}
+    for tree in (at_once, by_turns):
+        tree.charge("red", need, -1, 2000, user="eve", priority=1)
+        tree.check()
+    assert at_once.standing("red", 3000) == by_turns.standing("red", 3000)
+    assert at_once.user("red", "eve").held == by_turns.user("red", "eve").held
+    assert at_once.changed()[0][1] is False  # it holds more than before
+
+
+def test_what_is_being_stopped_is_known_on_the_way_up():
+    tree = lab()
+    tree.charge("blue", cpus(4), 1)
+    tree.leave("blue", cpus(3), 1)
+    assert tree.leaving("lab", "cpus_milli") == tree.leaving("blue", "cpus_milli") == 3000
+    tree.put(queue("blue", "", 10))  # no longer below the lab
+    assert tree.leaving("lab", "cpus_milli") == 0
+    tree.leave("blue", cpus(3), -1)
+    assert tree.leaving("blue", "cpus_milli") == 0
+
+
+def test_borrowers_are_told_with_what_is_above_their_own_the_most_first():
+    queues = [queue("lab"), *(queue(name, "lab", 10) for name in ("a", "b", "c", "mine"))]
+    tree = QueueTree(queues)
+    for name, count in (("a", 12), ("b", 16), ("c", 12)):
+        tree.charge(name, cpus(count), 1)
+    assert tree.surplus("mine", cpus(5), 1) == [("b", cpus(6))]
+    assert {name for name, _ in tree.surplus("mine", cpus(5), 3)} == {"a", "b", "c"}

@@ -265,6 +265,19 @@ def test_quota_that_is_owed_is_paid_back_though_there_is_room():
     )
     found = world.victims(wish(gpus=2), rights)
     assert found.victims == (JobId("b1"),)
+    too_much = replace(rights, owed=(("gpus_milli", 3 * MILLI),))
+    assert world.victims(wish(gpus=2), too_much).reason is Obstacle.NOWHERE  # nobody in vain
+
+
+def test_quota_is_paid_back_by_few_and_by_those_that_pay_most_for_their_regret():
+    world = World().run("small", (0, 0), usd_per_hour=1.0)
+    world.run("large", (0, 1, 2, 3, 4), gpus=4, usd_per_hour=2.0)
+    rights = Rights(
+        queue=QueueName("mine"),
+        borrowed=((QueueName("q"), (("gpus_milli", 5 * MILLI),)),),
+        owed=(("gpus_milli", 4 * MILLI),),
+    )
+    assert world.victims(wish(gpus=3), rights).victims == (JobId("large"),)
 
 
 # -- elastic jobs and arrays ----------------------------------------------------------------------

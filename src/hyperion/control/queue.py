@@ -271,6 +271,7 @@ class WaitingQueue:
         this = _Round()
         try:
             while urgency.runnable:
+                self.tree.settle()
                 line = _next_line(urgency.root, this)
                 if line is None:
                     return

@@ -20,6 +20,7 @@ from hyperion.placement.quota import (
     QuotaRefusal,
     Standing,
     UnknownQueue,
+    closed,
     need_of,
 )
 from hyperion.placement.usage import (
@@ -53,6 +54,9 @@ REFRESHES_PER_HALF_LIFE = 360
 UNKNOWN_CAPACITY = float(1 << 50)
 """Taken for a resource of which no capacity is known: it settles ties and nothing else."""
 
+_Charge = tuple[str, Need, int, int, str, int, int]
+"""Queue, need, sign, time, user, priority, nice."""
+
 
 class QueueTree:
     """Pure and synchronous; time comes in as ``now_ms``. The default queue is always there."""
@@ -71,6 +75,9 @@ class QueueTree:
         self._changed: dict[Branch, None] = {}
         self._refreshed_ms = 0
         self._stale = True
+        self._alike: _Charge = ("", (), 0, 0, "", 0, 0)
+        self._times = 0
+        """How often the last charge has been made and not been carried out."""
         for queue in queues:
             self.put(queue)
 
@@ -78,6 +85,7 @@ class QueueTree:
 
     def put(self, queue: Queue) -> None:
         """Make or change a queue. One whose parent is not there yet stands at the top meanwhile."""
+        self.settle()
         self._declared[queue.name] = queue
         self._stale = True
         self.revision += 1
@@ -85,6 +93,7 @@ class QueueTree:
     def drop(self, name: str) -> None:
         """Remove it; what its jobs hold is counted until they end. The default queue only loses
         its quota."""
+        self.settle()
         self._declared.pop(QueueName(name), None)
         self._declared.setdefault(DEFAULT_QUEUE, Queue(name=DEFAULT_QUEUE))
         self._stale = True
@@ -107,19 +116,11 @@ class QueueTree:
         queue = self._declared.get(QueueName(name or DEFAULT_QUEUE))
         if queue is None:
             return str(UnknownQueue(name))
-        below = self.branch(queue.name).children
-        if below:
-            first = ", ".join(child.queue.name for child in below[:3])
-            return f'queue "{queue.name}" is a cohort of others; name one of them, such as {first}'
-        if queue.users and user not in queue.users:
-            return (
-                f'queue "{queue.name}" is not open to user "{user}"; name another one, or ask for'
-                " the user to be added to it"
-            )
-        return ""
+        return closed(queue, [child.queue.name for child in self.branch(queue.name).children], user)
 
     def branch(self, name: str) -> Branch:
         """The live bookkeeping of one queue; raises UnknownQueue."""
+        self.settle()
         if self._stale:
             self._rebuild()
         found = self._branches.get(name or DEFAULT_QUEUE)
@@ -146,6 +147,22 @@ class QueueTree:
         its jobs run on. With ``priority``, more urgent jobs of the queue may displace this one;
         taking and giving back must say the same.
         """
+        alike = (name, need, sign, now_ms, user, priority, nice)
+        if self._times:
+            if alike == self._alike:
+                self._times += 1
+                return
+            self.settle()
+        self._alike, self._times = alike, 1
+
+    def settle(self) -> None:
+        """Carry out what has been charged: like things one after the other at once, for a gang has
+        a thousand of them. Every question does so by itself; who holds a branch must ask."""
+        times = self._times
+        if not times:
+            return
+        self._times = 0
+        name, need, sign, now_ms, user, priority, nice = self._alike
         if self._stale:
             self._rebuild()
         branch = self._branches.get(name or DEFAULT_QUEUE) or self._remnant(name)
@@ -153,7 +170,9 @@ class QueueTree:
         amounts = []
         for resource, amount in need:
             column = columns.get(resource)
-            amounts.append((self._add_column(resource) if column is None else column, amount))
+            if column is None:
+                column = self._add_column(resource)
+            amounts.append((column, times * amount))
         for above in branch.path:
             above.count(amounts, sign, now_ms, self.half_life_ms, self._scale)
         if user:
@@ -184,6 +203,7 @@ class QueueTree:
 
         Only one may ask.
         """
+        self.settle()
         if not self._changed:
             return []
         found = [(branch, min(branch.net, default=0) < 0) for branch in self._changed]
@@ -196,6 +216,7 @@ class QueueTree:
 
     def admission(self, name: str, need: Need, priority: int = 0, nice: int = 0) -> Admission:
         """What the quotas say now. O(depth x resources). Raises UnknownQueue."""
+        self.settle()
         if self._stale:
             self._rebuild()
         branch = self._branches.get(name or DEFAULT_QUEUE)
@@ -205,6 +226,8 @@ class QueueTree:
 
     def admit(self, branch: Branch, need: Need, priority: int = 0, nice: int = 0) -> Admission:
         """``admission`` for a caller that holds the branch."""
+        if self._times:
+            self.settle()
         if branch.stopped:
             return Admission.REFUSED
         verdict = Admission.NOMINAL
@@ -348,6 +371,7 @@ class QueueTree:
 
     def refresh(self, now_ms: int) -> bool:
         """Bring all shares up to date, if that was some time ago; users long gone are forgotten."""
+        self.settle()
         if self._stale:
             self._rebuild()
         if 0 <= now_ms - self._refreshed_ms < self.half_life_ms / REFRESHES_PER_HALF_LIFE:
@@ -365,6 +389,7 @@ class QueueTree:
 
     def history(self) -> dict[str, History]:
         """By queue, and by ``queue/user``: what ``restore_history`` takes."""
+        self.settle()
         if self._stale:
             self._rebuild()
         found = {}
@@ -376,6 +401,7 @@ class QueueTree:
 
     def restore_history(self, history: Mapping[str, History]) -> None:
         """Queues that are gone are passed over. What is held is not in it: that is charged."""
+        self.settle()
         if self._stale:
             self._rebuild()
         for name, past in history.items():
@@ -411,6 +437,7 @@ class QueueTree:
 
     def check(self) -> None:
         """What is counted step by step is what the queues' own jobs hold; raises AssertionError."""
+        self.settle()
         if self._stale:
             self._rebuild()
         before = {b: (list(b.held), list(b.used)) for b in self._branches.values()}

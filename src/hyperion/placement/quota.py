@@ -1,10 +1,12 @@
 """The words in which quotas speak: what a job counts for, what they say to it, and why."""
 
+from collections.abc import Sequence
 from enum import Enum
 
 from msgspec import Struct
 
 from hyperion.model.ids import QueueName
+from hyperion.model.queue import Queue
 from hyperion.model.resources import ResourceRequest
 
 Need = tuple[tuple[str, int], ...]
@@ -92,3 +94,16 @@ class UnknownQueue(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def closed(queue: Queue, below: Sequence[str], user: str) -> str:
+    """Why the user's job cannot wait in this queue, which has those below it; empty when it can."""
+    if below:
+        first = ", ".join(below[:3])
+        return f'queue "{queue.name}" is a cohort of others; name one of them, such as {first}'
+    if queue.users and user not in queue.users:
+        return (
+            f'queue "{queue.name}" is not open to user "{user}"; name another one, or ask for'
+            " the user to be added to it"
+        )
+    return ""
