@@ -8,7 +8,7 @@ from hyperion.control.uplink import ClusterTimes
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
-from hyperion.model.job import Checkpoint, Restart, Secret
+from hyperion.model.job import Checkpoint, Elastic, Priority, Restart, Secret
 from hyperion.model.job import JobPhase as P
 from hyperion.placement import ranking
 
@@ -46,6 +46,20 @@ def test_a_job_is_run_reported_and_forgotten():
     assert c.machine.state.jobs == {}
     [report] = sent(c.say(place()))
     assert report.lost, "an order that its end has overtaken starts nothing"
+
+
+def test_the_federation_hears_soon_of_another_width():
+    c = attached(node(cpus=2))
+    elastic = Elastic(min=1, restart=False)
+    prepares = sent(c.say(place(gpus=0, replicas=2, elastic=elastic)), m.Prepare)
+    answers = [replies(c, p, S.READY, address="a", port=1) for p in prepares]
+    for run in sent(answers[-1], m.Run):
+        replies(c, run, S.RUNNING)
+    c.wait(1000, step_ms=250)
+    urgent = job("urgent", gpus=0, priority=Priority.LATENCY_CRITICAL)
+    c.say(m.PlaceJob(job=urgent, generation=1, submitted_at_ms=1))
+    reports = sent(c.wait(1000, step_ms=250), m.JobReport)
+    assert [r.width for r in reports if r.job == "train"] == [1]
 
 
 def test_a_doubled_order_is_one_job():

@@ -25,6 +25,10 @@ class Attempts:
         self._uplink = uplink
         self._orders = orders
 
+    def tell_later(self, job: JobId, now_ms: int) -> None:
+        """Something changed but its phase: the federation is to know soon."""
+        self._uplink.tell_later(job, now_ms)
+
     def stop(
         self,
         known: r.ClusterJob,

@@ -78,6 +78,7 @@ class Preempting:
         yield self._state.moved(
             self._state.jobs[job], now_ms, width=width, resizes=known.status.resizes + 1
         )
+        self._attempts.tell_later(job, now_ms)
 
     def _stop_task(self, job: JobId, rank: int, reason: str, now_ms: int) -> _Decisions:
         for a in self._state.live_of(job):
@@ -85,6 +86,7 @@ class Preempting:
                 yield from self._attempts.clear(a, reason, now_ms)
         known = self._state.jobs[job]
         yield self._state.moved(known, now_ms, preemptions=known.status.preemptions + 1)
+        self._attempts.tell_later(job, now_ms)
 
 
 def claims(plan: Plan) -> tuple[r.Claim, ...]:

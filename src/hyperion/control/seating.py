@@ -134,6 +134,7 @@ class Seating:
         resizes = known.status.resizes + 1
         self.resized(known.job.id, now_ms)
         yield self._state.moved(known, now_ms, width=wider, resizes=resizes)
+        self._uplink.tell_later(known.job.id, now_ms)
         yield from self._seat(known.job.id, plan, width, now_ms)
 
     def _seat(self, job_id: JobId, plan: Plan, first_rank: int, now_ms: int) -> _Decisions:
