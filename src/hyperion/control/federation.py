@@ -344,10 +344,9 @@ class Federation:
         if status.wanted is not None:
             yield self._ended(known, status.wanted, status.reason, now_ms)
             return
-        excluded = status.excluded
+        refuser = (status.cluster,) if report.refused else ()
+        excluded = tuple(dict.fromkeys((*status.excluded, *refuser)))
         version = max(report.version, status.version) + 1
-        if report.refused:
-            excluded = tuple(dict.fromkeys((*excluded, status.cluster)))
         losses = status.losses + report.lost
         tasks = report.tasks or status.tasks
         changes = {"version": version, "excluded": excluded, "losses": losses, "tasks": tasks}
