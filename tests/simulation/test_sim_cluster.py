@@ -173,3 +173,13 @@ def test_urgent_jobs_come_first():
     )
     found = stories(world)
     assert found["c"][1] < found["b"][1]
+
+
+def test_starts_that_are_late_do_not_bar_each_other():
+    """Gangs whose promised times had all passed kept the nodes free from each other, for ever."""
+    nodes = machines.uniform(32, 8, "A100")
+    trace = at_load(generate("gangs", 150, 7, Reading()), nodes[:8], 0.8)
+    world = ClusterWorld(trace, nodes, ranking.policy("balanced"))
+    for _ in world.play():
+        pass
+    assert world.never_ran == []

@@ -121,9 +121,13 @@ class Promises:
     ) -> list[Booked]:
         """Those that a job must respect that runs from one time to another."""
         found = []
+        own = self.by_job.get(job.id)
+        late = own is not None and own.at_ms <= begins_ms <= now_ms
         for promise in self._ordered[: self.count_before(ends_ms)]:
             if promise.job == job.id or promise.priority < job.priority:
                 continue
+            if late and own is not None and (promise.at_ms, promise.job) > (own.at_ms, own.job):
+                continue  # its own time has come first: two that are late must not bar each other
             booked = self.booked(snapshot, promise)
             if booked.lasts_to_ms(now_ms) > begins_ms and booked.begins_ms(now_ms) < ends_ms:
                 found.append(booked)
