@@ -10,7 +10,23 @@ from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
 from hyperion.placement import ranking
 
-__all__ = ["S", "alone", "beat", "job", "node", "phases", "say", "sent", "submit", "tell"]
+__all__ = [
+    "S",
+    "alone",
+    "beat",
+    "federated",
+    "job",
+    "node",
+    "phases",
+    "place",
+    "queues",
+    "running",
+    "say",
+    "sent",
+    "status",
+    "submit",
+    "tell",
+]
 
 
 def machine(policy="pack", **times):
@@ -27,6 +43,19 @@ def alone(*nodes, policy="pack", **times):
     for n in nodes or (node(),):
         c.say(m.NodeAttached(hello=m.NodeHello(node=n)))
     return c
+
+
+def federated(*nodes, lease_ms=60_000, **times):
+    """The same, attached to a federation that leases it its jobs."""
+    c = alone(*nodes, **times)
+    c.say(m.FederationAttached(), m.Lease(sequence=0, duration_ms=lease_ms))
+    return c
+
+
+def place(c, job, generation=1):
+    """The federation places a job; the replicas that were ordered to run or prepare."""
+    order = m.PlaceJob(job=job, generation=generation, submitted_at_ms=c.now_ms)
+    return sent(c.say(order), (m.Run, m.Prepare))
 
 
 def submit(c, *jobs):
@@ -51,6 +80,18 @@ def say(c, orders, state, **facts):
     return [command for order in orders for command in tell(c, order, state, **facts)]
 
 
+def running(c, *jobs):
+    """Submit them and let what was ordered run; whole gangs have to be told READY first."""
+    orders = submit(c, *jobs)
+    say(c, orders, S.RUNNING, started_at_ms=c.now_ms)
+    return orders
+
+
+def queues(c, *each):
+    [answer] = [x for x in c.say(m.QueuesApplied(queues=each, token=9)) if hasattr(x, "error")]
+    assert answer.error == "", answer.error
+
+
 def beat(c, seconds=1):
     """Time passes; the agents' leases go on."""
     commands = []
@@ -59,6 +100,10 @@ def beat(c, seconds=1):
             c.say(m.NodeHeard(node=id, heartbeat=m.NodeHeartbeat(sequence=1)))
         commands += c.wait(1000, step_ms=250)
     return commands
+
+
+def status(c, id):
+    return c.machine.state.jobs[id].status
 
 
 def phases(c):

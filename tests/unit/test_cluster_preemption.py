@@ -1,6 +1,20 @@
 """Stories about who gives way to whom: classes, queues, windows, promises."""
 
-from cluster_stories import S, alone, beat, job, machine, node, phases, say, sent, submit, tell
+from cluster_stories import (
+    S,
+    alone,
+    beat,
+    job,
+    machine,
+    node,
+    phases,
+    queues,
+    running,
+    say,
+    sent,
+    submit,
+    tell,
+)
 
 from hyperion.control import messages as m
 from hyperion.model.job import Array, Checkpoint, Priority
@@ -8,12 +22,6 @@ from hyperion.model.queue import Queue
 from hyperion.model.window import Window
 
 LC, ULL = Priority.LATENCY_CRITICAL, Priority.ULTRA_LOW_LATENCY
-
-
-def running(c, *jobs):
-    orders = submit(c, *jobs)
-    say(c, orders, S.RUNNING, started_at_ms=c.now_ms)
-    return orders
 
 
 def test_an_urgent_job_stops_a_batch_job_and_takes_its_place():
@@ -92,11 +100,6 @@ def test_only_as_many_tasks_of_an_array_stop_as_are_needed():
     again = sent(say(c, stops, S.STOPPED), m.Run)
     assert [run.job.id for run in again] == ["urgent"]
     assert c.machine.state.jobs["sweep"].status.tasks.running() == 6
-
-
-def queues(c, *each):
-    [answer] = [x for x in c.say(m.QueuesApplied(queues=each, token=9)) if hasattr(x, "error")]
-    assert answer.error == "", answer.error
 
 
 TREE = (

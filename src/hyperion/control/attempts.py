@@ -151,8 +151,8 @@ class Attempts:
         yield r.TaskEnded(ended, status, now_ms)
         known = self._state.jobs[ended.job]
         if known.status.phase is JobPhase.STOPPING:
-            if self._state.live_of(ended.job):
-                return
+            if ended.job in self._state.running.occupants:
+                return  # others of it still have their places
             after = known.status.after_stop or JobPhase.QUEUED
             if after is not JobPhase.QUEUED or arrays.end(known) is None:
                 yield from self.arrive(known, after, known.status.reason, now_ms)

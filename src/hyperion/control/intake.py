@@ -161,6 +161,19 @@ class Intake:
             return
         yield r.QueuesKept(queues, now_ms)
         yield m.Answer(token)
+        yield from self._give_back(now_ms)
+
+    def _give_back(self, now_ms: int) -> _Decisions:
+        """What waits here for more than its queue may hold from now on can run elsewhere."""
+        for job_id in list(self._state.jobs):
+            known = self._state.jobs[job_id]
+            if not known.federated or known.status.phase is not JobPhase.QUEUED:
+                continue
+            reason = self.closed_to(known.job)
+            if reason:
+                yield from self._attempts.arrive(
+                    known, JobPhase.CANCELLED, reason, now_ms, refused=True
+                )
 
     def _phase_of(self, job: JobId) -> JobPhase | None:
         known = self._state.jobs.get(job)

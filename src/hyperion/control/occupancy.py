@@ -105,7 +105,7 @@ class Occupancy:
         if seat is not None:
             before = self.running.occupants[known.job.id].stopping
             self.running.put(self._occupant(known, seat))
-            if before or known.status.phase is JobPhase.STOPPING:
+            if before is not (known.status.phase is JobPhase.STOPPING):
                 for a in self.running.seats(known.job.id):
                     self._see_leaving(a)
 
