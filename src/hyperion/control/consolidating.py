@@ -24,6 +24,8 @@ EVERY_MS = 5000
 AGAIN_MS = 60_000
 """A job for which nobody could be moved is looked at again after this long."""
 UNKNOWN_WAIT_H = 1.0
+GAIN_SHARE = 0.25
+"""Of what the waiting costs: work thrown away is certain, the wait is an estimate."""
 _Decisions = Iterator[Any]
 
 
@@ -76,7 +78,7 @@ class Consolidating:
             Rights.of(job, queue_of(job)),
             state.calendar,
             now_ms,
-            MoveBudget(gain_usd=_hourly_usd(job) * self._wait_h(known, now_ms)),
+            MoveBudget(gain_usd=GAIN_SHARE * _hourly_usd(job) * self._wait_h(known, now_ms)),
             self._job,
         )
         if found is not None:
