@@ -28,9 +28,9 @@ FUZZ = settings(
     suppress_health_check=list(HealthCheck),
 )
 FEDERATION, CLUSTER = "/hyperion.v1.Federation/", "/hyperion.v1.FederationScheduler/"
-REMEDIES = "expected|give|keep|remove|say|did you mean|too (large|many|long)"
+REMEDIES = r"expected|give|keep|remove|say|did you mean|too (large|many|long)|; [a-z]+ "
 HELPFUL = re.compile(rf"^[^:]+.*({REMEDIES}).+", re.DOTALL)
-"""Names a place, and says what would be right."""
+"""Names a place, and says what would be right, or after a semicolon what to do."""
 number = itertools.count(1)
 
 # -- messages -------------------------------------------------------------------------------------
