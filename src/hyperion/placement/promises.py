@@ -72,6 +72,10 @@ class Booked:
         return self.begins_ms(now_ms) + self.ends_ms - self.promise.at_ms
 
 
+LATE_MS = 30_000
+"""Behind its time by this, a promised start is no longer held up by those promised for later."""
+
+
 class Promises:
     """In the order of their times; ``edition`` changes with every change of them."""
 
@@ -122,7 +126,7 @@ class Promises:
         """Those that a job must respect that runs from one time to another."""
         found = []
         own = self.by_job.get(job.id)
-        late = own is not None and own.at_ms <= begins_ms <= now_ms
+        late = own is not None and own.at_ms + LATE_MS <= begins_ms <= now_ms
         for promise in self._ordered[: self.count_before(ends_ms)]:
             if promise.job == job.id or promise.priority < job.priority:
                 continue
