@@ -68,7 +68,7 @@ class House:
 
     @property
     def work(self) -> Path:
-        return self.home / "work"
+        return self.home / "jobs"
 
     def run(self, command: str) -> str:
         """What a shell prints for the command, both streams in the order they came."""

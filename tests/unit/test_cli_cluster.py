@@ -16,13 +16,12 @@ from hyperion.cli.jobs import FAILURE_COLUMNS, _described, replicas
 from hyperion.cli.windows import moment_ms
 from hyperion.model.job import TaskFailure
 from hyperion.model.queue import Queue
+from hyperion.placement.quota import amount_text
 from hyperion.wire.api import JobView, NodeReason, OutlookView, QuotaView, TasksView
 from hyperion.wire.outlook_text import jobs, outlook_sentences, span
 from hyperion.wire.queue_file import (
-    amount_text,
     queues_from_mapping,
     queues_from_yaml,
-    queues_to_mapping,
     resource_text,
 )
 from hyperion.wire.spec_tree import SpecError
@@ -65,11 +64,6 @@ def test_a_file_of_queues_is_read_with_its_units():
     )
     assert nightly == Queue(name="nightly", stopped=True, reclaim=False)
     assert plain == Queue(name="plain")
-
-
-def test_queues_written_are_read_back():
-    queues = queues_from_yaml(TREE, "queues.yaml")
-    assert queues_from_mapping(queues_to_mapping(queues), "again") == queues
 
 
 @pytest.mark.parametrize(

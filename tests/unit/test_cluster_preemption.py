@@ -38,6 +38,17 @@ def test_an_urgent_job_stops_a_batch_job_and_takes_its_place():
     assert c.machine.state.jobs["batch"].status.preemptions == 1
 
 
+def test_who_asks_before_submitting_is_told_whom_it_would_stop():
+    c = alone(node(gpus=8))
+    running(c, job("batch", gpus=8, checkpoint=Checkpoint(grace_s=20.0)))
+    told = c.machine.prospects.trial(job("urgent", gpus=8, priority=LC), c.now_ms)
+    assert told.preempts == ("batch",)
+    assert told.starts_at_ms == c.now_ms + 20_000
+    assert phases(c) == {"batch": "running"}, "asking changes nothing"
+    equal = c.machine.prospects.trial(job("equal", gpus=8), c.now_ms)
+    assert equal.preempts == ()
+
+
 def test_nobody_else_takes_the_place_that_is_being_cleared():
     c = alone(node(gpus=8))
     small = running(c, *(job(f"b{n}", gpus=1) for n in range(8)))
@@ -118,6 +129,28 @@ def test_a_queue_borrows_what_is_idle_and_gives_it_back():
     assert len(stops) == 2
     [run] = sent(say(c, stops, S.STOPPED), m.Run)
     assert run.job.id == "s0"
+
+
+def test_a_lender_does_not_wait_behind_a_gang_that_is_partly_its_queues_own():
+    c = alone(*(node(f"n{i}", gpus=2) for i in range(4)))
+    queues(c, *TREE)
+    wide = job("wide", gpus=2, replicas=3, queue="vision")
+    runs = sent(say(c, submit(c, wide), S.READY, address="a", port=1), m.Run)
+    say(c, runs, S.RUNNING)
+    stops = sent(c.say(m.JobSubmitted(job=job("mine", gpus=2, replicas=2, queue="speech"))), m.Stop)
+    assert len(stops) == 3, "whole, as a gang goes"
+    started = sent(say(c, stops, S.STOPPED), m.Prepare)
+    assert {order.job.id for order in started} == {"mine"}
+    assert phases(c)["wide"] == "queued", "it waits, and takes nothing back: it needs to borrow"
+
+
+def test_who_is_over_its_quota_is_told_by_which_limit():
+    c = alone(node(gpus=8, cpus=64))
+    queues(c, Queue(name="small", quota={"gpus_milli": 2000}))
+    submit(c, job("first", gpus=2, queue="small"), job("second", gpus=2, queue="small"))
+    beat(c, 3)
+    reason = c.machine.state.jobs["second"].status.reason
+    assert reason == "over what queue small may have: 2 GPUs"
 
 
 def test_nobody_is_reclaimed_from_within_its_own_quota():

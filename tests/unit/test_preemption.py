@@ -269,6 +269,16 @@ def test_quota_that_is_owed_is_paid_back_though_there_is_room():
     assert world.victims(wish(gpus=2), too_much).reason is Obstacle.NOWHERE  # nobody in vain
 
 
+def test_a_job_that_is_partly_its_queues_own_goes_only_if_nothing_else_pays():
+    world = World(nodes=2).run("gang", (0, *range(8)), gpus=8, usd_per_hour=1.0)
+    world.run("small", (1, 0), usd_per_hour=9.0)
+    owes = {"queue": QueueName("mine"), "borrowed": ((QueueName("q"), (("gpus_milli", 1000),)),)}
+    little = Rights(**owes, owed=(("gpus_milli", 1000),))
+    assert world.victims(wish(gpus=1), little).victims == (JobId("small"),)
+    much = Rights(**owes, owed=(("gpus_milli", 4000),))
+    assert world.victims(wish(gpus=4), much).victims == (JobId("gang"),)
+
+
 def test_quota_is_paid_back_by_few_and_by_those_that_pay_most_for_their_regret():
     world = World().run("small", (0, 0), usd_per_hour=1.0)
     world.run("large", (0, 1, 2, 3, 4), gpus=4, usd_per_hour=2.0)

@@ -20,7 +20,8 @@ CLUSTER = click.option("--cluster", default="", help="This cluster's; needed whe
 
 def amounts(found: Mapping[str, float]) -> str:
     """``gpus:8 memory:512Gi``, in the order of the names."""
-    from hyperion.wire.queue_file import amount_text, resource_text
+    from hyperion.placement.quota import amount_text
+    from hyperion.wire.queue_file import resource_text
 
     words = [f"{resource_text(name)}:{amount_text(name, found[name])}" for name in sorted(found)]
     return " ".join(words)

@@ -6,7 +6,7 @@ The same planner, calendar and quotas answer as in a round; nothing is changed b
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hyperion.control import dependencies, gang, turns
+from hyperion.control import gang, turns
 from hyperion.control import records as r
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.intake import Intake
@@ -37,7 +37,8 @@ class Prospect(Struct, frozen=True, omit_defaults=True, kw_only=True):
     position: int | None = None
     """How many are before it in all."""
     position_in_queue: int | None = None
-    sentences: tuple[str, ...] = ()
+    remark: str = ""
+    """What no other field tells: what it does, or why nothing of it is wanted here."""
     reasons: dict[str, int] = {}
     """Nodes by the reason for which they do not take it."""
     details: dict[str, str] = {}
@@ -55,8 +56,10 @@ class Prospect(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Whose ends it waits for last."""
     replicas_now: int = 0
     """With how many replicas it would start at once."""
-    seats: tuple[tuple[str, int], ...] = ()
-    """(node, replicas) where it would start at once."""
+    not_before_ms: int = 0
+    """Its own begin, or the end of the wait before a retry; 0: now."""
+    preempts: tuple[JobId, ...] = ()
+    """Whom it would take places from, were it submitted."""
 
 
 class Prospects:
@@ -81,7 +84,7 @@ class Prospects:
             return None
         queue = queue_of(known.job)
         if known.status.phase is not JobPhase.QUEUED:
-            return Prospect(job=job_id, queue=queue, waits=False, sentences=(self._runs(known),))
+            return Prospect(job=job_id, queue=queue, waits=False, remark=self._runs(known))
         position = self._state.queue.position(job_id)
         base = Prospect(
             job=job_id,
@@ -90,12 +93,10 @@ class Prospects:
             position_in_queue=self._state.queue.position_in_queue(job_id),
         )
         if known.status.awaits:
-            sentence = f"It {dependencies.waits_for(known.status.awaits)}."
-            return replace(base, sentences=(sentence,), awaits=known.status.awaits)
+            return replace(base, awaits=known.status.awaits)
         if known.status.claim:
-            sentence = f"It {known.status.reason}; its places are kept for it."
-            return replace(base, sentences=(sentence,))
-        refusal = self._rounds.refusals.get(self._state.shape(known.job))
+            return replace(base, remark=f"It {known.status.reason}; its places are kept for it.")
+        refusal = self._rounds.refusals.get(self._state.queue.shape_of(job_id))
         return self._waiting(base, known, refusal, now_ms)
 
     def trial(self, job: Job, now_ms: int) -> Prospect:
@@ -104,7 +105,7 @@ class Prospects:
         base = Prospect(job=job.id, queue=queue)
         objection = self._intake.closed_to(job)
         if objection:
-            return replace(base, sentences=(objection,))
+            return replace(base, remark=objection)
         known = r.ClusterJob(
             job=job, federated=False, submitted_at_ms=now_ms, order=0, status=r.JobStatus()
         )
@@ -112,57 +113,56 @@ class Prospects:
         found = planner.plan(self._state.snapshot, wish, self._policy, self._state.calendar, now_ms)
         refusal = self._state.occupancy.tree.refusal(queue, need_of_job(job))
         if isinstance(found, Plan) and refusal is None and not job.begin_s:
-            return self._starts_now(base, found, now_ms)
+            starts = len(found.seats)
+            return replace(
+                base, waits=False, starts_at_ms=now_ms, confidence=1.0, replicas_now=starts
+            )
         blocked = found if isinstance(found, Unplaceable) else None
-        return self._waiting(base, known, blocked, now_ms)
+        return self._by_force(self._waiting(base, known, blocked, now_ms), known, now_ms)
 
-    def _starts_now(self, base: Prospect, plan: Plan, now_ms: int) -> Prospect:
-        seats: dict[str, int] = {}
-        for seat in plan.seats:
-            seats[seat.node] = seats.get(seat.node, 0) + 1
-        where = ", ".join(f"{node} ({n})" if n > 1 else node for node, n in seats.items())
+    def _by_force(self, prospect: Prospect, known: r.ClusterJob, now_ms: int) -> Prospect:
+        """The same, if it would rather have others stopped than wait."""
+        found = self._rounds.victims(known, now_ms) if not prospect.not_before_ms else None
+        if found is None:
+            return prospect
+        losers = (*found.victims, *(job for job, _ in (*found.shrink, *found.tasks)))
+        preempts = tuple(dict.fromkeys(losers))
+        grace_s = max(self._state.jobs[job].job.checkpoint.grace_s for job in preempts)
         return replace(
-            base,
-            waits=False,
-            sentences=(f"It would start now, on {where}.",),
-            starts_at_ms=now_ms,
+            prospect,
+            preempts=preempts,
+            starts_at_ms=now_ms + int(1000 * grace_s),
             confidence=1.0,
-            replicas_now=len(plan.seats),
-            seats=tuple(seats.items()),
+            because=(),
+            quota=None,
+            replicas_now=0,
         )
 
     def _waiting(
         self, base: Prospect, known: r.ClusterJob, refusal: Unplaceable | None, now_ms: int
     ) -> Prospect:
-        sentences = []
-        if base.position is not None:
-            sentences.append(_before(base.position, base.queue))
         quota = self._state.occupancy.tree.refusal(base.queue, need_of_job(known.job))
-        if quota is not None:
-            sentences.append(_quota_sentence(quota))
+        base = replace(base, quota=quota)
         if refusal is not None:
-            sentences.append(f"There, now: {gang.refusal_text(refusal)}.")
-        told = self._outlook(known, now_ms) if refusal is None or refusal.ever else None
+            base = replace(
+                base,
+                reasons={reason.value: n for reason, n in refusal.rejected.items()},
+                details={reason.value: text for reason, text in refusal.details.items()},
+                nodes=refusal.nodes,
+                never=not refusal.ever,
+            )
         due_ms = _due_ms(known)
-        if told is not None and due_ms > now_ms:
-            sentences.append(f"Its own time begins in {_duration((due_ms - now_ms) / 1000)}.")
-            starts_at_ms = max(due_ms, told.starts_at_ms or 0) if told.starts_at_ms else None
-            told = replace(told, starts_at_ms=starts_at_ms, replicas_now=0)
-        if told is not None and quota is None:
-            sentences += _start_sentences(known.job, told, now_ms)
-        return replace(
-            base,
-            sentences=tuple(sentences),
-            quota=quota,
-            reasons={} if refusal is None else _counts(refusal),
-            details={} if refusal is None else {k.value: v for k, v in refusal.details.items()},
-            nodes=refusal.nodes if refusal is not None else 0,
-            never=refusal is not None and not refusal.ever,
-            starts_at_ms=told.starts_at_ms if told is not None and quota is None else None,
-            confidence=told.confidence if told is not None and quota is None else 0.0,
-            because=told.because if told is not None else (),
-            replicas_now=told.replicas_now if told is not None else 0,
-        )
+        base = replace(base, not_before_ms=due_ms if due_ms > now_ms else 0)
+        if base.never:
+            return base
+        told = self._outlook(known, now_ms)
+        base = replace(base, because=told.because)
+        if not base.not_before_ms:
+            base = replace(base, replicas_now=told.replicas_now)
+        if quota is not None or told.starts_at_ms is None:
+            return base
+        starts_at_ms = max(base.not_before_ms, told.starts_at_ms)
+        return replace(base, starts_at_ms=starts_at_ms, confidence=told.confidence)
 
     def _outlook(self, known: r.ClusterJob, now_ms: int) -> Outlook:
         state = self._state
@@ -198,60 +198,3 @@ def _due_ms(known: r.ClusterJob) -> int:
     """Before which it is not started: its own begin, or the wait before a retry."""
     begins_ms = known.submitted_at_ms + int(1000 * known.job.begin_s) if known.job.begin_s else 0
     return max(begins_ms, known.status.not_before_ms)
-
-
-def _before(position: int, queue: str) -> str:
-    jobs = {0: "No job is", 1: "1 job is"}.get(position, f"{position} jobs are")
-    return f"{jobs} before it (queue {queue})."
-
-
-def _counts(refusal: Unplaceable) -> dict[str, int]:
-    return {reason.value: n for reason, n in refusal.rejected.items()}
-
-
-def _quota_sentence(quota: QuotaRefusal) -> str:
-    if not quota.resource:
-        return f"Queue {quota.queue} is stopped: nothing new starts from it."
-    return (
-        f"Queue {quota.queue} holds {_amount(quota.resource, quota.used)} of"
-        f" {_amount(quota.resource, quota.quota)} {_noun(quota.resource)};"
-        f" {_amount(quota.resource, quota.asked)} more would be over its quota."
-    )
-
-
-def _amount(resource: str, amount: int) -> str:
-    if resource.partition("/")[0].endswith("_milli"):
-        return f"{amount / 1000:g}"
-    if resource.endswith("_mib"):
-        return f"{amount / 1024:.4g}"
-    return f"{amount}"
-
-
-def _noun(resource: str) -> str:
-    name, _, kind = resource.partition("/")
-    nouns = {
-        "cpus_milli": "CPUs",
-        "gpus_milli": f"{kind} GPUs" if kind else "GPUs",
-        "memory_mib": "GiB memory",
-        "disk_mib": "GiB disk",
-    }
-    return nouns.get(name, name)
-
-
-def _start_sentences(job: Job, told: Outlook, now_ms: int) -> list[str]:
-    sentences = []
-    if told.starts_at_ms is not None:
-        wait = _duration((told.starts_at_ms - now_ms) / 1000)
-        awaited = ", ".join(told.because[:3])
-        when = f" when job {awaited} ends" if awaited else ""
-        sentences.append(f"It would start in about {wait}{when} ({told.confidence:.0%} sure).")
-    if 0 < told.replicas_now < job.replicas:
-        sentences.append(f"It would start now with {told.replicas_now} replicas.")
-    return sentences
-
-
-def _duration(seconds: float) -> str:
-    for limit, unit_s, unit in ((90, 1, "s"), (5400, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{max(0.0, seconds / unit_s):.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"

@@ -11,11 +11,13 @@ from hyperion.control.entitlement import EVERY_BORROWER, MOST_BORROWERS, entitle
 from hyperion.control.preempting import Preempting
 from hyperion.control.seating import Seating
 from hyperion.control.uplink import ClusterTimes, Uplink
+from hyperion.model.ids import JobId
 from hyperion.model.job import JobPhase
 from hyperion.placement import planner
 from hyperion.placement.fairness import Admission
 from hyperion.placement.planner import Plan, Unplaceable, Wish
 from hyperion.placement.preemption import Eviction, NoVictims, Obstacle, Rights, victims
+from hyperion.placement.quota import waiting_text
 from hyperion.placement.ranking import Policy
 
 _Decisions = Iterator[Any]
@@ -105,15 +107,21 @@ class Rounds:
             refusal = self.refusals.get(shape)
             if refusal is None:
                 continue
-            text = gang.refusal_text(refusal)
-            for job_id in jobs:
-                known = self._state.jobs[job_id]
-                if known.status.claim:
-                    continue
-                waited_ms = now_ms - known.submitted_at_ms
-                if known.status.reason != text and waited_ms >= EXPLAIN_AFTER_MS:
-                    yield self._state.moved(known, now_ms, reason=text)
-                    yield from self._uplink.tell(job_id, now_ms)
+            yield from self._tell(jobs, gang.refusal_text(refusal), now_ms)
+        tree = self._state.occupancy.tree
+        for queue, need, jobs in self._state.queue.over_quota():
+            limit = tree.refusal(queue, need)
+            if limit is not None:
+                yield from self._tell(jobs, waiting_text(limit), now_ms)
+
+    def _tell(self, jobs: list[JobId], text: str, now_ms: int) -> _Decisions:
+        for job_id in jobs:
+            known = self._state.jobs[job_id]
+            waited_ms = now_ms - known.submitted_at_ms
+            ripe = waited_ms >= EXPLAIN_AFTER_MS and not known.status.claim
+            if ripe and known.status.reason != text:
+                yield self._state.moved(known, now_ms, reason=text)
+                yield from self._uplink.tell(job_id, now_ms)
 
     # -- one pass over the waiting --------------------------------------------------------------
 
@@ -175,6 +183,12 @@ class Rounds:
         self.blocked.remove(shape)
 
     # -- room made by preemption ----------------------------------------------------------------
+
+    def victims(self, known: r.ClusterJob, now_ms: int) -> Eviction | None:
+        """Whom a round would stop for it; changes nothing."""
+        rights = entitlement(self._state.occupancy.tree, known.job)
+        found = self._victims(known, rights, now_ms) if rights is not None else None
+        return found if isinstance(found, Eviction) else None
 
     def _preempt(self, known: r.ClusterJob, now_ms: int) -> _Tried:
         """Returns whether others were stopped for it."""

@@ -106,11 +106,11 @@ class ClusterQuestions:
         if prospect is None:
             return q.Explanation()
         if not prospect.waits:
-            return q.Explanation((*prospect.sentences, *self._excuses(job_id)))
+            return q.Explanation((prospect.remark, *self._excuses(job_id)))
         job = self._machine.state.jobs[job_id].job
-        outlook = self._outlook(prospect, job, now_ms)
+        outlook = self._outlook(prospect, job)
         return q.Explanation(
-            sentences=outlook_sentences(outlook, now_ms) or prospect.sentences,
+            sentences=outlook_sentences(outlook, now_ms) or (prospect.remark,),
             refusals=prospect.reasons,
             queue_position=prospect.position,
             outlook=outlook,
@@ -126,12 +126,12 @@ class ClusterQuestions:
         now_ms = self._clock.now_ms()
         prospect = self._machine.prospects.trial(job, now_ms)
         if not (prospect.reasons or prospect.quota or prospect.starts_at_ms):
-            raise Conflict("; ".join(prospect.sentences) or "nothing can be told of it")
-        for piece in pieces(self._outlook(prospect, job, now_ms)):
+            raise Conflict(prospect.remark or "nothing can be told of it")
+        for piece in pieces(self._outlook(prospect, job)):
             yield piece
 
-    def _outlook(self, prospect: Prospect, job: Job, now_ms: int) -> OutlookView:
-        return views.outlook_view(self._machine.state, prospect, self._cluster, job, now_ms)
+    def _outlook(self, prospect: Prospect, job: Job) -> OutlookView:
+        return views.outlook_view(self._machine.state, prospect, self._cluster, job)
 
     def _queue_rows(self) -> Iterator[bytes]:
         state = self._machine.state

@@ -132,9 +132,7 @@ def _taken(windows: Iterable[Window], wanted: Window) -> frozenset[NodeId]:
     )
 
 
-def outlook_view(
-    state: ClusterState, prospect: Prospect, cluster: str, job: Job, now_ms: int
-) -> OutlookView:
+def outlook_view(state: ClusterState, prospect: Prospect, cluster: str, job: Job) -> OutlookView:
     """A prospect as the API shows it; ``job`` waits there, or was only asked about."""
     known = state.jobs.get(job.id)
     status = known.status if known is not None else JobStatus()
@@ -163,13 +161,13 @@ def outlook_view(
             asked=quota.asked,
         ),
         awaits=prospect.awaits,
-        not_before_ms=status.not_before_ms if status.not_before_ms > now_ms else 0,
+        not_before_ms=prospect.not_before_ms,
         starts_at_ms=prospect.starts_at_ms,
         confidence=prospect.confidence,
         because=prospect.because,
         replicas=job.replicas,
         replicas_now=prospect.replicas_now,
-        preempts=_stopped_for(state, status),
+        preempts=prospect.preempts or _stopped_for(state, status),
     )
 
 

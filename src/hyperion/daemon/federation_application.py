@@ -120,11 +120,14 @@ class FederationApplication:
         view = views.plan_view(job.id, shown, rows[joined:], machine.market.as_of)
         if not view.chosen:
             return view
-        with suppress(NotFound, Unavailable, Conflict, Exhausted):  # it is told without, then
+        try:
             bare = replace(job, secrets={}, envs={})
             body = await self._ask(view.chosen, q.TRIAL, bare)
-            view = replace(view, outlook=msgspec.json.decode(body, type=OutlookView))
-        return view
+            return replace(view, outlook=msgspec.json.decode(body, type=OutlookView))
+        except Conflict as refused:  # it would not take the job in at all
+            return replace(view, chosen="", sentence=f"{view.chosen} would refuse it: {refused}")
+        except (NotFound, Unavailable, Exhausted):
+            return view  # it is told without, then
 
     async def job(self, job_id: str) -> JobView:
         return views.job_view(self._find(job_id), self._clock.now_ms())

@@ -12,7 +12,7 @@ from hyperion.placement.case import Case, Part
 from hyperion.placement.cheapest import cheapest
 from hyperion.placement.ground import Ground, Key, Share
 from hyperion.placement.planner import Plan
-from hyperion.placement.repayment import repayment
+from hyperion.placement.repayment import Surplus, repayment
 
 Rows = NDArray[np.intp]
 Found = tuple[tuple[Share, ...], Plan]
@@ -144,9 +144,17 @@ def _rows_of(case: Case, share: Share) -> set[int]:
 
 def _more_and_more(case: Case, chosen: tuple[Share, ...]) -> Iterable[tuple[Share, ...]]:
     """Where amounts did not decide: twice as many victims each time, in order of regret."""
+    ground = case.ground()
+    surplus = Surplus(ground)
+    for share in chosen:
+        surplus.take(share, ground.amounts(share.seats))
     taken = {share.key for share in chosen}
-    rest = sorted(_all_shares(case, case.ground()), key=lambda s: (s.regret_usd, s.key))
-    rest = [share for share in rest if share.key not in taken]
+    rest = []
+    for share in sorted(_all_shares(case, ground), key=lambda s: (s.regret_usd, s.key)):
+        amounts = ground.amounts(share.seats)
+        if share.key not in taken and surplus.allows(share, amounts):
+            surplus.take(share, amounts)
+            rest.append(share)
     more = 1
     while more < 2 * len(rest) and more <= MOST_SHARES:
         yield (*chosen, *rest[:more])

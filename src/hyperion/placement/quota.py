@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from hyperion.model.ids import QueueName
 from hyperion.model.queue import Queue
-from hyperion.model.resources import ResourceRequest
+from hyperion.model.resources import MILLI, ResourceRequest
 
 Need = tuple[tuple[str, int], ...]
 """Amounts by resource, sorted by name, without zeros."""
@@ -107,3 +107,45 @@ def closed(queue: Queue, below: Sequence[str], user: str) -> str:
             " the user to be added to it"
         )
     return ""
+
+
+def refusal_text(refusal: QuotaRefusal) -> str:
+    """``queue lab may have 32 GPUs and has 24; it would need 16 more``."""
+    if not refusal.resource:
+        return f"queue {refusal.queue} is stopped: nothing new starts from it"
+    used, asked = (
+        amount_text(refusal.resource, amount) for amount in (refusal.used, refusal.asked)
+    )
+    return (
+        f"queue {refusal.queue} may have {_limit_text(refusal)} and has {used};"
+        f" it would need {asked} more"
+    )
+
+
+def waiting_text(refusal: QuotaRefusal) -> str:
+    """The same in what does not change from second to second: thousands may wait for this."""
+    if not refusal.resource:
+        return refusal_text(refusal)
+    return f"over what queue {refusal.queue} may have: {_limit_text(refusal)}"
+
+
+def _limit_text(refusal: QuotaRefusal) -> str:
+    kind = refusal.resource.partition("gpus_milli/")[2]
+    noun = f"{kind} GPUs" if kind else _NOUNS.get(refusal.resource, refusal.resource)
+    return f"{amount_text(refusal.resource, refusal.quota)} {noun}"
+
+
+def amount_text(resource: str, amount: float) -> str:
+    """An amount as people write it, such as ``2.5`` GPUs or ``1.5Gi``."""
+    if resource.endswith("_mib"):
+        return f"{amount / 1024:.4g}Gi"
+    whole = amount / MILLI if resource.endswith("_milli") or "_milli/" in resource else amount
+    return f"{whole:.10g}" if whole == round(whole) else f"{whole:.2f}"
+
+
+_NOUNS = {
+    "gpus_milli": "GPUs",
+    "cpus_milli": "CPUs",
+    "memory_mib": "of memory",
+    "disk_mib": "of disk",
+}

@@ -8,15 +8,31 @@ from hyperion.model.ids import QueueName
 from hyperion.placement.case import Case
 from hyperion.placement.ground import Ground, Share
 from hyperion.placement.regret import NEVER
+from hyperion.placement.rights import Need
 
 
 def repayment(case: Case, ground: Ground, chosen: Sequence[Share] = ()) -> list[Share] | None:
     """What has been chosen and more of the queues that owe, the least regretted for what it pays
     first, until all is paid; without those of the additions that it can do without. None: all that
-    may be taken would not be enough, and nobody is stopped in vain."""
-    owed = dict(case.rights.owed)
+    may be taken would not be enough, and nobody is stopped in vain.
+
+    Jobs that lie wholly in what their queue has borrowed are taken first. Only if they do not pay
+    all, one that reaches into its queue's own quota may go too: else a lender could wait for ever
+    behind a large gang that is partly its queue's own.
+    """
+    for partly in (False, True):
+        found = _repaid(case, ground, chosen, partly)
+        if found is not None or not case.rights.borrowed:
+            return found
+    return None
+
+
+def _repaid(
+    case: Case, ground: Ground, chosen: Sequence[Share], partly: bool
+) -> list[Share] | None:
+    owed, owing = dict(case.rights.owed), case.rights.owed if partly else ()
     debtors = {*case.rights.holders, case.rights.queue}
-    surplus = _Surplus(ground)
+    surplus = Surplus(ground)
     for share in chosen:
         amounts = ground.amounts(share.seats)
         surplus.take(share, amounts)
@@ -34,7 +50,7 @@ def repayment(case: Case, ground: Ground, chosen: Sequence[Share] = ()) -> list[
     added = []
     while offers and any(amount > 0 for amount in owed.values()):
         _, _, share, amounts = heappop(offers)
-        if surplus.allows(share, amounts):
+        if surplus.allows(share, amounts, owing):
             added.append((share, amounts))
             surplus.take(share, amounts)
             _pay(owed, amounts)
@@ -49,18 +65,22 @@ def repayment(case: Case, ground: Ground, chosen: Sequence[Share] = ()) -> list[
     return kept
 
 
-class _Surplus:
-    """What the queues that have borrowed may still lose without going below their own quota."""
+class Surplus:
+    """What the queues that have borrowed still hold above their own quota."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._left = {queue: dict(need) for queue, need in ground.rights.borrowed}
 
-    def allows(self, share: Share, amounts: dict[str, int]) -> bool:
+    def allows(self, share: Share, amounts: dict[str, int], owed: Need = ()) -> bool:
+        """Whether it may be taken: all of it is above its queue's quota; or, with ``owed``, its
+        queue is still above in something that is."""
         if not share.reclaims:
             return True
         left = self._left[self._queue(share)]
-        return all(amount <= left.get(name, amount) for name, amount in amounts.items())
+        return all(amount <= left.get(name, amount) for name, amount in amounts.items()) or any(
+            name in amounts and left.get(name, 0) > 0 for name, _ in owed
+        )
 
     def take(self, share: Share, amounts: dict[str, int]) -> None:
         if share.reclaims:

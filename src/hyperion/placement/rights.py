@@ -31,8 +31,8 @@ class Rights(Struct, frozen=True, kw_only=True):
     within: bool = False
     """Whether it may take from nicer jobs of its own queue and class."""
     borrowed: tuple[tuple[QueueName, Need], ...] = ()
-    """Queues that hold what is this one's, each with how much it holds above its own quota: no
-    more than that is taken from it, and only from jobs of the same or a lower class."""
+    """Queues that hold what is this one's, each with how much it holds above its own quota: it is
+    taken from while it does, and only from jobs of the same or a lower class."""
     owed: Need = ()
     """How much those queues must give back before the job is within its own quota, be there
     places or not; empty: only places are wanted."""

@@ -73,11 +73,6 @@ class Guarded:
         return self.policy.name
 
     @property
-    def fallen(self) -> bool:
-        """It has been replaced in this round."""
-        return self._fallen
-
-    @property
     def excuse(self) -> tuple[str, ...]:
         """A sentence for ``why``, if it has been replaced in this round."""
         if not self._fallen:

@@ -21,6 +21,7 @@ from hyperion.placement.ranking import Policy
 from hyperion.sim.cluster_world import ClusterWorld
 from hyperion.sim.faults import Faults
 from hyperion.sim.fleet import Host
+from hyperion.sim.network import from_node
 from hyperion.sim.process import Process
 from hyperion.sim.trace import Trace, TraceJob
 from hyperion.sim.work import Piece
@@ -161,7 +162,7 @@ class AgentNodes:
         if session != tie.session or not tie.is_open or self._world.now_ms < tie.cut_until_ms:
             return
         if up:
-            self._world.hear(_from_node(tie.node.id, message))
+            self._world.hear(from_node(tie.node.id, message))
         elif tie.process.incarnation == tie.incarnation:
             self._deliver(tie, message)
 
@@ -252,7 +253,7 @@ class AgentNodes:
             started_ms = host.running[id].started_ms
             self._tell(tie, m.ReplicaStarted(allocation=id, pid=1, started_at_ms=started_ms), 1)
         else:
-            self._tell(tie, _exit_of(host, id), 1)
+            self._tell(tie, host.exit_of(id), 1)
 
     def _foresee(self, piece: Piece, job: TraceJob) -> None:
         ends_ms = piece.ends_ms(self._world.now_ms)
@@ -271,7 +272,7 @@ class AgentNodes:
         for tie, id in self._places(ran):
             tie.host.running[id].exit_code = code
             tie.host.end(id, world.now_ms)
-            self._tell(tie, _exit_of(tie.host, id), self._dice.randrange(1, 20))
+            self._tell(tie, tie.host.exit_of(id), self._dice.randrange(1, 20))
             world.after(25, partial(self._noticed, tie, id))
 
     def _places(self, ran: list[AllocationId]) -> list[tuple[Tie, AllocationId]]:
@@ -285,11 +286,11 @@ class AgentNodes:
         if tie.process.alive and isinstance(agent, Agent):
             replica = agent.replicas.get(id)
             if replica is not None and not replica.state.is_terminal and replica.pid:
-                self._deliver(tie, _exit_of(tie.host, id))
+                self._deliver(tie, tie.host.exit_of(id))
 
     def _killed(self, tie: Tie, id: AllocationId) -> None:
         self._kill(tie, id)
-        self._tell(tie, _exit_of(tie.host, id), 1)
+        self._tell(tie, tie.host.exit_of(id), 1)
 
     def _kill(self, tie: Tie, id: AllocationId, abrupt: bool = False) -> None:
         world = self._world
@@ -373,18 +374,3 @@ class AgentNodes:
 
 def _maker(node: Node) -> Callable[[], Any]:
     return lambda: Agent(node, AGENT_TIMES)
-
-
-def _exit_of(host: Host, id: AllocationId) -> m.ReplicaExited:
-    code = host.exits.get(id)
-    return m.ReplicaExited(allocation=id, exit_code=code, by_itself=code is not None)
-
-
-def _from_node(node: NodeId, message: m.AgentUpward) -> m.ClusterEvent:
-    match message:
-        case m.NodeHello():
-            return m.NodeAttached(hello=message)
-        case m.NodeHeartbeat():
-            return m.NodeHeard(node=node, heartbeat=message)
-        case m.AllocationReport():
-            return m.NodeReported(node=node, report=message)

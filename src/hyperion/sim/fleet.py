@@ -76,6 +76,11 @@ class Host:
         execution.killed = True
         return True
 
+    def exit_of(self, allocation: AllocationId) -> m.ReplicaExited:
+        """What its agent is told once it has ended."""
+        code = self.exits.get(allocation)
+        return m.ReplicaExited(allocation=allocation, exit_code=code, by_itself=code is not None)
+
     def lose_power(self, now_ms: int, disk_too: bool) -> None:
         self.powered = False
         for allocation in list(self.running):

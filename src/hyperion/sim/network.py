@@ -122,3 +122,14 @@ class Network:
         incarnation = link.parent_incarnation if up else link.child_incarnation
         if to.incarnation == incarnation:
             world.deliver(to, event)
+
+
+def from_node(node: NodeId, message: m.AgentUpward) -> m.ClusterEvent:
+    """A node's message as its scheduler takes it in."""
+    match message:
+        case m.NodeHello():
+            return m.NodeAttached(hello=message)
+        case m.NodeHeartbeat():
+            return m.NodeHeard(node=node, heartbeat=message)
+        case m.AllocationReport():
+            return m.NodeReported(node=node, report=message)

@@ -29,7 +29,7 @@ from hyperion.placement import ranking
 from hyperion.sim import checkers, varied
 from hyperion.sim.faults import CALM, Faults
 from hyperion.sim.fleet import Execution, Host
-from hyperion.sim.network import Network
+from hyperion.sim.network import Network, from_node
 from hyperion.sim.process import Process
 from hyperion.sim.workload import Arrival, arrivals
 
@@ -281,7 +281,7 @@ class World:
             case m.SendToFederation(message):
                 self.network.send_up(name, _from_cluster(ClusterId(name), message))
             case m.SendToScheduler(message):
-                self.network.send_up(name, _from_node(name, message))
+                self.network.send_up(name, from_node(NodeId(name.partition("/")[2]), message))
             case m.DisconnectNode(node):
                 self.network.cut(f"{name}/{node}")
             case m.DisconnectCluster(cluster):
@@ -339,11 +339,11 @@ class World:
             started_ms = host.running[id].started_ms
             tell(m.ReplicaStarted(allocation=id, pid=1, started_at_ms=started_ms), 1)
         else:
-            tell(self._exit_of(host, order.allocation), 1)
+            tell(host.exit_of(order.allocation), 1)
 
     def _ended(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
         if host.end(id, self.now_ms):
-            tell(self._exit_of(host, id), self.random.randrange(1, 20))
+            tell(host.exit_of(id), self.random.randrange(1, 20))
             agent = self.processes[host.name]
             self.after(25, lambda: self._noticed(agent, host, id))
 
@@ -352,16 +352,11 @@ class World:
         if agent.alive and isinstance(agent.machine, Agent):
             replica = agent.machine.replicas.get(id)
             if replica is not None and not replica.state.is_terminal and replica.pid:
-                self.deliver(agent, self._exit_of(host, id))
+                self.deliver(agent, host.exit_of(id))
 
     def _killed(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
         host.kill(id, self.now_ms)
-        tell(self._exit_of(host, id), 1)
-
-    @staticmethod
-    def _exit_of(host: Host, id: Any) -> m.ReplicaExited:
-        code = host.exits.get(id)
-        return m.ReplicaExited(allocation=id, exit_code=code, by_itself=code is not None)
+        tell(host.exit_of(id), 1)
 
     def _watch_dead_man(self, name: str) -> None:
         """What outlives the agent on each machine: no lease, no replicas."""
@@ -464,17 +459,6 @@ def _from_cluster(cluster: ClusterId, message: m.ClusterUpward) -> m.FederationE
             return m.ClusterHeard(cluster=cluster, heartbeat=message)
         case m.JobReport():
             return m.ClusterReported(cluster=cluster, report=message)
-
-
-def _from_node(name: str, message: m.AgentUpward) -> m.ClusterEvent:
-    node = NodeId(name.partition("/")[2])
-    match message:
-        case m.NodeHello():
-            return m.NodeAttached(hello=message)
-        case m.NodeHeartbeat():
-            return m.NodeHeard(node=node, heartbeat=message)
-        case m.AllocationReport():
-            return m.NodeReported(node=node, report=message)
 
 
 def _kept(machine: Any) -> tuple[Any, ...]:

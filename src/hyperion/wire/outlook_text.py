@@ -3,20 +3,13 @@
 import time
 from collections.abc import Iterator, Sequence
 
+from hyperion.model.ids import QueueName
+from hyperion.placement.quota import QuotaRefusal, refusal_text
 from hyperion.wire.api import OutlookView, QuotaView
-from hyperion.wire.queue_file import amount_text, resource_text
 
 NAMED = 4
 """Jobs that a sentence names; the rest is counted."""
 SOON_MS = 1000
-
-
-_NOUNS = {
-    "gpus_milli": "GPUs",
-    "cpus_milli": "CPUs",
-    "memory_mib": "of memory",
-    "disk_mib": "of disk",
-}
 
 
 def outlook_sentences(view: OutlookView, now_ms: int) -> tuple[str, ...]:
@@ -36,8 +29,9 @@ def _sentences(v: OutlookView, now_ms: int) -> Iterator[str]:
     if v.reasons:
         yield _nodes(v)
     if v.preempts:
-        verb = "is" if len(v.preempts) == 1 else "are"
-        yield f"{jobs(v.preempts).capitalize()} {verb} being stopped for it."
+        verb = _are(len(v.preempts)) if v.position is not None else "would be"
+        being = "being " if v.position is not None else ""
+        yield f"{jobs(v.preempts).capitalize()} {verb} {being}stopped for it."
     if v.never:
         yield "It would not fit even if all nodes were empty."
     elif v.starts_at_ms is not None:
@@ -56,17 +50,10 @@ def _position(v: OutlookView) -> str:
 
 
 def _quota(quota: QuotaView) -> str:
-    if not quota.resource:
-        return f"Queue {quota.queue} is stopped: nothing new starts from it."
-    used, limit, asked = (
-        amount_text(quota.resource, amount) for amount in (quota.used, quota.limit, quota.asked)
+    text = refusal_text(
+        QuotaRefusal(QueueName(quota.queue), quota.resource, quota.used, quota.limit, quota.asked)
     )
-    noun = _NOUNS.get(quota.resource) or resource_text(quota.resource)
-    if quota.resource.startswith("gpus_milli/"):
-        noun = f"{quota.resource.partition('/')[2]} GPUs"
-    return (
-        f"Queue {quota.queue} may have {limit} {noun} and has {used}; it would need {asked} more."
-    )
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _nodes(v: OutlookView) -> str:

@@ -17,7 +17,6 @@ from hyperion.model.bounds import MAX_CPUS, MAX_CUSTOM_AMOUNT, MAX_GPUS, MAX_WEI
 from hyperion.model.ids import QueueName
 from hyperion.model.queue import MAX_QUEUE_USERS, Queue, check_queues
 from hyperion.model.resources import MILLI
-from hyperion.wire import units
 from hyperion.wire.api import Problem
 from hyperion.wire.spec_kinds import (
     Field,
@@ -56,25 +55,6 @@ def queues_from_yaml(text: str | bytes, source: str) -> tuple[Queue, ...]:
 def queues_from_mapping(value: object, source: str) -> tuple[Queue, ...]:
     """The same from what JSON decodes to."""
     return _queues(tree_of(value, source), source)
-
-
-def queues_to_mapping(queues: Iterable[Queue]) -> dict[str, Any]:
-    """What ``queues_from_mapping`` reads back as these queues."""
-    known = {queue.name: queue for queue in queues}
-    made: dict[str, dict[str, Any]] = {name: _fields(queue) for name, queue in known.items()}
-    out: dict[str, Any] = {}
-    for name, queue in known.items():
-        above = made.get(queue.parent)
-        (out if above is None else above.setdefault("queues", {}))[name] = made[name]
-    return out
-
-
-def amount_text(resource: str, amount: float) -> str:
-    """An amount as the file writes it, such as ``2.5`` GPUs or ``1.5Gi``, for tables."""
-    if resource in _SIZES.values():
-        return f"{amount / 1024:.4g}Gi"
-    whole = amount / MILLI if resource.endswith("_milli") or "_milli/" in resource else amount
-    return f"{whole:.10g}" if whole == round(whole) else f"{whole:.2f}"
 
 
 def resource_text(resource: str) -> str:
@@ -219,25 +199,3 @@ def _flat(
 def _problem(place: Place, message: str) -> Problem:
     text = f"{place.name}: {message}" if place.name else message
     return Problem(pointer=place.written, message=text, line=place.line, column=place.column)
-
-
-def _fields(queue: Queue) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name in ("quota", "borrow", "lend"):
-        amounts: dict[str, int] = getattr(queue, name)
-        if amounts:
-            out[name] = {resource_text(r): _amount(r, a) for r, a in amounts.items()}
-    plain = Queue(name=queue.name)
-    for name in ("weight", "reclaim", "preempt_within", "users", "stopped"):
-        value = getattr(queue, name)
-        if value != getattr(plain, name):
-            out[name] = list(value) if isinstance(value, tuple) else value
-    return out
-
-
-def _amount(resource: str, amount: int) -> int | float | str:
-    if resource in _SIZES.values():
-        return units.size_text(amount)
-    if resource == "cpus_milli" or resource.startswith("gpus_milli"):
-        return units.tidy(amount / MILLI)
-    return amount
