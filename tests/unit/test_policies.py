@@ -339,7 +339,7 @@ def test_the_time_of_a_round_is_for_all_its_answers_together():
     watched.begin()
     for _ in range(8):
         watched.cost(of(ask(1)), candidates())
-    assert watched.fallen
+    assert watched.excuse
 
 
 def test_a_timer_that_ran_before_goes_on_and_rings():
@@ -350,7 +350,7 @@ def test_a_timer_that_ran_before_goes_on_and_rings():
         watched = Guarded(Acting(loop), Alarm(80))
         watched.begin()
         watched.cost(of(ask(1)), candidates())
-        assert watched.fallen
+        assert watched.excuse
         signal.sigtimedwait([], 0.2) if not rung else None
         assert rung
     finally:
