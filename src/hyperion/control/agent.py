@@ -122,6 +122,10 @@ class Agent:
                 yield from self._take_order(event, now_ms)
             case m.Stop(allocation, generation, grace_ms):
                 yield from self._stop(allocation, generation, grace_ms, now_ms)
+            case m.Pause(allocation, generation, hold_ms):
+                yield from self._pause(allocation, generation, hold_ms, now_ms)
+            case m.Resume(allocation, generation):
+                yield from self._resume(allocation, generation, now_ms)
             case m.Forget(allocation, generation):
                 replica = self.replicas.get(allocation)
                 if replica and replica.state.is_terminal and generation >= replica.generation:
@@ -129,6 +133,8 @@ class Agent:
                     yield m.DropReplica(allocation)
             case m.ReplicaStarted() | m.ReplicaPrepared() | m.ReplicaExited():
                 yield from self._hear_runtime(event, now_ms)
+            case m.ReplicaPaused() | m.ReplicaResumed():
+                yield from self._hear_standing(event, now_ms)
             case m.Lease(sequence, duration_ms):
                 if not self._may_run(now_ms):
                     yield from self._fence(now_ms)  # what the gap made void must not go on
@@ -197,6 +203,62 @@ class Agent:
         elif generation > replica.generation:
             yield r.ReplicaMoved(id=id, generation=generation, state=S.STOPPING, at_ms=now_ms)
             yield m.KillReplica(id, grace_ms)
+
+    def _pause(self, id: AllocationId, generation: int, hold_ms: int, now_ms: int) -> _Decisions:
+        replica = self.replicas.get(id)
+        if replica is None:
+            yield from self._miss(id, generation, now_ms)
+        elif generation > replica.generation and replica.state in _STANDING:
+            yield r.ReplicaMoved(id=id, generation=generation, state=S.PAUSING, at_ms=now_ms)
+            yield m.PauseReplica(id, hold_ms)
+        else:
+            yield from self._answer(replica, generation, now_ms)
+
+    def _resume(self, id: AllocationId, generation: int, now_ms: int) -> _Decisions:
+        replica = self.replicas.get(id)
+        if replica is None:
+            yield from self._miss(id, generation, now_ms)
+        elif generation > replica.generation and replica.state in (S.PAUSING, S.PAUSED):
+            yield r.ReplicaMoved(id=id, generation=generation, state=S.RESUMING, at_ms=now_ms)
+            yield m.ResumeReplica(id)
+        else:
+            yield from self._answer(replica, generation, now_ms)
+
+    def _miss(self, id: AllocationId, generation: int, now_ms: int) -> _Decisions:
+        """An order about a replica that once ran here, and of which nothing is known any more."""
+        mark = self.marks.get(id)
+        if mark is None or generation > mark.generation:
+            reason = f"node {self.node.id} no longer knows it"
+            lost = r.Replica(
+                id=id, generation=generation, state=S.LOST, reason=reason, ended_at_ms=now_ms
+            )
+            yield r.ReplicaOrdered(lost)
+            yield from self._tell(id, now_ms)
+
+    def _answer(self, replica: r.Replica, generation: int, now_ms: int) -> _Decisions:
+        """The order finds it done, or changes nothing any more: say where the replica stands."""
+        if generation > replica.generation:
+            yield r.ReplicaOrdered(replace(replica, generation=generation))
+        yield from self._tell(replica.id, now_ms)
+
+    def _hear_standing(self, event: m.ReplicaPaused | m.ReplicaResumed, now_ms: int) -> _Decisions:
+        replica = self.replicas.get(event.allocation)
+        if replica is None or replica.state not in _STANDING:
+            return
+        paused = isinstance(event, m.ReplicaPaused)
+        if paused and replica.state in (S.RUNNING, S.RESUMING):
+            yield m.ResumeReplica(replica.id)  # an order that came too late: nobody waits for it
+            return
+        state = S.PAUSED if paused else S.RUNNING
+        if state is not replica.state:
+            yield r.ReplicaMoved(
+                id=replica.id,
+                generation=replica.generation,
+                state=state,
+                at_ms=now_ms,
+                reason=event.reason if isinstance(event, m.ReplicaResumed) else "",
+            )
+            yield from self._tell(replica.id, now_ms)
 
     def _hear_runtime(
         self, event: m.ReplicaStarted | m.ReplicaPrepared | m.ReplicaExited, now_ms: int
@@ -282,6 +344,10 @@ class Agent:
                     yield m.KillReplica(id, 0)
             elif replica.state is not S.READY or isinstance(replica.order, m.Run):
                 yield _carry_out(replica.order)
+                if replica.state in (S.PAUSING, S.PAUSED):
+                    yield m.InspectReplica(id)
+                elif replica.state is S.RESUMING:
+                    yield m.ResumeReplica(id)
 
     def _may_run(self, now_ms: int) -> bool:
         return self.lease.is_valid(now_ms + self._margin_ms)
@@ -309,6 +375,8 @@ class Agent:
             self._live.add(replica.id)
 
 
+_STANDING = (S.RUNNING, S.PAUSING, S.PAUSED, S.RESUMING)
+"""It has processes, and they may run or stand still."""
 _REPLICA = msgspec.json.Decoder(r.Replica)
 _MARK = msgspec.json.Decoder(r.Mark)
 
@@ -354,7 +422,7 @@ def _moved(old: r.Replica, by: r.ReplicaMoved) -> r.Replica:
         port=by.port or old.port,
         pid=by.pid or old.pid,
         exit_code=by.exit_code,
-        reason=by.reason or old.reason,
-        started_at_ms=by.at_ms if by.state is S.RUNNING else old.started_at_ms,
+        reason=by.reason if by.state in _STANDING else by.reason or old.reason,
+        started_at_ms=old.started_at_ms or (by.at_ms if by.state is S.RUNNING else 0),
         ended_at_ms=by.at_ms if by.state.is_terminal else 0,
     )

@@ -17,6 +17,7 @@ from hyperion.model.ids import AllocationId, JobId
 from hyperion.model.job import JobPhase
 
 _Decisions = Iterator[Any]
+_STANDING_STILL = (S.PAUSING, S.PAUSED)
 
 
 class Attempts:
@@ -91,6 +92,10 @@ class Attempts:
                 more["attained_ms"] = status.attained_ms + now_ms - status.started_at_ms
             more["started_at_ms"] = 0  # the attempt that is over is told of and paid for
             more["width"] = 0
+        if status.paused_for:
+            more["paused_for"] = JobId("")
+        if status.paused_ms:
+            more["paused_ms"] = 0
         yield self._state.moved(
             known,
             now_ms,
@@ -176,6 +181,12 @@ class Attempts:
         known = self._state.jobs[a.job]
         if a.state is S.STOPPING:
             yield m.SendToNode(a.node, gang.stop_order(a, known))
+            return
+        if a.state in _STANDING_STILL:
+            yield m.SendToNode(a.node, gang.pause_order(a, known.job))
+            return
+        if a.state is S.RESUMING:
+            yield m.SendToNode(a.node, m.Resume(a.id, a.generation))
             return
         job = self._state.whole(known.job)
         if job.array is not None:

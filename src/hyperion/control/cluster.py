@@ -21,6 +21,7 @@ from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
 from hyperion.control.orders import Orders
 from hyperion.control.outlook import Prospects
+from hyperion.control.pausing import Pausing
 from hyperion.control.preempting import Preempting
 from hyperion.control.rounds import Rounds
 from hyperion.control.seating import Seating
@@ -51,6 +52,8 @@ _RECORDS = frozenset(
         r.HistoryKept,
     }
 )
+_STANDING = frozenset({S.PAUSED, S.RUNNING})
+"""A replica stands still, or will not: somebody may wait for that."""
 _OPENING = frozenset({r.NodeAdmitted, r.NodeMarked, r.QueuesKept, r.WindowKept, r.WindowDropped})
 """There may be room now where there was none."""
 _Decisions = Iterator[Any]
@@ -71,7 +74,8 @@ class ClusterMachine:
         self.seating = Seating(
             self.policy, times, self.state, self.uplink, self.orders, self.attempts
         )
-        self.preempting = Preempting(self.state, self.attempts, self.seating)
+        self.pausing = Pausing(self.state, self.attempts, self.seating, self.orders)
+        self.preempting = Preempting(self.state, self.attempts, self.seating, self.pausing)
         self.rounds = Rounds(
             self.policy, times, self.state, self.uplink, self.seating, self.preempting
         )
@@ -133,6 +137,8 @@ class ClusterMachine:
             if record.allocation.state.is_terminal:
                 self.rounds.due = True
                 self.orders.over(record.allocation.id)
+            elif record.allocation.state in _STANDING and self.state.noted.winners():
+                self.rounds.due = True
         elif kind in _OPENING:
             self.rounds.freed()
         elif kind is r.JobForgotten:
@@ -334,6 +340,7 @@ class ClusterMachine:
             yield from self.rounds.explain(now_ms)
             yield from self.appointments.each_second(now_ms)
             yield from self.consolidating.each_second(now_ms)
+            yield from self.pausing.each_second(now_ms)
             self.rounds.look_again(now_ms)
             if self.appointments.times_changed(now_ms):
                 self.rounds.freed()

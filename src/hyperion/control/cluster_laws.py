@@ -66,9 +66,9 @@ def _check_capacity(state: "ClusterState", held: list[Allocation]) -> None:
     custom: dict[tuple[NodeId, str], int] = {}
     for a in held:
         sums = used.setdefault(a.node, [0, 0, 0])
-        for n, amount in enumerate(
-            (a.request.cpus_milli, a.request.memory_mib, a.request.disk_mib)
-        ):
+        # What stands still, or is being stopped after it has, lends its CPUs to another.
+        cpus = 0 if state.jobs[a.job].status.paused_for else a.request.cpus_milli
+        for n, amount in enumerate((cpus, a.request.memory_mib, a.request.disk_mib)):
             sums[n] += amount
         for device in a.devices:
             share = min(a.request.gpus_milli, 1000)

@@ -19,6 +19,7 @@ LOSSES_MAX = 16
 """A job whose nodes were lost this often has probably killed them."""
 BACKOFF_MAX_S = 600.0
 FENCE_GRACE_MS = 1000
+HOLD_EXTRA_MS = 5000
 REPLICAS_REPORTED = 64
 """Larger gangs report the first so many ranks, failed ones first."""
 
@@ -168,6 +169,12 @@ def stop_order(a: Allocation, known: r.ClusterJob) -> m.Stop:
     if known.status.fenced:
         grace_ms = min(grace_ms, FENCE_GRACE_MS)
     return m.Stop(allocation=a.id, generation=a.generation, grace_ms=grace_ms)
+
+
+def pause_order(a: Allocation, job: Job) -> m.Pause:
+    """The node lets it go on by itself a while after its hold, if it is told nothing by then."""
+    hold_ms = int(1000 * job.pausing.hold_s) + HOLD_EXTRA_MS
+    return m.Pause(allocation=a.id, generation=a.generation, hold_ms=hold_ms)
 
 
 def peers(allocations: Iterable[Allocation]) -> tuple[m.Peer, ...]:

@@ -17,6 +17,8 @@ class JobIndexes:
         """By the job awaited: those that depend on its end."""
         self.awaiting: set[JobId] = set()
         """Those that wait for the end of others."""
+        self._paused: dict[JobId, dict[JobId, None]] = {}
+        """By the urgent job: those that stand still for it, as they came."""
         self._elastic: set[JobId] = set()
         self._reserved: set[JobId] = set()
         self._deadlines: list[tuple[int, JobId]] = []
@@ -31,6 +33,9 @@ class JobIndexes:
         if old is None or old.status.awaits != status.awaits:
             (self.awaiting.add if status.awaits else self.awaiting.discard)(job.id)
             self._note_awaited(job.id, old.status.awaits if old else (), status.awaits)
+        before = old.status.paused_for if old else ""
+        if before != status.paused_for:
+            self._note_paused(job.id, JobId(before), status.paused_for)
         over = status.phase.is_terminal
         if job.elastic is not None:
             (self._elastic.discard if over else self._elastic.add)(job.id)
@@ -51,6 +56,7 @@ class JobIndexes:
     def forget(self, known: r.ClusterJob) -> None:
         id = known.job.id
         self._note_awaited(id, known.status.awaits, ())
+        self._note_paused(id, known.status.paused_for, JobId(""))
         self.awaiting.discard(id)
         self._elastic.discard(id)
         self._reserved.discard(id)
@@ -67,6 +73,14 @@ class JobIndexes:
     def reserved(self) -> list[JobId]:
         """Jobs that run only inside a window."""
         return sorted(self._reserved)
+
+    def winners(self) -> list[JobId]:
+        """Jobs for which others stand still."""
+        return list(self._paused)
+
+    def paused_for(self, job: JobId) -> list[JobId]:
+        """Those that stand still for it."""
+        return list(self._paused.get(job, ()))
 
     def growable(self, jobs: Jobs, before_ms: int, limit: int) -> list[JobId]:
         """Elastic jobs that have run since then with fewer replicas than they could have."""
@@ -98,8 +112,18 @@ class JobIndexes:
         for other in now:
             self._awaited.setdefault(other, set()).add(job)
 
+    def _note_paused(self, job: JobId, before: JobId, now: JobId) -> None:
+        if before:
+            among = self._paused[before]
+            del among[job]
+            if not among:
+                del self._paused[before]
+        if now:
+            self._paused.setdefault(now, {})[job] = None
+
 
 def _may_grow(known: r.ClusterJob, before_ms: int) -> bool:
     status = known.status
     runs = status.phase is JobPhase.RUNNING and status.started_at_ms <= before_ms
+    runs = runs and not status.paused_for
     return runs and 0 < status.width < known.job.replicas

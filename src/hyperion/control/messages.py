@@ -148,6 +148,21 @@ class Stop(Struct, frozen=True, tag=True, omit_defaults=True):
     grace_ms: int = 10_000
 
 
+class Pause(Struct, frozen=True, tag=True, omit_defaults=True):
+    """Let all processes of this replica stand still, for at most ``hold_ms``."""
+
+    allocation: AllocationId
+    generation: int
+    hold_ms: int = 30_000
+
+
+class Resume(Struct, frozen=True, tag=True):
+    """Let it go on where it was."""
+
+    allocation: AllocationId
+    generation: int
+
+
 class Forget(Struct, frozen=True, tag=True):
     """The final report has been kept."""
 
@@ -313,6 +328,20 @@ class ReplicaExited(Struct, frozen=True, tag=True):
     """It had ended before anybody told it to: its exit code is its own."""
 
 
+class ReplicaPaused(Struct, frozen=True, tag=True):
+    """None of its processes runs, and none will before it is resumed or its hold ends."""
+
+    allocation: AllocationId
+
+
+class ReplicaResumed(Struct, frozen=True, tag=True):
+    """It runs: it was told to, its hold has ended, or it could not be made to stand still."""
+
+    allocation: AllocationId
+    reason: str = ""
+    """Why it runs though nobody told it to."""
+
+
 class LeaseRecovered(Struct, frozen=True, tag=True):
     """After a restart: the lease that was last kept has this long to go (negative: has ended)."""
 
@@ -358,11 +387,15 @@ AgentEvent = (
     | Prepare
     | Run
     | Stop
+    | Pause
+    | Resume
     | Forget
     | Lease
     | LeaseRecovered
     | ReplicaPrepared
     | ReplicaStarted
+    | ReplicaPaused
+    | ReplicaResumed
     | ReplicaExited
     | Tick
 )
@@ -370,7 +403,7 @@ AgentEvent = (
 # -- commands -----------------------------------------------------------------------------------
 
 ClusterOrder = PlaceJob | StopJob | ForgetJob | Lease
-NodeOrder = Prepare | Run | Stop | Forget | Lease
+NodeOrder = Prepare | Run | Stop | Pause | Resume | Forget | Lease
 ClusterUpward = ClusterHello | ClusterHeartbeat | JobReport
 AgentUpward = NodeHello | NodeHeartbeat | AllocationReport
 
@@ -431,6 +464,26 @@ class KillReplica(Struct, frozen=True, tag=True):
     grace_ms: int
 
 
+class PauseReplica(Struct, frozen=True, tag=True):
+    """See to it that none of its processes runs, for at most ``hold_ms``; it keeps its memory.
+    Answered by ReplicaPaused, or by ReplicaResumed where that cannot be."""
+
+    allocation: AllocationId
+    hold_ms: int
+
+
+class ResumeReplica(Struct, frozen=True, tag=True):
+    """See to it that it goes on. Answered by ReplicaResumed."""
+
+    allocation: AllocationId
+
+
+class InspectReplica(Struct, frozen=True, tag=True):
+    """Say whether it stands still: ReplicaPaused or ReplicaResumed."""
+
+    allocation: AllocationId
+
+
 class DropReplica(Struct, frozen=True, tag=True):
     """Nobody will ask for this replica again; its logs stay until their own time is up."""
 
@@ -446,5 +499,13 @@ class KeepLease(Struct, frozen=True, tag=True):
 FederationCommand = SendToCluster | DisconnectCluster | Answer
 ClusterCommand = SendToFederation | SendToNode | DisconnectNode | Answer | KeepLease
 AgentCommand = (
-    SendToScheduler | PrepareReplica | LaunchReplica | KillReplica | DropReplica | KeepLease
+    SendToScheduler
+    | PrepareReplica
+    | LaunchReplica
+    | PauseReplica
+    | ResumeReplica
+    | InspectReplica
+    | KillReplica
+    | DropReplica
+    | KeepLease
 )

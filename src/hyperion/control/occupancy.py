@@ -234,7 +234,7 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
         priority=job.priority,
         nice=job.nice,
         started_at_ms=started_at_ms,
-        ends_at_ms=started_at_ms + expected_ms if expected_ms else 0,
+        ends_at_ms=started_at_ms + expected_ms + status.paused_ms if expected_ms else 0,
         preemptible_at_ms=started_at_ms + safe_ms,
         saves_every_ms=int(1000 * checkpoint.every_s),
         saves_on_stop=bool(checkpoint.dir),

@@ -6,6 +6,7 @@ from typing import Any
 from hyperion.control import records as r
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
+from hyperion.control.pausing import Pausing
 from hyperion.control.seating import Seating
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import JobId
@@ -21,18 +22,24 @@ CLAIM_EXTRA_MS = 15_000
 class Preempting:
     """Carries out what ``placement.preemption`` has chosen."""
 
-    def __init__(self, state: ClusterState, attempts: Attempts, seating: Seating) -> None:
+    def __init__(
+        self, state: ClusterState, attempts: Attempts, seating: Seating, pausing: Pausing
+    ) -> None:
         self._state = state
         self._attempts = attempts
         self._seating = seating
+        self.pausing = pausing
         self.count = 0
         """Jobs and tasks stopped for others since the start of the process."""
 
     def evict(
         self, known: r.ClusterJob, eviction: Eviction, now_ms: int, reason: str = ""
     ) -> _Decisions:
-        """Stop the victims, and keep their places for the job."""
+        """Stop the victims, or let them stand still, and keep their places for the job."""
         state = self._state
+        if self.pausing.will_do(known, eviction, now_ms):
+            yield from self.pausing.pause(known, eviction, claims(eviction.plan), now_ms)
+            return
         reason = reason or f"preempted by job {known.job.id}"
         losers = {*eviction.victims, *(job for job, _ in (*eviction.shrink, *eviction.tasks))}
         grace_s = max(state.jobs[job].job.checkpoint.grace_s for job in losers)

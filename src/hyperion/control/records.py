@@ -165,6 +165,13 @@ class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False)
     claim: tuple[Claim, ...] = ()
     claimed_until_ms: int = 0
     preemptions: int = 0
+    paused_for: JobId = JobId("")
+    """The more urgent job for which it stands still."""
+    paused_at_ms: int = 0
+    resumed_at_ms: int = 0
+    paused_ms: int = 0
+    """How long this attempt has stood still, all together."""
+    pauses: int = 0
     attained_ms: int = 0
     """How long its earlier attempts ran, all together."""
     tasks: TaskProgress | None = None

@@ -89,6 +89,7 @@ class Rounds:
         self._searches = SEARCHES_PER_ROUND
         self._reclaiming.clear()
         may_run = self._uplink.may_run(now_ms)
+        yield from self._preempting.pausing.settle(now_ms)
         yield from self._claimants(may_run, now_ms)
         wishes = self._wishes(now_ms, may_run)
         while (yield from self._pass(wishes, now_ms)):
@@ -249,6 +250,9 @@ class Rounds:
         waiting.sort(key=lambda known: (-known.job.priority, known.order))
         for known in waiting:
             if (known.federated and not may_run) or not state.wants_place(known):
+                continue
+            if self._preempting.pausing.concerns(known.job.id):
+                yield from self._preempting.pausing.start(known, now_ms)
                 continue
             plan = self._plan_claimed(known, now_ms)
             if plan is not None:

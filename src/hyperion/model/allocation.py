@@ -16,6 +16,12 @@ class AllocationState(Enum):
     """The agent holds what it needs (directory, rendezvous port) and waits for its gang."""
     RUNNING = "running"
     """Its process runs on the node."""
+    PAUSING = "pausing"
+    """Told to stand still, with all that it holds, so that another can have its CPUs."""
+    PAUSED = "paused"
+    """Stands still: none of its processes runs. It keeps its memory, and goes on where it was."""
+    RESUMING = "resuming"
+    """Told to go on."""
     STOPPING = "stopping"
     """Told to stop; holds its resources until the agent says that it is gone."""
     SUCCEEDED = "succeeded"
@@ -43,7 +49,10 @@ _ENDS = frozenset({_S.SUCCEEDED, _S.FAILED, _S.STOPPED, _S.LOST})
 TRANSITIONS: Mapping[AllocationState, frozenset[AllocationState]] = {
     _S.PLACED: _ENDS | {_S.READY, _S.RUNNING, _S.STOPPING},
     _S.READY: _ENDS | {_S.RUNNING, _S.STOPPING},
-    _S.RUNNING: _ENDS | {_S.STOPPING},
+    _S.RUNNING: _ENDS | {_S.PAUSING, _S.STOPPING},
+    _S.PAUSING: _ENDS | {_S.PAUSED, _S.RUNNING, _S.RESUMING, _S.STOPPING},
+    _S.PAUSED: _ENDS | {_S.RUNNING, _S.RESUMING, _S.STOPPING},
+    _S.RESUMING: _ENDS | {_S.RUNNING, _S.STOPPING},
     _S.STOPPING: _ENDS,
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),

@@ -13,6 +13,7 @@ from hyperion.model.bounds import (
     MAX_DATA_SOURCES,
     MAX_ENTRIES,
     MAX_GRACE_S,
+    MAX_HOLD_S,
     MAX_ID_CHARS,
     MAX_METADATA_BYTES,
     MAX_METADATA_ENTRIES,
@@ -45,7 +46,7 @@ from hyperion.model.faults import (
     region_faults,
     text_faults,
 )
-from hyperion.model.job import Budget, Checkpoint, Job, Objective, Restart
+from hyperion.model.job import Budget, Checkpoint, Job, Objective, Pausing, Restart
 
 POLICIES = (
     "balanced",
@@ -65,6 +66,7 @@ KNOWN_POLICIES = set(POLICIES)
 """These and the ones that plug-ins have registered in this process."""
 
 _OBJECTIVE, _BUDGET, _RESTART, _CHECKPOINT = Objective(), Budget(), Restart(), Checkpoint()
+_PAUSING = Pausing()
 """What most jobs have, and nothing is wrong with: most of what a check takes is saved by that."""
 
 _name = re.compile(NAME_PATTERN).fullmatch
@@ -269,6 +271,8 @@ def _limits(job: Job) -> Iterator[Fault]:
         yield from number_faults("/checkpoint/every", checkpoint.every_s, MAX_SECONDS, "s")
         yield from number_faults("/checkpoint/restore", checkpoint.restore_s, MAX_SECONDS, "s")
         yield from path_faults("/checkpoint/dir", checkpoint.dir)
+    if job.pausing != _PAUSING:
+        yield from number_faults("/pausing/hold", job.pausing.hold_s, MAX_HOLD_S, "s")
 
 
 def _marks(job: Job) -> Iterator[Fault]:

@@ -82,6 +82,14 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     """How long it takes to get back to where the checkpoint was."""
 
 
+class Pausing(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Whether the job may be made to stand still for a more urgent one, instead of being stopped."""
+
+    forbidden: bool = False
+    hold_s: float = 30.0
+    """At a stretch no longer than this; then it is stopped, and goes on from its checkpoint."""
+
+
 class Toleration(Struct, frozen=True, gc=False):
     """Lets the job onto nodes with this taint; an empty value tolerates any value of the key."""
 
@@ -191,6 +199,7 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     budget: Budget = Budget()
     restart: Restart = Restart()
     checkpoint: Checkpoint = Checkpoint()
+    pausing: Pausing = Pausing()
     tolerations: tuple[Toleration, ...] = ()
     metadata: dict[str, str] = {}
 

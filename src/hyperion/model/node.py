@@ -7,6 +7,10 @@ from hyperion.model.market import Market
 from hyperion.model.resources import Capacity
 
 
+PAUSE = "pause"
+"""The ability of a node to let replicas stand still, with all that they hold, and go on."""
+
+
 class Taint(Struct, frozen=True, gc=False):
     """Keeps jobs off the node that do not tolerate it."""
 

@@ -224,10 +224,45 @@ class AgentNodes:
                 tie.host.claims.add(allocation)
                 took_ms = self._dice.randrange(1, max(2, grace_ms))
                 self._world.after(took_ms, lambda: self._killed(tie, allocation))
+            case m.PauseReplica(allocation, hold_ms):
+                self._world.after(soon_ms, lambda: self._pause(tie, allocation, hold_ms))
+            case m.ResumeReplica(allocation):
+                self._world.after(soon_ms, lambda: self._resume(tie, allocation, ""))
+            case m.InspectReplica(allocation):
+                still = tie.host.is_still(allocation)
+                kind = m.ReplicaPaused if still else m.ReplicaResumed
+                self._tell(tie, kind(allocation), soon_ms)
             case m.DropReplica():
                 pass
             case _:
                 raise TypeError(command)
+
+    def _pause(self, tie: Tie, id: AllocationId, hold_ms: int) -> None:
+        if self._dice.random() < self._faults.unpausable:
+            self._tell(tie, m.ReplicaResumed(id, "its processes did not stand still"), 1)
+        elif tie.host.pause(id, self._world.now_ms, hold_ms):
+            self._stand(id, still=True)
+            self._tell(tie, m.ReplicaPaused(id), 1)
+            self._world.after(hold_ms, lambda: self._let_go(tie, id))
+
+    def _let_go(self, tie: Tie, id: AllocationId) -> None:
+        execution = tie.host.running.get(id)
+        if execution is None or execution.hold_ends_ms > self._world.now_ms:
+            return
+        if tie.host.is_still(id):
+            execution.let_go = True
+            self._resume(tie, id, "its hold has ended")
+
+    def _resume(self, tie: Tie, id: AllocationId, reason: str) -> None:
+        if tie.host.resume(id, self._world.now_ms) is not None:
+            self._stand(id, still=False)
+        if id in tie.host.running:
+            self._tell(tie, m.ReplicaResumed(id, reason), 1)
+
+    def _stand(self, id: AllocationId, still: bool) -> None:
+        piece, job, _ = self._pieces[id]
+        if self._world.works.stand(piece, id, self._world.now_ms, still):
+            self._foresee(piece, job)
 
     def _tell(self, tie: Tie, event: Any, delay_ms: int) -> None:
         incarnation = tie.process.incarnation

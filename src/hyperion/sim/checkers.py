@@ -83,12 +83,14 @@ def nothing_left_running(executions: Iterable[Execution]) -> None:
 
 
 def within_capacity(host: Host, capacity: Capacity) -> None:
-    """What really runs on a machine fits it, GPU by GPU."""
+    """What really runs on a machine fits it, GPU by GPU. What stands still needs no CPU; what went
+    on by itself was forgotten by a scheduler that was away, and may crowd the others."""
     cpus = memory = 0
     devices: dict[int, int] = {}
     custom: dict[str, int] = {}
     for x in host.running.values():
-        cpus += x.request.cpus_milli
+        if x.still_since_ms is None and not x.let_go:
+            cpus += x.request.cpus_milli
         memory += x.request.memory_mib
         for device in x.devices:
             devices[device] = devices.get(device, 0) + min(1000, x.request.gpus_milli)

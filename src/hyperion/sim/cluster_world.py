@@ -353,6 +353,8 @@ class PlayedNodes:
                 self._world.after(0, lambda: self._tell(allocation, AllocationState.READY))
             case m.Stop(allocation, generation, grace_ms):
                 self._stop(node, allocation, generation, grace_ms)
+            case m.Pause(allocation, generation) | m.Resume(allocation, generation):
+                self._stand(node, allocation, generation, type(message) is m.Pause)
             case m.Forget(allocation):
                 self._replicas.pop(allocation, None)
             case m.Lease():
@@ -377,6 +379,24 @@ class PlayedNodes:
         self._replicas[id] = (node, known[1], generation)
         delay_ms = min(self.STOP_MS, grace_ms) if id in self._running else 0
         self._world.after(delay_ms, lambda: self._stopped(id, generation))
+
+    def _stand(self, node: NodeId, id: str, generation: int, still: bool) -> None:
+        known = self._replicas.get(id)
+        if known is None or id not in self._running:
+            return
+        self._replicas[id] = (node, known[1], generation)
+        world, order = self._world, known[1]
+        job = world.job(order.job.id)
+        piece = world.works.piece(job, order.rank)
+        if world.works.stand(piece, order.allocation, world.now_ms, still):
+            self._foresee(piece, job)
+        state = AllocationState.PAUSED if still else AllocationState.RUNNING
+        world.after(1, lambda: self._tell_if_newest(id, generation, state))
+
+    def _tell_if_newest(self, id: str, generation: int, state: AllocationState) -> None:
+        known = self._replicas.get(id)
+        if known is not None and known[2] == generation and id in self._running:
+            self._tell(id, state)
 
     def _stopped(self, id: str, generation: int) -> None:
         known = self._replicas.get(id)

@@ -23,6 +23,8 @@ class Faults(Struct, frozen=True, kw_only=True):
     """A machine loses power this often; it comes back after ten times ``down_s_max`` at most."""
     wave: int = 1
     """How many machines lose power together."""
+    unpausable: float = 0.0
+    """With this probability a replica does not stand still when it is told to."""
     drift: float = 0.0
     """Clocks run up to this fraction too fast or too slow."""
     disk_loss: float = 0.0
@@ -31,7 +33,13 @@ class Faults(Struct, frozen=True, kw_only=True):
 
 CALM = Faults()
 STORM = Faults(
-    drop=0.05, double=0.05, delay_ms_max=300, crash_in_step=0.002, kill_mean_s=6.0, drift=0.02
+    drop=0.05,
+    double=0.05,
+    delay_ms_max=300,
+    crash_in_step=0.002,
+    kill_mean_s=6.0,
+    drift=0.02,
+    unpausable=0.1,
 )
 PARTITION = Faults(drop=0.01, delay_ms_max=50, partition_mean_s=6.0, kill_mean_s=30.0)
 SPOT = Faults(delay_ms_max=50, node_death_mean_s=15.0, wave=2, disk_loss=0.3)

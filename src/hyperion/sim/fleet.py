@@ -21,6 +21,12 @@ class Execution(Struct):
     killed: bool = False
     request: ResourceRequest = ResourceRequest()
     devices: tuple[int, ...] = ()
+    still_since_ms: int | None = None
+    """It stands still since then."""
+    hold_ends_ms: int = 0
+    """When it goes on by itself."""
+    let_go: bool = False
+    """It has gone on by itself, at the end of its hold: nobody had told it to."""
     disk: int = 0
     """Which disk of the host it ran on: an empty one knows of no earlier claims."""
 
@@ -56,6 +62,30 @@ class Host:
         )
         self.running[order.allocation] = execution
         return execution
+
+    def pause(self, allocation: AllocationId, now_ms: int, hold_ms: int) -> bool:
+        """Whether it stands still now."""
+        execution = self.running.get(allocation)
+        if execution is None:
+            return False
+        if execution.still_since_ms is None:
+            execution.still_since_ms = now_ms
+        execution.hold_ends_ms = now_ms + hold_ms
+        execution.let_go = False
+        return True
+
+    def resume(self, allocation: AllocationId, now_ms: int) -> Execution | None:
+        """The replica that goes on, having stood still until now."""
+        execution = self.running.get(allocation)
+        if execution is None or execution.still_since_ms is None:
+            return None
+        execution.ends_ms += now_ms - execution.still_since_ms
+        execution.still_since_ms = None
+        return execution
+
+    def is_still(self, allocation: AllocationId) -> bool:
+        execution = self.running.get(allocation)
+        return execution is not None and execution.still_since_ms is not None
 
     def end(self, allocation: AllocationId, now_ms: int) -> bool:
         """Its time is up: it ends by itself, if it still runs."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from hyperion.model.accelerators import canonical
 from hyperion.model.ids import NodeId
-from hyperion.model.node import Node
+from hyperion.model.node import PAUSE, Node
 from hyperion.model.resources import MILLI, Capacity
 from hyperion.sim.traces.cells import Cells
 
@@ -14,6 +14,7 @@ BLOCKS_PER_ZONE = 4
 CPUS_PER_GPU = 12
 MEMORY_PER_GPU_MIB = 128 * 1024
 CPUS_WITHOUT_GPU = 64
+_ABILITIES = {PAUSE: "simulated"}
 MEMORY_WITHOUT_GPU_MIB = 256 * 1024
 
 
@@ -38,6 +39,7 @@ def uniform(
             id=NodeId(f"n{n:0{width}}"),
             capacity=capacity,
             labels=_place(n),
+            abilities=_ABILITIES,
             usd_per_hour=usd_per_gpu_hour * gpus,
         )
         for n in range(nodes)
@@ -67,6 +69,7 @@ def listed(
                     memory_mib=cells.whole("memory_mib", least=1),
                 ),
                 labels=_place(n),
+                abilities=_ABILITIES,
                 usd_per_hour=gpus * prices.get(model, 0.0),
             )
         )

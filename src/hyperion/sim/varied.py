@@ -14,6 +14,7 @@ from hyperion.model.job import (
     Dependency,
     Elastic,
     Job,
+    Pausing,
     Priority,
     Restart,
     Role,
@@ -157,6 +158,7 @@ def _ruled(dice: random.Random, job: Job, earlier: list[JobId], retries: int) ->
         condition = dice.choice((Condition.OK, Condition.ANY, Condition.NOT_OK))
         after = (Dependency(dice.choice(earlier), condition),)
     urgent = (Priority.LATENCY_CRITICAL, Priority.ULTRA_LOW_LATENCY)
+    number = int(job.id.removeprefix("j"))
     small = job.replicas == 1 and job.alternatives[0].cpus_milli <= 1000
     return replace(
         job,
@@ -174,4 +176,5 @@ def _ruled(dice: random.Random, job: Job, earlier: list[JobId], retries: int) ->
             dir=dice.choice(("", "/checkpoints")),
             every_s=dice.choice((0.0, 1.0)),
         ),
+        pausing=Pausing(forbidden=number % 7 == 0, hold_s=(1.5, 30.0)[number % 2]),
     )

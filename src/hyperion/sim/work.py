@@ -31,6 +31,8 @@ class Piece(Struct):
     """Time that goes into getting back to the checkpoint before work goes on."""
     running: dict[AllocationId, int] = {}
     """Replicas that run now, and the generation of their order."""
+    still: set[AllocationId] = set()
+    """Of them those that stand still."""
     starts: int = 0
     turn: int = 0
     """Counts changes of speed; an end that was foreseen before the last one is void."""
@@ -39,8 +41,8 @@ class Piece(Struct):
     def speed(self) -> float:
         """1 at full width. A gang waits for its last member; an elastic job is as quick as wide."""
         if self.elastic:
-            return len(self.running) / self.full
-        return 1.0 if len(self.running) >= self.full else 0.0
+            return (len(self.running) - len(self.still)) / self.full
+        return 1.0 if len(self.running) >= self.full and not self.still else 0.0
 
     def advance(self, now_ms: int) -> None:
         """Count what was done since the last look."""
@@ -86,6 +88,7 @@ class Works:
             return 0.0
         piece.advance(now_ms)
         del piece.running[allocation]
+        piece.still.discard(allocation)
         piece.turn += 1
         if piece.running:
             return 0.0
@@ -98,8 +101,18 @@ class Works:
         piece.advance(now_ms)
         ran = list(piece.running)
         piece.running.clear()
+        piece.still.clear()
         piece.turn += 1
         return ran
+
+    def stand(self, piece: Piece, allocation: AllocationId, now_ms: int, still: bool) -> bool:
+        """A replica stands still, or goes on; whether that is news."""
+        if allocation not in piece.running or (allocation in piece.still) is still:
+            return False
+        piece.advance(now_ms)
+        (piece.still.add if still else piece.still.discard)(allocation)
+        piece.turn += 1
+        return True
 
     def again(self, piece: Piece) -> None:
         """It failed by itself: the next attempt starts where the last checkpoint was."""

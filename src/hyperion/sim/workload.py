@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from hyperion.model.ids import JobId, UserId
-from hyperion.model.job import Checkpoint, Job, Priority, Restart
+from hyperion.model.job import Checkpoint, Job, Pausing, Priority, Restart
 from hyperion.model.resources import ResourceRequest
 
 
@@ -43,6 +43,37 @@ def arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
                 checkpoint=Checkpoint(grace_s=dice.choice((0.5, 2.0, 60.0))),
             ),
             runs_ms=dice.choice((10, 500, 3000, 10_000, 40_000)),
+            exit_codes=(1, 0) if fails else (0,),
+            cancel_at_ms=at_ms + dice.randrange(8000) if dice.random() < 0.1 else None,
+        )
+
+
+def urgent_arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
+    """Batch jobs that fill the CPUs, and short urgent ones that want the same CPUs at once."""
+    for n in range(jobs):
+        at_ms = dice.randrange(over_ms)
+        urgent = dice.random() < 0.5
+        priority = dice.choice((Priority.LATENCY_CRITICAL, Priority.ULTRA_LOW_LATENCY))
+        fails = dice.random() < 0.1
+        yield Arrival(
+            at_ms=at_ms,
+            job=Job(
+                id=JobId(f"j{n:04}"),
+                user=UserId("sim"),
+                command=("true",),
+                replicas=dice.choice((1, 1, 1, 2)),
+                priority=priority if urgent else Priority.BATCH,
+                alternatives=(
+                    ResourceRequest(
+                        cpus_milli=dice.choice((2000, 4000)),
+                        memory_mib=dice.choice((0, 0, 1024, 6000)),
+                    ),
+                ),
+                restart=Restart(max=2 if fails else 0, backoff_s=1.0),
+                checkpoint=Checkpoint(grace_s=dice.choice((0.5, 2.0, 20.0))),
+                pausing=Pausing(forbidden=dice.random() < 0.1, hold_s=dice.choice((2.0, 30.0))),
+            ),
+            runs_ms=dice.choice((10, 500, 3000)) if urgent else dice.choice((20_000, 40_000)),
             exit_codes=(1, 0) if fails else (0,),
             cancel_at_ms=at_ms + dice.randrange(8000) if dice.random() < 0.1 else None,
         )

@@ -23,7 +23,7 @@ from hyperion.control.uplink import ClusterTimes
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId, JobId, NodeId
 from hyperion.model.market import MarketView, Region
-from hyperion.model.node import Node
+from hyperion.model.node import PAUSE, Node
 from hyperion.model.resources import Capacity
 from hyperion.placement import ranking
 from hyperion.sim import checkers, varied
@@ -31,7 +31,7 @@ from hyperion.sim.faults import CALM, Faults
 from hyperion.sim.fleet import Execution, Host
 from hyperion.sim.network import Network, from_node
 from hyperion.sim.process import Process
-from hyperion.sim.workload import Arrival, arrivals
+from hyperion.sim.workload import Arrival, arrivals, urgent_arrivals
 
 TICK_MS = 250
 FAULTS_END_MS = 45_000
@@ -70,12 +70,17 @@ class Size(Struct, frozen=True, kw_only=True):
     jobs: int = 24
     over_ms: int = 30_000
     """Jobs arrive within this time."""
+    urgent: bool = False
+    """Batch jobs that fill the CPUs, and urgent ones for which they stand still."""
     varied: bool = False
     """Jobs of every shape, queues with quotas, windows; otherwise plain jobs and gangs."""
 
 
 def size_of(seed: int) -> Size:
-    """Odd seeds bring jobs of every shape, queues and windows; even ones plain jobs and gangs."""
+    """Odd seeds bring jobs of every shape, queues and windows; of the even ones every second brings
+    plain jobs and gangs, every second urgent jobs for which others stand still."""
+    if seed % 4 == 2:
+        return Size(urgent=True, jobs=40)
     return Size(varied=seed % 2 == 1)
 
 
@@ -103,7 +108,7 @@ class World:
         self.capacities: dict[str, Capacity] = {}
         size = size or Size()
         self._build(size)
-        bring = varied.arrivals if size.varied else arrivals
+        bring = varied.arrivals if size.varied else urgent_arrivals if size.urgent else arrivals
         for arrival in bring(self.random, size.jobs, size.over_ms):
             self.at(arrival.at_ms, self._asking(arrival))
         if size.varied:
@@ -173,6 +178,7 @@ class World:
                     ),
                     labels={"zone": f"z{n % 2}", "rack": f"r{n}"} if size.varied else {},
                     usd_per_hour=self.random.uniform(0.5, 30.0),
+                    abilities={PAUSE: "simulated"} if n % 4 != 3 else {},
                 )
                 name = f"{cluster.id}/{node.id}"
                 self.hosts[name] = Host(name)
@@ -320,8 +326,40 @@ class World:
                 host.claims.add(allocation)
                 took_ms = self.random.randrange(1, max(2, grace_ms))
                 self.after(took_ms, lambda: self._killed(host, allocation, tell))
+            case m.PauseReplica(allocation, hold_ms):
+                self.after(soon_ms, lambda: self._pause(host, allocation, hold_ms, tell))
+            case m.ResumeReplica(allocation):
+                self.after(soon_ms, lambda: self._resume(host, allocation, tell))
+            case m.InspectReplica(allocation):
+                still = host.is_still(allocation)
+                kind = m.ReplicaPaused if still else m.ReplicaResumed
+                tell(kind(allocation), soon_ms)
             case m.DropReplica():
                 pass
+
+    def _pause(self, host: Host, id: Any, hold_ms: int, tell: Callable[[Any, int], None]) -> None:
+        """As on a real machine it happens, whether the agent lives to see it or not."""
+        if self.random.random() < self.faults.unpausable:
+            tell(m.ReplicaResumed(id, "its processes did not stand still"), 1)
+        elif host.pause(id, self.now_ms, hold_ms):
+            tell(m.ReplicaPaused(id), 1)
+            self.after(hold_ms, lambda: self._let_go(host, id, tell))
+
+    def _let_go(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
+        execution = host.running.get(id)
+        if execution is not None and host.is_still(id) and execution.hold_ends_ms <= self.now_ms:
+            execution.let_go = True
+            self._resume(host, id, tell, "its hold has ended")
+
+    def _resume(
+        self, host: Host, id: Any, tell: Callable[[Any, int], None], reason: str = ""
+    ) -> None:
+        execution = host.resume(id, self.now_ms)
+        if execution is not None:
+            checkers.within_capacity(host, self.capacities[host.name])
+            self.at(execution.ends_ms, lambda: self._ended(host, id, tell))
+        if id in host.running:
+            tell(m.ReplicaResumed(id, reason), 1)
 
     def _claim(self, host: Host, order: m.Run, tell: Callable[[Any, int], None]) -> None:
         id = order.allocation
@@ -342,6 +380,9 @@ class World:
             tell(host.exit_of(order.allocation), 1)
 
     def _ended(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
+        execution = host.running.get(id)
+        if execution is None or host.is_still(id) or self.now_ms < execution.ends_ms:
+            return  # it has stood still meanwhile, and ends later
         if host.end(id, self.now_ms):
             tell(host.exit_of(id), self.random.randrange(1, 20))
             agent = self.processes[host.name]

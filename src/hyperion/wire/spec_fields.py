@@ -29,7 +29,7 @@ from hyperion.wire.spec_kinds import (
     Whole,
 )
 from hyperion.wire.spec_places import REPLICA_TERM, SPREAD, TOPOLOGY
-from hyperion.wire.spec_records import BUDGET, CHECKPOINT, DATA, RESTART, TOLERATED
+from hyperion.wire.spec_records import BUDGET, CHECKPOINT, DATA, PAUSING, RESTART, TOLERATED
 from hyperion.wire.spec_resources import RESOURCES
 from hyperion.wire.spec_tree import Kind, Node, Scalar, Table
 from hyperion.wire.spec_work import Image, Moment, Run
@@ -331,6 +331,7 @@ SPEC = _Spec(
         Field("budget", BUDGET, "Hard limits."),
         Field("restart", RESTART, "Retries after a failure of its own."),
         Field("checkpoint", CHECKPOINT, "What the job itself does to survive."),
+        Field("pausing", PAUSING, "Whether, and for how long, it may stand still for others."),
         Field(
             "tolerations",
             ListOf(TOLERATED, bounds.MAX_ENTRIES),

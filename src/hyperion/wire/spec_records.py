@@ -1,8 +1,8 @@
 """The mappings inside a spec: data, budget, restart, checkpoint, tolerations."""
 
 from hyperion.model import bounds
-from hyperion.model.job import Budget, Checkpoint, DataSource, Restart, Toleration
-from hyperion.wire.spec_kinds import Amount, Duration, Field, Number, Record, Text, Whole
+from hyperion.model.job import Budget, Checkpoint, DataSource, Pausing, Restart, Toleration
+from hyperion.wire.spec_kinds import Amount, Duration, Field, Flag, Number, Record, Text, Whole
 from hyperion.wire.spec_shorthand import Parsed, Shorthand
 
 
@@ -136,4 +136,26 @@ CHECKPOINT = Record(
         ),
     ),
     Checkpoint,
+)
+
+PAUSING = Record(
+    (
+        Field(
+            "forbidden",
+            Flag(),
+            "`true`: never made to stand still for a more urgent job, but stopped.",
+            default="false",
+            example="true",
+        ),
+        Field(
+            "hold",
+            Duration(),
+            "How long at a stretch; then it is stopped, and goes on from its checkpoint.",
+            to="hold_s",
+            unit="s",
+            default="30s",
+            example="2m",
+        ),
+    ),
+    Pausing,
 )

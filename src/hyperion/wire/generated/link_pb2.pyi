@@ -20,6 +20,9 @@ class AllocationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ALLOCATION_STATE_FAILED: _ClassVar[AllocationState]
     ALLOCATION_STATE_STOPPED: _ClassVar[AllocationState]
     ALLOCATION_STATE_LOST: _ClassVar[AllocationState]
+    ALLOCATION_STATE_PAUSING: _ClassVar[AllocationState]
+    ALLOCATION_STATE_PAUSED: _ClassVar[AllocationState]
+    ALLOCATION_STATE_RESUMING: _ClassVar[AllocationState]
 ALLOCATION_STATE_UNSPECIFIED: AllocationState
 ALLOCATION_STATE_PLACED: AllocationState
 ALLOCATION_STATE_READY: AllocationState
@@ -29,6 +32,9 @@ ALLOCATION_STATE_SUCCEEDED: AllocationState
 ALLOCATION_STATE_FAILED: AllocationState
 ALLOCATION_STATE_STOPPED: AllocationState
 ALLOCATION_STATE_LOST: AllocationState
+ALLOCATION_STATE_PAUSING: AllocationState
+ALLOCATION_STATE_PAUSED: AllocationState
+ALLOCATION_STATE_RESUMING: AllocationState
 
 class PlaceJob(_message.Message):
     __slots__ = ("job", "generation", "submitted_at_ms", "known", "tasks")
@@ -192,6 +198,24 @@ class Stop(_message.Message):
     grace_ms: int
     def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., grace_ms: _Optional[int] = ...) -> None: ...
 
+class Pause(_message.Message):
+    __slots__ = ("allocation", "generation", "hold_ms")
+    ALLOCATION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MS_FIELD_NUMBER: _ClassVar[int]
+    allocation: str
+    generation: int
+    hold_ms: int
+    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., hold_ms: _Optional[int] = ...) -> None: ...
+
+class Resume(_message.Message):
+    __slots__ = ("allocation", "generation")
+    ALLOCATION_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    allocation: str
+    generation: int
+    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
 class Forget(_message.Message):
     __slots__ = ("allocation", "generation")
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
@@ -315,7 +339,7 @@ class ClusterMessage(_message.Message):
 class SchedulerMessage(_message.Message):
     __slots__ = ("items",)
     class Item(_message.Message):
-        __slots__ = ("prepare", "run", "stop", "lease", "call", "chunk", "call_cancel", "forget")
+        __slots__ = ("prepare", "run", "stop", "lease", "call", "chunk", "call_cancel", "forget", "pause", "resume")
         PREPARE_FIELD_NUMBER: _ClassVar[int]
         RUN_FIELD_NUMBER: _ClassVar[int]
         STOP_FIELD_NUMBER: _ClassVar[int]
@@ -324,6 +348,8 @@ class SchedulerMessage(_message.Message):
         CHUNK_FIELD_NUMBER: _ClassVar[int]
         CALL_CANCEL_FIELD_NUMBER: _ClassVar[int]
         FORGET_FIELD_NUMBER: _ClassVar[int]
+        PAUSE_FIELD_NUMBER: _ClassVar[int]
+        RESUME_FIELD_NUMBER: _ClassVar[int]
         prepare: Prepare
         run: Run
         stop: Stop
@@ -332,7 +358,9 @@ class SchedulerMessage(_message.Message):
         chunk: Chunk
         call_cancel: CallCancel
         forget: Forget
-        def __init__(self, prepare: _Optional[_Union[Prepare, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., call_cancel: _Optional[_Union[CallCancel, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ...) -> None: ...
+        pause: Pause
+        resume: Resume
+        def __init__(self, prepare: _Optional[_Union[Prepare, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., call_cancel: _Optional[_Union[CallCancel, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ...) -> None: ...
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[SchedulerMessage.Item]
     def __init__(self, items: _Optional[_Iterable[_Union[SchedulerMessage.Item, _Mapping]]] = ...) -> None: ...

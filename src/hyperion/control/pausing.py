@@ -1,0 +1,227 @@
+"""Room made for an urgent job by letting others stand still: they keep their memory and no work is
+lost.
+
+A paused job stays charged with all that it has, and so does the job it makes way for: what is free
+of CPU goes below zero meanwhile, and nobody else gets any of it. It goes on as soon as the urgent
+one has gone, and is stopped like any other victim when that takes longer than its hold.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from hyperion.control import gang
+from hyperion.control import messages as m
+from hyperion.control import records as r
+from hyperion.control.attempts import Attempts
+from hyperion.control.cluster_state import ClusterState
+from hyperion.control.orders import Orders
+from hyperion.control.seating import Seating
+from hyperion.model.allocation import Allocation
+from hyperion.model.allocation import AllocationState as S
+from hyperion.model.ids import AllocationId, JobId, NodeId
+from hyperion.model.job import JobPhase
+from hyperion.model.node import PAUSE
+from hyperion.model.resources import ResourceRequest
+from hyperion.placement.planner import Plan, Seat
+from hyperion.placement.preemption import Eviction
+
+_Decisions = Iterator[Any]
+STAND_WITHIN_MS = 2000
+"""Who does not stand still within this time is stopped instead."""
+QUANTUM_MS = 100
+"""Between two pauses a job runs at least so long."""
+MOST_PAUSED = 0.5
+"""Of its time since its start no job stands still for more than this part."""
+SPARED_MS = 60_000
+"""A job that did not stand still is not asked again for so long."""
+SPARED_REMEMBERED = 4096
+
+
+class Pausing:
+    def __init__(
+        self,
+        state: ClusterState,
+        attempts: Attempts,
+        seating: Seating,
+        orders: Orders[AllocationId],
+    ) -> None:
+        self._state = state
+        self._attempts = attempts
+        self._seating = seating
+        self._orders = orders
+        self._spared: dict[JobId, int] = {}
+        """Jobs that could not be made to stand still, and until when they are not asked again."""
+        self.count = 0
+        """Jobs made to stand still since the start of the process."""
+
+    # -- whether --------------------------------------------------------------------------------
+
+    def will_do(self, known: r.ClusterJob, eviction: Eviction, now_ms: int) -> bool:
+        """Whether it is enough that the victims stand still: nothing but CPU time is lacking, all
+        of them can, and the quotas let the job start beside them."""
+        job = known.job
+        whole = not (eviction.shrink or eviction.tasks or eviction.moves)
+        if not whole or job.array is not None or not self._state.occupancy.admits(job):
+            return False
+        losers = [self._state.jobs[victim] for victim in eviction.victims]
+        if all(loser.status.paused_for for loser in losers) or not all(self._may_pause(loser, known, now_ms) for loser in losers):
+            return False
+        gives: dict[NodeId, int] = {}
+        for victim in eviction.victims:
+            for a in self._state.live_of(victim):
+                gives[a.node] = gives.get(a.node, 0) + a.request.cpus_milli
+        return self._lacks_cpus_only(known, eviction.plan, gives)
+
+    def _may_pause(self, loser: r.ClusterJob, winner: r.ClusterJob, now_ms: int) -> bool:
+        job, status = loser.job, loser.status
+        if job.pausing.forbidden or job.array is not None or job.priority >= winner.job.priority:
+            return False
+        if status.phase is not JobPhase.RUNNING:
+            return False
+        if status.paused_for:  # it stays as it is, and makes room for nobody by that alone
+            return all(a.state is S.PAUSED for a in self._state.live_of(job.id))
+        if self._spared.get(job.id, 0) > now_ms or now_ms - status.resumed_at_ms < QUANTUM_MS:
+            return False
+        ran_ms = now_ms - status.started_at_ms
+        if status.paused_ms > MOST_PAUSED * ran_ms:
+            return False
+        return all(self._can_pause(a) for a in self._state.live_of(job.id))
+
+    def _can_pause(self, a: Allocation) -> bool:
+        """A GPU would finish what has been given to it, and its memory stays full."""
+        node = self._state.nodes[a.node].node
+        able = PAUSE in node.abilities and a.node not in self._state.silent
+        return able and a.state is S.RUNNING and not a.request.gpus_milli
+
+    def _lacks_cpus_only(self, known: r.ClusterJob, plan: Plan, gives: dict[NodeId, int]) -> bool:
+        needs: dict[NodeId, list[ResourceRequest]] = {}
+        for rank, seat in enumerate(plan.seats):
+            needs.setdefault(seat.node, []).append(known.job.request(rank, plan.alternative))
+        for node, requests in needs.items():
+            if any(request.gpus_milli or request.custom for request in requests):
+                return False
+            free = self._state.snapshot.free(node)
+            fits = (
+                sum(x.cpus_milli for x in requests) <= free.cpus_milli + gives.get(node, 0)
+                and sum(x.memory_mib for x in requests) <= free.memory_mib
+                and sum(x.disk_mib for x in requests) <= free.disk_mib
+            )
+            if not fits:
+                return False
+        return True
+
+    # -- pausing --------------------------------------------------------------------------------
+
+    def pause(
+        self, known: r.ClusterJob, eviction: Eviction, claim: tuple[r.Claim, ...], now_ms: int
+    ) -> _Decisions:
+        """Order all victims to stand still, and keep their CPUs for the job."""
+        state = self._state
+        losers = [state.jobs[victim] for victim in eviction.victims]
+        losers = [loser for loser in losers if not loser.status.paused_for]
+        for loser in losers:
+            victim = loser.job.id
+            for a in state.live_of(victim):
+                pausing = replace(a, state=S.PAUSING, generation=a.generation + 1)
+                yield r.AllocationMoved(pausing)
+                self._orders.sent(a.id, now_ms)
+                yield m.SendToNode(a.node, gang.pause_order(pausing, loser.job))
+            yield state.moved(
+                loser,
+                now_ms,
+                paused_for=known.job.id,
+                paused_at_ms=now_ms,
+                pauses=loser.status.pauses + 1,
+                reason=f"paused for job {known.job.id}",
+            )
+            self._attempts.tell_later(victim, now_ms)
+        self.count += len(losers)
+        yield state.moved(
+            state.jobs[known.job.id],
+            now_ms,
+            alternative=eviction.plan.alternative,
+            claim=claim,
+            claimed_until_ms=now_ms + STAND_WITHIN_MS,
+            reason=f"waits until {len(losers)} of lower rank stand still",
+        )
+
+    def concerns(self, job: JobId) -> bool:
+        """Whether others stand still for it, or are to."""
+        return bool(self._state.noted.paused_for(job))
+
+    def start(self, known: r.ClusterJob, now_ms: int) -> _Decisions:
+        """Start the job that claims its places if all stand still; give up if one will not."""
+        seats = [
+            a
+            for victim in self._state.noted.paused_for(known.job.id)
+            for a in self._state.live_of(victim)
+        ]
+        states = {a.state for a in seats}
+        if states <= {S.PAUSED}:
+            places = sorted(known.status.claim, key=lambda claim: claim.rank)
+            seated = tuple(Seat(claim.node, claim.devices) for claim in places)
+            plan = Plan(known.job.id, known.status.alternative, seated)
+            yield from self._seating.start(known, plan, now_ms)
+        elif states & {S.RUNNING, S.RESUMING} or now_ms >= known.status.claimed_until_ms:
+            for a in seats:
+                if a.state is not S.PAUSED:
+                    self._spare(a.job, now_ms)
+            yield self._state.moved(known, now_ms, claim=(), reason="")
+            yield from self._let_go(known.job.id, now_ms)
+
+    def _spare(self, job: JobId, now_ms: int) -> None:
+        if len(self._spared) >= SPARED_REMEMBERED:
+            del self._spared[next(iter(self._spared))]
+        self._spared[job] = now_ms + SPARED_MS
+
+    # -- and going on ---------------------------------------------------------------------------
+
+    def settle(self, now_ms: int) -> _Decisions:
+        """Let those go on whose urgent job has gone."""
+        state = self._state
+        for winner in state.noted.winners():
+            known = state.jobs.get(winner)
+            if known is None or not (known.status.claim or state.live_of(winner)):
+                yield from self._let_go(winner, now_ms)
+
+    def _let_go(self, winner: JobId, now_ms: int) -> _Decisions:
+        for victim in self._state.noted.paused_for(winner):
+            yield from self._resume(self._state.jobs[victim], now_ms)
+
+    def _resume(self, loser: r.ClusterJob, now_ms: int) -> _Decisions:
+        if loser.status.phase is not JobPhase.RUNNING:
+            return  # it is being stopped, which is said when it is over
+        for a in self._state.live_of(loser.job.id):
+            if a.state in (S.PAUSING, S.PAUSED):
+                resuming = replace(a, state=S.RESUMING, generation=a.generation + 1)
+                yield r.AllocationMoved(resuming)
+                self._orders.sent(a.id, now_ms)
+                yield m.SendToNode(a.node, m.Resume(a.id, resuming.generation))
+        status = loser.status
+        yield self._state.moved(
+            loser,
+            now_ms,
+            paused_for=JobId(""),
+            paused_ms=status.paused_ms + now_ms - status.paused_at_ms,
+            resumed_at_ms=now_ms,
+            reason="",
+        )
+        self._attempts.tell_later(loser.job.id, now_ms)
+
+    def each_second(self, now_ms: int) -> _Decisions:
+        """Stop those that have stood still for too long."""
+        for winner in self._state.noted.winners():
+            for victim in self._state.noted.paused_for(winner):
+                loser = self._state.jobs[victim]
+                status, hold_s = loser.status, loser.job.pausing.hold_s
+                held_ms = now_ms - status.paused_at_ms
+                if status.phase is JobPhase.RUNNING and held_ms >= 1000 * hold_s:
+                    yield from self._attempts.stop(
+                        loser,
+                        JobPhase.QUEUED,
+                        f"preempted by job {winner}, after it had stood still for {hold_s:g}s",
+                        now_ms,
+                        preemptions=status.preemptions + 1,
+                    )

@@ -1,0 +1,192 @@
+"""Stories about jobs that stand still for more urgent ones, and go on where they were."""
+
+from cluster_stories import S, alone, beat, machine, phases, running, say, sent, status, tell
+from cluster_stories import node as any_node
+
+from msgspec.structs import replace
+from stories import job as any_job
+
+from hyperion.control import messages as m
+from hyperion.model.job import Checkpoint, Pausing, Priority
+from hyperion.model.node import PAUSE
+
+LC, ULL = Priority.LATENCY_CRITICAL, Priority.ULTRA_LOW_LATENCY
+
+
+def plain_node(name="n1", cpus=4, gpus=0, memory=65_536):
+    made = any_node(name, gpus=gpus, cpus=cpus)
+    return replace(made, capacity=replace(made.capacity, memory_mib=memory))
+
+
+def node(name="n1", **has):
+    return replace(plain_node(name, **has), abilities={PAUSE: "tested"})
+
+
+def job(id, cpus=4, gpus=0, memory=0, **more):
+    made = any_job(id, gpus=gpus, cpus=cpus, **more)
+    return replace(made, alternatives=(replace(made.alternatives[0], memory_mib=memory),))
+
+
+def urgent(c, id="urgent", priority=LC, **needs):
+    """Submit it; what the machine commands then."""
+    return c.say(m.JobSubmitted(job=job(id, priority=priority, **needs), token=1))
+
+
+def paused(c, *victims):
+    """A cluster in which the urgent job runs over its victims."""
+    pauses = sent(urgent(c, cpus=4), m.Pause)
+    assert {p.allocation for p in pauses} == {v.allocation for v in victims}
+    [run] = sent(say(c, victims, S.PAUSED), m.Run)
+    tell(c, run, S.RUNNING, started_at_ms=c.now_ms)
+    return run
+
+
+def test_an_urgent_job_runs_at_once_over_one_that_stands_still():
+    c = alone(node(cpus=4, memory=16_000))
+    [batch] = running(c, job("batch", cpus=4, memory=4000))
+    commands = urgent(c, cpus=4, memory=4000)
+    [pause] = sent(commands, m.Pause)
+    assert pause.allocation == batch.allocation
+    assert pause.hold_ms == 35_000
+    assert sent(commands, (m.Run, m.Stop)) == [], "not before the other stands still"
+    [run] = sent(tell(c, batch, S.PAUSED), m.Run)
+    assert run.job.id == "urgent"
+    assert phases(c) == {"batch": "running", "urgent": "starting"}
+    assert status(c, "batch").reason == "paused for job urgent"
+    c.machine.state.check()
+    tell(c, run, S.RUNNING, started_at_ms=c.now_ms)
+    beat(c, 3)
+    [resume] = sent(tell(c, run, S.SUCCEEDED), m.Resume)
+    assert resume.allocation == batch.allocation
+    tell(c, batch, S.RUNNING)
+    assert phases(c)["batch"] == "running"
+    assert (status(c, "batch").reason, status(c, "batch").preemptions) == ("", 0)
+    assert 3000 <= status(c, "batch").paused_ms < 3100
+    c.machine.state.check()
+
+
+def test_who_lacks_memory_or_gpus_stops_the_other_instead():
+    for has, needs in (({"memory": 6000}, {"memory": 4000}), ({"gpus": 1}, {"gpus": 1})):
+        c = alone(node(cpus=4, **has))
+        running(c, job("batch", cpus=4, **needs))
+        commands = urgent(c, cpus=4, **needs)
+        assert sent(commands, m.Pause) == []
+        assert len(sent(commands, m.Stop)) == 1
+
+
+def test_a_job_that_forbids_it_or_a_node_that_cannot_is_stopped_instead():
+    c = alone(node(cpus=4))
+    running(c, job("batch", cpus=4, pausing=Pausing(forbidden=True)))
+    assert len(sent(urgent(c, cpus=4), m.Stop)) == 1
+    c = alone(plain_node(cpus=4))
+    running(c, job("batch", cpus=4))
+    assert len(sent(urgent(c, cpus=4), m.Stop)) == 1
+
+
+def test_a_gang_stands_still_whole_or_goes_on():
+    c = alone(node("n1", cpus=4), node("n2", cpus=4))
+    prepares = sent(c.say(m.JobSubmitted(job=job("gang", cpus=4, replicas=2), token=1)), m.Prepare)
+    runs = sent(say(c, prepares, S.READY, address="a", port=1), m.Run)
+    say(c, runs, S.RUNNING, started_at_ms=c.now_ms)
+    pauses = sent(urgent(c, cpus=4), m.Pause)
+    assert len(pauses) == 2
+    assert sent(tell(c, runs[0], S.PAUSED), m.Run) == [], "the other half still runs"
+    commands = tell(c, runs[1], S.RUNNING, reason="its processes did not stand still")
+    assert [x.allocation for x in sent(commands, m.Resume)] == [runs[0].allocation]
+    commands += beat(c, 3)
+    stopped = {x.allocation for x in sent(commands, m.Stop)}
+    assert len(stopped) == 2, "it is stopped like any other then"
+
+
+def test_an_order_that_nobody_answers_is_given_up():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    urgent(c, cpus=4)
+    commands = beat(c, 4)
+    assert {x.allocation for x in sent(commands, m.Resume)} == {batch.allocation}
+    assert sent(commands, m.Run) == []
+
+
+def test_nobody_else_gets_the_cpus_that_are_lent():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    run = paused(c, batch)
+    assert sent(c.say(m.JobSubmitted(job=job("small", cpus=1), token=1)), m.Run) == []
+    commands = tell(c, run, S.SUCCEEDED)
+    assert len(sent(commands, m.Resume)) == 1
+    assert sent(commands, m.Run) == [], "they go back to who has lent them"
+
+
+def test_who_stands_still_for_too_long_is_stopped_and_waits():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4, pausing=Pausing(hold_s=5.0)))
+    paused(c, batch)
+    assert sent(beat(c, 4), m.Stop) == []
+    [stop] = sent(beat(c, 2), m.Stop)
+    assert stop.allocation == batch.allocation
+    c.machine.state.check()
+    tell(c, batch, S.STOPPED)
+    assert phases(c)["batch"] == "queued"
+    assert status(c, "batch").preemptions == 1
+    c.machine.state.check()
+
+
+def test_a_restart_forgets_neither_who_stands_still_nor_for_whom():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    run = paused(c, batch)
+    c.restart(machine)
+    c.machine.state.check()
+    c.say(m.NodeAttached(hello=m.NodeHello(node=node(cpus=4))))
+    [resume] = sent(tell(c, run, S.SUCCEEDED), m.Resume)
+    assert resume.allocation == batch.allocation
+
+
+def test_the_most_urgent_lets_the_urgent_stand_still_too():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    run = paused(c, batch)
+    [pause] = sent(urgent(c, "hft", ULL, cpus=4), m.Pause)
+    assert pause.allocation == run.allocation
+    [first] = sent(tell(c, run, S.PAUSED), m.Run)
+    tell(c, first, S.RUNNING, started_at_ms=c.now_ms)
+    c.machine.state.check()
+    assert [x.allocation for x in sent(tell(c, first, S.SUCCEEDED), m.Resume)] == [run.allocation]
+    tell(c, run, S.RUNNING)
+    assert [x.allocation for x in sent(tell(c, run, S.SUCCEEDED), m.Resume)] == [batch.allocation]
+
+
+def test_one_that_ends_while_it_should_stand_still_makes_room_for_good():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    urgent(c, cpus=4)
+    [run] = sent(tell(c, batch, S.SUCCEEDED), m.Run)
+    assert run.job.id == "urgent"
+    assert phases(c)["batch"] == "succeeded"
+    c.machine.state.check()
+
+
+def test_a_job_can_be_cancelled_while_it_stands_still():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4, checkpoint=Checkpoint(grace_s=3.0)))
+    run = paused(c, batch)
+    [stop] = sent(c.say(m.JobCancelRequested(job="batch", token=2)), m.Stop)
+    assert stop.grace_ms == 3000
+    c.machine.state.check()
+    tell(c, batch, S.STOPPED)
+    assert phases(c)["batch"] == "cancelled"
+    assert sent(tell(c, run, S.SUCCEEDED), m.Resume) == []
+    c.machine.state.check()
+
+
+def test_nobody_stands_still_more_than_half_of_the_time():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    run = paused(c, batch)
+    beat(c, 5)
+    tell(c, run, S.SUCCEEDED)
+    tell(c, batch, S.RUNNING)
+    beat(c)
+    commands = urgent(c, "again", cpus=4)
+    assert sent(commands, m.Pause) == []
+    assert len(sent(commands, m.Stop)) == 1
