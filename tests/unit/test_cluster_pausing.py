@@ -2,7 +2,6 @@
 
 from cluster_stories import S, alone, beat, machine, phases, running, say, sent, status, tell
 from cluster_stories import node as any_node
-
 from msgspec.structs import replace
 from stories import job as any_job
 
@@ -190,3 +189,17 @@ def test_nobody_stands_still_more_than_half_of_the_time():
     commands = urgent(c, "again", cpus=4)
     assert sent(commands, m.Pause) == []
     assert len(sent(commands, m.Stop)) == 1
+
+
+def test_whoever_stood_still_for_one_that_is_gone_waits_for_the_one_in_its_place():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    run = paused(c, batch)
+    urgent(c, "hft", ULL, cpus=4)
+    [first] = sent(tell(c, run, S.PAUSED), m.Run)
+    tell(c, first, S.RUNNING, started_at_ms=c.now_ms)
+    c.say(m.JobCancelRequested(job="urgent", token=2))
+    assert sent(tell(c, run, S.STOPPED), m.Resume) == []
+    assert status(c, "batch").reason == "paused for job hft"
+    c.machine.state.check()
+    assert [x.allocation for x in sent(tell(c, first, S.SUCCEEDED), m.Resume)] == [batch.allocation]

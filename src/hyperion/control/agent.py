@@ -116,7 +116,7 @@ class Agent:
 
     # -- decisions ------------------------------------------------------------------------------
 
-    def _decide(self, event: m.AgentEvent, now_ms: int) -> _Decisions:
+    def _decide(self, event: m.AgentEvent, now_ms: int) -> _Decisions:  # noqa: PLR0912
         match event:
             case m.Run() | m.Prepare():
                 yield from self._take_order(event, now_ms)

@@ -66,7 +66,9 @@ class Pausing:
         if not whole or job.array is not None or not self._state.occupancy.admits(job):
             return False
         losers = [self._state.jobs[victim] for victim in eviction.victims]
-        if all(loser.status.paused_for for loser in losers) or not all(self._may_pause(loser, known, now_ms) for loser in losers):
+        if all(loser.status.paused_for for loser in losers) or not all(
+            self._may_pause(loser, known, now_ms) for loser in losers
+        ):
             return False
         gives: dict[NodeId, int] = {}
         for victim in eviction.victims:
@@ -193,6 +195,11 @@ class Pausing:
     def _resume(self, loser: r.ClusterJob, now_ms: int) -> _Decisions:
         if loser.status.phase is not JobPhase.RUNNING:
             return  # it is being stopped, which is said when it is over
+        heir = self._heir(loser)
+        if heir:
+            reason = f"paused for job {heir}"
+            yield self._state.moved(loser, now_ms, paused_for=heir, reason=reason)
+            return
         for a in self._state.live_of(loser.job.id):
             if a.state in (S.PAUSING, S.PAUSED):
                 resuming = replace(a, state=S.RESUMING, generation=a.generation + 1)
@@ -209,6 +216,22 @@ class Pausing:
             reason="",
         )
         self._attempts.tell_later(loser.job.id, now_ms)
+
+    def _heir(self, loser: r.ClusterJob) -> JobId:
+        """Who runs on the CPUs of a job that could go on otherwise: the one for which the job that
+        it stood still for stood still itself. Empty: they are free."""
+        state = self._state
+        for own in state.live_of(loser.job.id):
+            here = [a for a in state.live_on(own.node) if a.job != loser.job.id]
+            still = sum(a.request.cpus_milli for a in here if state.jobs[a.job].status.paused_for)
+            if state.snapshot.free(own.node).cpus_milli + still >= 0:
+                continue
+            over = [state.jobs[a.job] for a in here if not state.jobs[a.job].status.paused_for]
+            over += [state.jobs[job] for job in state.claimants_on(own.node)]
+            over = [known for known in over if known.job.priority > loser.job.priority]
+            if over:
+                return max(over, key=lambda known: known.order).job.id
+        return JobId("")
 
     def each_second(self, now_ms: int) -> _Decisions:
         """Stop those that have stood still for too long."""

@@ -83,7 +83,7 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Pausing(Struct, frozen=True, omit_defaults=True, gc=False):
-    """Whether the job may be made to stand still for a more urgent one, instead of being stopped."""
+    """Whether it may be made to stand still for a more urgent job, instead of being stopped."""
 
     forbidden: bool = False
     hold_s: float = 30.0

@@ -6,7 +6,6 @@ from hyperion.model.ids import NodeId
 from hyperion.model.market import Market
 from hyperion.model.resources import Capacity
 
-
 PAUSE = "pause"
 """The ability of a node to let replicas stand still, with all that they hold, and go on."""
 

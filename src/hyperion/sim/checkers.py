@@ -2,7 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import Any
 
+from hyperion.control.agent import Agent
+from hyperion.control.cluster import ClusterMachine
+from hyperion.control.federation import Federation
 from hyperion.control.messages import Run
 from hyperion.control.records import FederatedJob, JobMoved
 from hyperion.model.ids import JobId
@@ -155,3 +159,17 @@ def _claiming(before: set[JobId], record: JobMoved) -> set[JobId]:
         starts = status.phase in (JobPhase.STARTING, JobPhase.RUNNING)
         assert starts or asked_away, f"others were stopped for {job} in vain: {status}"
     return before - {job}
+
+
+def kept(machine: Any) -> tuple[Any, ...]:
+    """All that a machine keeps, to compare two of them."""
+    match machine:
+        case Federation():
+            s = machine.state
+            return s.jobs, s.clusters, s.decisions, s.secrets
+        case ClusterMachine():
+            c = machine.state
+            return c.jobs, c.allocations, c.nodes, c.secrets, c.marks, c.queues, c.windows
+        case Agent():
+            return machine.replicas, machine.marks
+    raise TypeError(machine)

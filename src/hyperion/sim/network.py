@@ -133,3 +133,14 @@ def from_node(node: NodeId, message: m.AgentUpward) -> m.ClusterEvent:
             return m.NodeHeard(node=node, heartbeat=message)
         case m.AllocationReport():
             return m.NodeReported(node=node, report=message)
+
+
+def from_cluster(cluster: ClusterId, message: m.ClusterUpward) -> m.FederationEvent:
+    """What a federation is told when one of its clusters says this."""
+    match message:
+        case m.ClusterHello():
+            return m.ClusterAttached(hello=message)
+        case m.ClusterHeartbeat():
+            return m.ClusterHeard(cluster=cluster, heartbeat=message)
+        case m.JobReport():
+            return m.ClusterReported(cluster=cluster, report=message)

@@ -29,7 +29,7 @@ from hyperion.placement import ranking
 from hyperion.sim import checkers, varied
 from hyperion.sim.faults import CALM, Faults
 from hyperion.sim.fleet import Execution, Host
-from hyperion.sim.network import Network, from_node
+from hyperion.sim.network import Network, from_cluster, from_node
 from hyperion.sim.process import Process
 from hyperion.sim.workload import Arrival, arrivals, urgent_arrivals
 
@@ -273,7 +273,9 @@ class World:
         """What a restart would find is what the machine holds now."""
         fresh = process.make()
         fresh.restore(sorted(process.disk.items()), process.local_ms(self.now_ms))
-        assert _kept(fresh) == _kept(process.machine), f"{process.name}: recovered is not live"
+        assert checkers.kept(fresh) == checkers.kept(process.machine), (
+            f"{process.name}: recovered is not live"
+        )
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -285,7 +287,7 @@ class World:
             case m.SendToNode(node, message):
                 self.network.send_down(f"{name}/{node}", message)
             case m.SendToFederation(message):
-                self.network.send_up(name, _from_cluster(ClusterId(name), message))
+                self.network.send_up(name, from_cluster(ClusterId(name), message))
             case m.SendToScheduler(message):
                 self.network.send_up(name, from_node(NodeId(name.partition("/")[2]), message))
             case m.DisconnectNode(node):
@@ -490,27 +492,3 @@ def _scheduler(cluster: Cluster) -> Callable[[], ClusterMachine]:
 
 def _agent(node: Node) -> Callable[[], Agent]:
     return lambda: Agent(node, _AGENT_TIMES)
-
-
-def _from_cluster(cluster: ClusterId, message: m.ClusterUpward) -> m.FederationEvent:
-    match message:
-        case m.ClusterHello():
-            return m.ClusterAttached(hello=message)
-        case m.ClusterHeartbeat():
-            return m.ClusterHeard(cluster=cluster, heartbeat=message)
-        case m.JobReport():
-            return m.ClusterReported(cluster=cluster, report=message)
-
-
-def _kept(machine: Any) -> tuple[Any, ...]:
-    """All that a machine keeps, to compare two of them."""
-    match machine:
-        case Federation():
-            s = machine.state
-            return s.jobs, s.clusters, s.decisions, s.secrets
-        case ClusterMachine():
-            c = machine.state
-            return c.jobs, c.allocations, c.nodes, c.secrets, c.marks, c.queues, c.windows
-        case Agent():
-            return machine.replicas, machine.marks
-    raise TypeError(machine)
