@@ -209,3 +209,87 @@ def test_a_gang_member_prepares_first():
     assert (report.state, report.address, report.port) == (S.READY, "10.0.0.1", 4000)
     commands = a.say(run(generation=2, id="g.1-1.1"))
     assert names(commands) == ["LaunchReplica"]
+
+
+ID = "train.1-1.0"
+
+
+def started():
+    a = leased()
+    a.say(run(), m.ReplicaStarted(allocation=ID, pid=7, started_at_ms=5))
+    return a
+
+
+def stands(a):
+    """Its state, generation and start, as it was last reported."""
+    [replica] = a.machine.replicas.values()
+    return replica.state, replica.generation, replica.started_at_ms
+
+
+def test_a_replica_stands_still_and_goes_on():
+    a = started()
+    assert a.say(m.Pause(ID, 2, 35_000)) == [m.PauseReplica(ID, 35_000)]
+    [report] = sent(a.say(m.ReplicaPaused(ID)))
+    assert (report.state, report.generation) == (S.PAUSED, 2)
+    assert a.say(m.Resume(ID, 3)) == [m.ResumeReplica(ID)]
+    [report] = sent(a.say(m.ReplicaResumed(ID)))
+    assert (report.state, report.generation, report.started_at_ms) == (S.RUNNING, 3, 5)
+
+
+def test_what_cannot_stand_still_says_so_and_runs_on():
+    a = started()
+    a.say(m.Pause(ID, 2, 35_000))
+    [report] = sent(a.say(m.ReplicaResumed(ID, "no right to freeze it")))
+    assert (report.state, report.generation, report.reason) == (
+        S.RUNNING,
+        2,
+        "no right to freeze it",
+    )
+    [report] = sent(a.say(m.Pause(ID, 2, 35_000)), m.AllocationReport)
+    assert report.state is S.RUNNING, "the order has been answered"
+
+
+def test_orders_to_stand_still_that_come_doubled_or_too_late_change_nothing():
+    a = started()
+    assert names(a.say(m.Resume(ID, 3))) == ["AllocationReport"]
+    assert names(a.say(m.Pause(ID, 2, 35_000))) == ["AllocationReport"]
+    assert stands(a) == (S.RUNNING, 3, 5)
+    a.say(m.Pause(ID, 4, 35_000), m.ReplicaPaused(ID))
+    assert names(a.say(m.Pause(ID, 4, 35_000))) == ["AllocationReport"]
+    a.say(m.ReplicaExited(allocation=ID, exit_code=0, by_itself=True))
+    [report] = sent(a.say(m.Pause(ID, 5, 35_000)), m.AllocationReport)
+    assert (report.state, report.generation) == (S.SUCCEEDED, 5)
+
+
+def test_a_freeze_that_comes_true_after_its_order_is_void_is_undone():
+    a = started()
+    a.say(m.Pause(ID, 2, 35_000), m.ReplicaResumed(ID, "the agent was started anew"))
+    assert a.say(m.ReplicaPaused(ID)) == [m.ResumeReplica(ID)]
+
+
+def test_an_order_about_what_is_lost_is_answered_so():
+    a = leased()
+    [report] = sent(a.say(m.Pause(ID, 2, 35_000)), m.AllocationReport)
+    assert (report.state, report.generation) == (S.LOST, 2)
+
+
+def test_after_a_restart_it_looks_who_stands_still():
+    a = started()
+    a.say(m.Pause(ID, 2, 35_000), m.ReplicaPaused(ID))
+
+    def again():
+        machine = Agent(node())
+        machine.handle(m.LeaseRecovered(20_000), a.now_ms)
+        return machine
+
+    assert names(a.restart(again)) == ["LaunchReplica", "InspectReplica"]
+    a.say(m.ReplicaStarted(allocation=ID, pid=7, started_at_ms=9), m.ReplicaPaused(ID))
+    assert stands(a) == (S.PAUSED, 2, 5)
+    a.say(m.ReplicaResumed(ID, "its hold has ended"))
+    assert stands(a) == (S.RUNNING, 2, 5)
+
+
+def test_what_stands_still_is_fenced_like_anything_else():
+    a = started()
+    a.say(m.Pause(ID, 2, 35_000), m.ReplicaPaused(ID))
+    assert "KillReplica" in names(a.wait(31_000))

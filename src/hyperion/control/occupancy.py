@@ -18,6 +18,9 @@ from hyperion.placement.planner import Plan
 from hyperion.placement.running import Occupant, Running
 
 NEEDS_REMEMBERED = 4096
+STAND_WITHIN_MS = 2000
+"""Who does not stand still within this time is stopped instead; until then it is left to the one
+for whom it is to stand still."""
 
 
 class Occupancy:
@@ -227,6 +230,7 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
     started_at_ms = status.started_at_ms or seat.placed_at_ms
     expected_ms = int(1000 * job.expected_s)
     safe_ms = max(int(1000 * job.min_runtime_s), quantum_ms * status.preemptions)
+    settled_ms = status.paused_at_ms + STAND_WITHIN_MS if status.paused_for else 0
     is_live = job.elastic is not None and not job.elastic.restart
     return Occupant(
         job=job.id,
@@ -235,7 +239,7 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
         nice=job.nice,
         started_at_ms=started_at_ms,
         ends_at_ms=started_at_ms + expected_ms + status.paused_ms if expected_ms else 0,
-        preemptible_at_ms=started_at_ms + safe_ms,
+        preemptible_at_ms=max(started_at_ms + safe_ms, settled_ms),
         saves_every_ms=int(1000 * checkpoint.every_s),
         saves_on_stop=bool(checkpoint.dir),
         restore_ms=int(1000 * checkpoint.restore_s),

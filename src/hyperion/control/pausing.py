@@ -16,6 +16,7 @@ from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
+from hyperion.control.occupancy import STAND_WITHIN_MS
 from hyperion.control.orders import Orders
 from hyperion.control.seating import Seating
 from hyperion.model.allocation import Allocation
@@ -28,8 +29,6 @@ from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction
 
 _Decisions = Iterator[Any]
-STAND_WITHIN_MS = 2000
-"""Who does not stand still within this time is stopped instead."""
 QUANTUM_MS = 100
 """Between two pauses a job runs at least so long."""
 MOST_PAUSED = 0.5
@@ -146,12 +145,9 @@ class Pausing:
             alternative=eviction.plan.alternative,
             claim=claim,
             claimed_until_ms=now_ms + STAND_WITHIN_MS,
+            claims_over=True,
             reason=f"waits until {len(losers)} of lower rank stand still",
         )
-
-    def concerns(self, job: JobId) -> bool:
-        """Whether others stand still for it, or are to."""
-        return bool(self._state.noted.paused_for(job))
 
     def start(self, known: r.ClusterJob, now_ms: int) -> _Decisions:
         """Start the job that claims its places if all stand still; give up if one will not."""
@@ -166,6 +162,8 @@ class Pausing:
             seated = tuple(Seat(claim.node, claim.devices) for claim in places)
             plan = Plan(known.job.id, known.status.alternative, seated)
             yield from self._seating.start(known, plan, now_ms)
+        elif states <= {S.PAUSED, S.STOPPING}:
+            return  # somebody ends altogether: its place is free once it has
         elif states & {S.RUNNING, S.RESUMING} or now_ms >= known.status.claimed_until_ms:
             for a in seats:
                 if a.state is not S.PAUSED:
@@ -223,11 +221,16 @@ class Pausing:
         state = self._state
         for own in state.live_of(loser.job.id):
             here = [a for a in state.live_on(own.node) if a.job != loser.job.id]
-            still = sum(a.request.cpus_milli for a in here if state.jobs[a.job].status.paused_for)
-            if state.snapshot.free(own.node).cpus_milli + still >= 0:
+            claimants = [state.jobs[job] for job in state.claimants_on(own.node)]
+            still = [a for a in here if state.jobs[a.job].status.paused_for]
+            for known in claimants:
+                if not known.status.claims_over:  # others leave for it: it waits until they have
+                    still += [a for a in state.claims[known.job.id] if a.node == own.node]
+            lent = sum(a.request.cpus_milli for a in still)
+            if state.snapshot.free(own.node).cpus_milli + lent >= 0:
                 continue
             over = [state.jobs[a.job] for a in here if not state.jobs[a.job].status.paused_for]
-            over += [state.jobs[job] for job in state.claimants_on(own.node)]
+            over += [known for known in claimants if known.status.claims_over]
             over = [known for known in over if known.job.priority > loser.job.priority]
             if over:
                 return max(over, key=lambda known: known.order).job.id

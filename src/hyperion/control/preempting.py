@@ -60,6 +60,7 @@ class Preempting:
             now_ms,
             alternative=eviction.plan.alternative,
             claim=claims(eviction.plan),
+            claims_over=False,
             claimed_until_ms=now_ms + int(1000 * grace_s) + CLAIM_EXTRA_MS,
             reason=f"waits until what it preempts is gone ({stopped} of lower rank)",
         )
@@ -71,6 +72,7 @@ class Preempting:
             now_ms,
             alternative=plan.alternative,
             claim=claims(plan),
+            claims_over=False,
             claimed_until_ms=now_ms + 2 * CLAIM_EXTRA_MS,
             reason="waits until others, which are being stopped already, are gone",
         )

@@ -164,6 +164,8 @@ class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False)
     """Jobs that it depends on and that have not ended yet."""
     claim: tuple[Claim, ...] = ()
     claimed_until_ms: int = 0
+    claims_over: bool = False
+    """Those that hold the claimed places stand still there, instead of leaving them."""
     preemptions: int = 0
     paused_for: JobId = JobId("")
     """The more urgent job for which it stands still."""

@@ -251,7 +251,7 @@ class Rounds:
         for known in waiting:
             if (known.federated and not may_run) or not state.wants_place(known):
                 continue
-            if self._preempting.pausing.concerns(known.job.id):
+            if known.status.claims_over:
                 yield from self._preempting.pausing.start(known, now_ms)
                 continue
             plan = self._plan_claimed(known, now_ms)
