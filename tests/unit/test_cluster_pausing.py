@@ -145,6 +145,7 @@ def test_the_most_urgent_lets_the_urgent_stand_still_too():
     c = alone(node(cpus=4))
     [batch] = running(c, job("batch", cpus=4))
     run = paused(c, batch)
+    beat(c)
     [pause] = sent(urgent(c, "hft", ULL, cpus=4), m.Pause)
     assert pause.allocation == run.allocation
     [first] = sent(tell(c, run, S.PAUSED), m.Run)
@@ -195,6 +196,7 @@ def test_whoever_stood_still_for_one_that_is_gone_waits_for_the_one_in_its_place
     c = alone(node(cpus=4))
     [batch] = running(c, job("batch", cpus=4))
     run = paused(c, batch)
+    beat(c)
     urgent(c, "hft", ULL, cpus=4)
     [first] = sent(tell(c, run, S.PAUSED), m.Run)
     tell(c, first, S.RUNNING, started_at_ms=c.now_ms)

@@ -18,7 +18,7 @@ from hyperion.placement.planner import Plan
 from hyperion.placement.running import Occupant, Running
 
 NEEDS_REMEMBERED = 4096
-STAND_WITHIN_MS = 2000
+STAND_WITHIN_MS = 500
 """Who does not stand still within this time is stopped instead; until then it is left to the one
 for whom it is to stand still."""
 
