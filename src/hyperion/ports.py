@@ -106,6 +106,9 @@ class Runtime(Protocol):
     async def drop(self, allocation: AllocationId) -> None:
         """Forget it; its logs stay until retention removes them."""
 
+    async def members(self, allocation: AllocationId) -> tuple[list[str], list[int]] | None:
+        """Its control groups, or its processes where there are none; None: it does not run."""
+
     async def sweep(self, known: Iterable[AllocationId]) -> list[AllocationId]:
         """Kill every replica on this machine that is ours but not ``known``; return which."""
 
@@ -125,6 +128,45 @@ class Runtime(Protocol):
 
     async def close(self) -> None:
         """Stop watching. Replicas run on."""
+
+
+class Paused(Struct, frozen=True, kw_only=True):
+    """How some processes came to a stand; times are of ``time.monotonic_ns``."""
+
+    called_ns: int
+    stopped_ns: int
+    """From then on none of them runs any code of its own."""
+    confirmed_ns: int
+    """The kernel says that all stand; 0: some were still busy in the kernel."""
+    how: str
+    threads: int
+    stragglers: tuple[str, ...] = ()
+    """What those were doing."""
+
+
+class Pauser(Protocol):
+    """Lets the processes of replicas on this machine stand still, and go on. Each pause ends by
+    itself after its hold, whoever has died meanwhile. ``OSError`` when it cannot be done."""
+
+    async def start(self) -> None: ...
+
+    def abilities(self) -> Mapping[str, str]:
+        """``pause`` and how well, in words; empty where it cannot be done."""
+
+    async def arm(self, name: str, groups: Sequence[str], pids: Sequence[int]) -> None:
+        """Say whom ``name`` means: control groups, or processes where there are none."""
+
+    async def disarm(self, name: str) -> None:
+        """It is over; whatever is left of it goes on."""
+
+    async def freeze(self, name: str, hold_ms: int) -> Paused:
+        """Let them stand still, for at most so long."""
+
+    async def thaw(self, name: str) -> None: ...
+
+    async def is_still(self, name: str) -> bool: ...
+
+    async def close(self) -> None: ...
 
 
 class GpuReading(Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from hyperion import __version__
+from hyperion.adapters.checkpoint.pauser import FastPathPauser
 from hyperion.adapters.link.credentials import Credentials
 from hyperion.adapters.link.streams import AGENTS
 from hyperion.adapters.link.uplink import Uplink
@@ -27,6 +28,7 @@ from hyperion.daemon.observe import start_logging
 from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import Tasks, run, together
 from hyperion.daemon.settings import DAY_MS, AgentSettings
+from hyperion.daemon.standing import Standing
 from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
 from hyperion.model.ids import AllocationId
 from hyperion.ports import Reading, Surroundings
@@ -65,12 +67,16 @@ class AgentDaemon:
         )
         self.reading: Reading | None = None
         self.tasks = Tasks()
+        pauser = FastPathPauser(self.directory / "fastpath")
+        self.standing = Standing(pauser, self.runtime, self._heard, self.tasks)
 
     async def serve(self, stop: asyncio.Event) -> None:
         settings = self.settings
         store = open_store(self.directory / "agent.db", settings)
         await self.runtime.start(self._heard)
-        node = msgspec.structs.replace(self.node, abilities=dict(self.runtime.abilities()))
+        await self.standing.start()
+        abilities = {**self.runtime.abilities(), **self.standing.abilities()}
+        node = msgspec.structs.replace(self.node, abilities=abilities)
         self.machine = Agent(
             node,
             AgentTimes(
@@ -105,6 +111,7 @@ class AgentDaemon:
             if settings.stop_replicas:
                 await self._stop_replicas()
             await self.tasks.end()
+            await self.standing.close()
             await self.runtime.close()
             self.telemetry.close()
             store.close()
@@ -117,6 +124,11 @@ class AgentDaemon:
         say_ready(self.directory, attached=attached)
 
     def _heard(self, event: Any) -> None:
+        match event:
+            case m.ReplicaStarted(allocation):
+                self.standing.begun(allocation)
+            case m.ReplicaExited(allocation):
+                self.standing.ended(allocation)
         self.driver.note(event)
 
     def _perform(self, command: m.AgentCommand) -> None:
@@ -130,11 +142,21 @@ class AgentDaemon:
             case m.PrepareReplica(order):
                 self.tasks.begin(self.runtime.prepare(order), f"preparing {order.allocation}")
             case m.KillReplica(allocation, grace_ms):
-                self.tasks.begin(self.runtime.kill(allocation, grace_ms), f"stopping {allocation}")
+                self.tasks.begin(self._kill(allocation, grace_ms), f"stopping {allocation}")
+            case m.PauseReplica(allocation, hold_ms):
+                self.tasks.begin(self.standing.pause(allocation, hold_ms), f"pausing {allocation}")
+            case m.ResumeReplica(allocation):
+                self.tasks.begin(self.standing.resume(allocation), f"resuming {allocation}")
+            case m.InspectReplica(allocation):
+                self.tasks.begin(self.standing.inspect(allocation), f"looking at {allocation}")
             case m.DropReplica(allocation):
                 self.tasks.begin(self.runtime.drop(allocation), f"dropping {allocation}")
             case m.KeepLease(remaining_ms):
                 self.runtime.keep_lease(remaining_ms)
+
+    async def _kill(self, allocation: AllocationId, grace_ms: int) -> None:
+        await self.standing.let_go(allocation)
+        await self.runtime.kill(allocation, grace_ms)
 
     def _surround(self, order: m.Run, directory: str, port: int) -> Surroundings:
         settings = self.settings
@@ -154,7 +176,7 @@ class AgentDaemon:
         """The machine is not told: to the cluster they are lost, and so run again elsewhere."""
         grace_ms = self.settings.stop_grace_ms
         live = [id for id, x in self.machine.replicas.items() if not x.state.is_terminal]
-        kills = (self.runtime.kill(id, grace_ms) for id in live)
+        kills = (self._kill(id, grace_ms) for id in live)
         with suppress(TimeoutError):  # the rest of the end must come all the same
             async with asyncio.timeout(2 * grace_ms / 1000 + 5):
                 await asyncio.gather(*kills, return_exceptions=True)

@@ -76,6 +76,10 @@ class Cgroups:
             _limit_memory(f"{memory.path}/{replica}", memory.version, memory_mib << 20)
         return paths
 
+    def group(self, replica: str) -> str:
+        """The group that holds all processes of the replica; empty where there is none."""
+        return f"{self._track.path}/{replica}" if self._track else ""
+
     def members(self, replica: str) -> list[int]:
         """Processes in the replica's group and the groups below it."""
         if self._track is None:

@@ -154,6 +154,13 @@ class ProcessRuntime:
         if ledger.is_name(name):
             self._move_to_ended(name)
 
+    async def members(self, allocation: AllocationId) -> tuple[list[str], list[int]] | None:
+        replica = self._replicas.get(str(allocation))
+        if replica is None or replica.pid == 0 or replica.exited is not None:
+            return None
+        group = self._cgroups.group(replica.name)
+        return ([group], []) if group else ([], sorted(await self._census.of(replica.name)))
+
     async def sweep(self, known: Iterable[AllocationId]) -> list[AllocationId]:
         """Also puts away what is left of replicas that have ended and are not known."""
         wanted = {str(x) for x in known} | self._replicas.keys()

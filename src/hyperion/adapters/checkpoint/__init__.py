@@ -1,0 +1,1 @@
+"""Pausing what runs: freezer, fast path, cooperative pages."""

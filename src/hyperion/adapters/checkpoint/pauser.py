@@ -1,0 +1,172 @@
+"""The agent's side of the fast path: starts it, keeps it alive, and orders."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperion.ports import Paused
+
+_PROGRAM = Path(__file__).with_name("fastpath.py")
+_START_S = 5.0
+_ANSWER_S = 2.0
+_RESTARTS_BACKOFF_S = (0.1, 0.5, 2.0, 10.0)
+_MAX_PACKET = 16 << 10
+
+
+class FastPathPauser:
+    """Satisfies ``ports.Pauser``. One per directory; calls from one event loop."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = directory
+        self.rights: dict[str, Any] = {}
+        self._armed: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        self._socket: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._one = asyncio.Lock()
+        self._failures = 0
+        self._sequence = 0
+
+    # -- the port -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the fast path, or take over one that still runs. OSError when it cannot be."""
+        async with self._one:
+            await self._connect()
+
+    def abilities(self) -> Mapping[str, str]:
+        """How replicas are stopped here, in words; empty where they cannot be."""
+        if self._socket is None:
+            return {}
+        real = "real-time" if self.rights.get("realtime") else "not real-time"
+        return {"pause": real}
+
+    async def arm(self, name: str, groups: Sequence[str], pids: Sequence[int]) -> None:
+        self._armed[name] = (tuple(groups), tuple(pids))
+        await self._ask(do="arm", set=name, groups=list(groups), pids=list(pids))
+
+    async def disarm(self, name: str) -> None:
+        if self._armed.pop(name, None) is not None:
+            await self._ask(do="disarm", set=name)
+
+    async def freeze(self, name: str, hold_ms: int) -> Paused:
+        said = await self._ask(do="freeze", set=name, hold_ms=hold_ms)
+        return Paused(
+            called_ns=said["called_ns"],
+            stopped_ns=said["stopped_ns"],
+            confirmed_ns=said["confirmed_ns"],
+            how=said["how"],
+            threads=said["threads"],
+            stragglers=tuple(said["stragglers"]),
+        )
+
+    async def thaw(self, name: str) -> None:
+        await self._ask(do="thaw", set=name)
+
+    async def is_still(self, name: str) -> bool:
+        said = await self._ask(do="status", set=name)
+        return bool(said["held"]) and bool(said["still"])
+
+    async def close(self) -> None:
+        """Leave it running: it ends by itself once nothing stands still."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    # -- the process ----------------------------------------------------------------------------
+
+    async def _ask(self, **order: Any) -> dict[str, Any]:
+        """Send one order and wait for its answer. OSError when it is refused or nobody answers."""
+        async with self._one:
+            for attempt in (1, 2):
+                try:
+                    if self._socket is None:
+                        await self._connect()
+                    return await self._exchange(order)
+                except (ConnectionError, TimeoutError, BrokenPipeError) as error:
+                    self._drop()
+                    if attempt == 2:
+                        raise OSError(f"the fast path does not answer: {error}") from None
+        raise AssertionError("unreachable")
+
+    async def _exchange(self, order: dict[str, Any]) -> dict[str, Any]:
+        assert self._socket is not None, "connected"
+        self._sequence += 1
+        loop = asyncio.get_running_loop()
+        packet = json.dumps({**order, "seq": self._sequence}).encode()
+        if len(packet) > _MAX_PACKET:
+            raise OSError(f"too many processes to name them all in one order ({len(packet)} bytes)")
+        async with asyncio.timeout(_ANSWER_S):
+            await loop.sock_sendall(self._socket, packet)
+            while True:
+                answer = await loop.sock_recv(self._socket, _MAX_PACKET)
+                if not answer:
+                    raise ConnectionResetError("it has ended")
+                said: dict[str, Any] = json.loads(answer)
+                if said.get("seq", self._sequence) == self._sequence:
+                    break  # else it answers an order that was given up
+        if "error" in said:
+            raise OSError(said["error"])
+        return said
+
+    async def _connect(self) -> None:
+        path = str(self.directory / "socket")
+        if not await self._dial(path):
+            await self._launch()
+            until = asyncio.get_running_loop().time() + _START_S
+            while not await self._dial(path):
+                if asyncio.get_running_loop().time() > until:
+                    raise OSError(f"the fast path of {self.directory} has not started")
+                await asyncio.sleep(0.02)
+        self._failures = 0
+        self.rights = (await self._exchange({"do": "status"}))["rights"]
+        for name, (groups, pids) in self._armed.items():
+            with contextlib.suppress(OSError):  # it may have ended meanwhile
+                await self._exchange(
+                    {"do": "arm", "set": name, "groups": list(groups), "pids": list(pids)}
+                )
+
+    async def _dial(self, path: str) -> bool:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        made.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(made, path)
+        except OSError:
+            made.close()
+            return False
+        self._socket = made
+        return True
+
+    async def _launch(self) -> None:
+        if self._failures:
+            steps = _RESTARTS_BACKOFF_S
+            await asyncio.sleep(steps[min(self._failures, len(steps)) - 1])
+        self._failures += 1
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            str(_PROGRAM),
+            str(self.directory),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+        )
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def kill(self) -> None:
+        """For tests of what outlives it."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGKILL)
