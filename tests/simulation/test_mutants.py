@@ -10,8 +10,10 @@ from hyperion.control.cluster import ClusterMachine
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.liveness import Holder, Peer
 from hyperion.control.occupancy import Occupancy
+from hyperion.control.pausing import Pausing
 from hyperion.model.allocation import AllocationState as S
 from hyperion.placement.fairness import Admission, QueueTree
+from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction, victims
 from hyperion.sim.faults import PROFILES
 from hyperion.sim.world import Size, World
@@ -19,11 +21,14 @@ from hyperion.sim.world import Size, World
 SEEDS = 120
 
 
-def caught(profile, varied):
+PLAIN, VARIED, URGENT = Size(), Size(varied=True), Size(urgent=True, jobs=40)
+
+
+def caught(profile, size):
     """Whether a seed breaks a law, or never converges, or the machine itself gives up."""
     for seed in range(SEEDS):
         try:
-            World(seed, PROFILES[profile], Size(varied=varied)).run()
+            World(seed, PROFILES[profile], size).run()
         except (AssertionError, KeyError, TypeError):
             return True
     return False
@@ -108,63 +113,90 @@ def _forgets_a_write(original):
     return writes
 
 
+def _starts_at_once(self, known, now_ms):
+    seats = tuple(Seat(claim.node, claim.devices) for claim in known.status.claim)
+    plan = Plan(known.job.id, known.status.alternative, seats)
+    yield from self._seating.start(known, plan, now_ms)
+
+
 MUTANTS = {
-    "fencing with the job's own grace": ("partition", False, gang, "FENCE_GRACE_MS", 60_000),
-    "a lease that never ends": ("partition", False, Holder, "is_valid", _always),
-    "granters that do not wait": ("partition", False, Peer, "surely_ended", _always),
-    "a node's lease that ends at once": ("storm", False, Holder, "granted", lambda *_: False),
+    "fencing with the job's own grace": ("partition", PLAIN, gang, "FENCE_GRACE_MS", 60_000),
+    "a lease that never ends": ("partition", PLAIN, Holder, "is_valid", _always),
+    "granters that do not wait": ("partition", PLAIN, Peer, "surely_ended", _always),
+    "a node's lease that ends at once": ("storm", PLAIN, Holder, "granted", lambda *_: False),
     "replies to old orders count": (
         "storm",
-        False,
+        PLAIN,
         ClusterMachine,
         "_hear_replica",
         _accepts_any_generation(ClusterMachine._hear_replica),
     ),
-    "nothing is taken up after a restart": ("storm", False, Agent, "_take_up", _nothing),
+    "nothing is taken up after a restart": ("storm", PLAIN, Agent, "_take_up", _nothing),
     "any end of a job meets any dependency's refusal": (
         "calm",
-        True,
+        VARIED,
         dependencies,
         "met",
         lambda *_: False,
     ),
     "a gang starts before all of it is ready": (
         "calm",
-        True,
+        VARIED,
         gang,
         "judge",
         _starts_part_of_a_gang(gang.judge),
     ),
-    "a task is counted twice": ("calm", True, arrays, "after_end", _counts_twice(arrays.after_end)),
-    "an array has no limit": ("calm", True, arrays, "startable", _startable_without_limit),
-    "quotas let all pass": ("calm", True, QueueTree, "admit", _admits_all(QueueTree.admit)),
+    "a task is counted twice": (
+        "calm",
+        VARIED,
+        arrays,
+        "after_end",
+        _counts_twice(arrays.after_end),
+    ),
+    "an array has no limit": ("calm", VARIED, arrays, "startable", _startable_without_limit),
+    "quotas let all pass": ("calm", VARIED, QueueTree, "admit", _admits_all(QueueTree.admit)),
     "places being cleared are not kept": (
         "calm",
-        True,
+        VARIED,
         Occupancy,
         "claim",
         _keeps_no_claim(Occupancy.claim),
     ),
     "columns free what still runs": (
         "calm",
-        True,
+        VARIED,
         Attempts,
         "order_stop",
         _frees_too_early(Attempts.order_stop),
     ),
-    "somebody is stopped in vain": ("calm", True, rounds, "victims", _one_more_victim(victims)),
+    "somebody is stopped in vain": ("calm", VARIED, rounds, "victims", _one_more_victim(victims)),
     "what was decided last is forgotten at a crash": (
         "storm",
-        True,
+        VARIED,
         ClusterState,
         "writes",
         _forgets_a_write(ClusterState.writes),
     ),
+    "an urgent job starts before the others stand still": (
+        "drift",
+        URGENT,
+        Pausing,
+        "start",
+        _starts_at_once,
+    ),
+    "who stood still goes on while others have its CPUs": (
+        "spot",
+        URGENT,
+        Pausing,
+        "_heir",
+        lambda *_: "",
+    ),
+    "who stands still is forgotten": ("calm", URGENT, Pausing, "settle", _nothing),
 }
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_mutant_is_caught(name, monkeypatch):
-    profile, varied, owner, attribute, mutation = MUTANTS[name]
+    profile, size, owner, attribute, mutation = MUTANTS[name]
     monkeypatch.setattr(owner, attribute, mutation)
-    assert caught(profile, varied), f"no seed noticed: {name}"
+    assert caught(profile, size), f"no seed noticed: {name}"

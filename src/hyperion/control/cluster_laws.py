@@ -35,6 +35,20 @@ def check(state: "ClusterState") -> None:
     _check_use(state, held)
 
 
+def check_settled(state: "ClusterState") -> None:
+    """What holds besides once no round is due: nobody stands still for nobody."""
+    for winner in state.noted.winners():
+        known = state.jobs.get(winner)
+        if known is not None and (known.status.claim or state.live_of(winner)):
+            continue
+        left = [
+            job
+            for job in state.noted.paused_for(winner)
+            if state.jobs[job].status.phase is JobPhase.RUNNING
+        ]
+        assert not left, f"{left} stand still for {winner}, which is gone"
+
+
 def _check_job(state: "ClusterState", known: r.ClusterJob) -> None:
     job, status = known.job, known.status
     live = state.live_of(job.id)

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hyperion.control import cluster_laws
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent, AgentTimes
 from hyperion.control.cluster import ClusterMachine
@@ -268,6 +269,8 @@ class World:
         machine = process.machine
         if process.alive and isinstance(machine, Federation | ClusterMachine):
             machine.state.check()
+        if process.alive and isinstance(machine, ClusterMachine) and not machine.wants_round:
+            cluster_laws.check_settled(machine.state)
 
     def check_recovery(self, process: Process) -> None:
         """What a restart would find is what the machine holds now."""
