@@ -33,6 +33,8 @@ from hyperion.wire.api import (
     PlanRow,
     PlanView,
     PolicyView,
+    PromiseView,
+    Quantiles,
     QueueView,
     Submitted,
     TasksView,
@@ -232,6 +234,19 @@ class Fifo:
                 usd_per_hour=0.1, gco2e_per_kwh=300, declared=False, version="0", heard_ms_ago=10,
             )
         ]  # fmt: skip
+
+    async def promise(self) -> list[PromiseView]:
+        took = Quantiles(count=3, p50=2.0, p99=4.5, p999=4.5, max=4.5)
+        return [
+            PromiseView(
+                cluster="home",
+                node="",
+                step="ordered → free",
+                promised_ms=50.0,
+                missed=0,
+                took=took,
+            )
+        ]
 
     async def policies(self) -> list[PolicyView]:
         return [

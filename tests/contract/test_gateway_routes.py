@@ -166,6 +166,7 @@ def test_headers_have_a_bound(url):
 
 def test_nodes_clusters_offers_version_and_health(url):
     assert ask(url, "POST", "/nodes/home/n2/cordon")[2]["state"] == "cordoned"
+    assert [p["took"]["p99"] for p in ask(url, "GET", "/slo")[2]] == [4.5]
     assert [p["name"] for p in ask(url, "GET", "/policies")[2]] == ["balanced", "greedy"]
     assert ask(url, "POST", "/nodes/home/n2/uncordon")[2]["state"] == "ready"
     assert [n["id"] for n in ask(url, "GET", "/nodes")[2]] == ["n1", "n2"]

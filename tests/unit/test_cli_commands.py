@@ -305,6 +305,7 @@ def test_ctrl_c_leaves_the_job_running_and_tells_how_to_go_on(home):
         ["plan", "--", "x"],
         ["nodes"],
         ["policies"],
+        ["slo"],
         ["clusters"],
         ["offers"],
         ["top"],

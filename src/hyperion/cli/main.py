@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reserve": ("windows", "reserve", "Keep nodes for some in a span of time."),
     "maintenance": ("windows", "maintenance", "Keep nodes free of jobs in a span of time."),
     "policies": ("policies", "policies", "What ranks places, and what it did wrong."),
+    "slo": ("slo", "slo", "How long it takes to make room for urgent jobs."),
     "top": ("top", "top", "How busy the nodes are."),
     "cordon": ("fleet", "cordon", "Place nothing new on a node."),
     "uncordon": ("fleet", "uncordon", "Use a node again."),

@@ -33,6 +33,7 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    PromiseView,
     QueueView,
     Submitted,
     VersionView,
@@ -51,6 +52,7 @@ NodeViews = list[NodeView]
 ClusterViews = list[ClusterView]
 OfferViews = list[OfferView]
 PolicyViews = list[PolicyView]
+PromiseViews = list[PromiseView]
 QueueViews = list[QueueView]
 WindowViews = list[WindowView]
 
@@ -142,6 +144,10 @@ class AsyncClient:
     async def policies(self) -> PolicyViews:
         """Ranking policies: where each comes from, where it decides, what it did wrong last."""
         return await self._call(calls.policies())
+
+    async def slo(self) -> PromiseViews:
+        """What it took to let jobs stand still for more urgent ones, by step and node."""
+        return await self._call(calls.slo())
 
     async def queues(self, cluster: str = "") -> QueueViews:
         """Of one cluster or of all; parents before their children."""

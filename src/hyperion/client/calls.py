@@ -31,6 +31,7 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    PromiseView,
     QueueView,
     Submitted,
     VersionView,
@@ -140,6 +141,10 @@ def offers(accelerators: str, region: str, market: str, limit: int) -> Call[list
 
 def policies() -> Call[list[PolicyView]]:
     return Call(_get("/policies"), list[PolicyView])
+
+
+def slo() -> Call[list[PromiseView]]:
+    return Call(_get("/slo"), list[PromiseView])
 
 
 def queues(cluster: str) -> Call[list[QueueView]]:

@@ -34,6 +34,7 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    PromiseView,
     QueueView,
     Submitted,
     VersionView,
@@ -55,6 +56,7 @@ NodeViews = list[NodeView]
 ClusterViews = list[ClusterView]
 OfferViews = list[OfferView]
 PolicyViews = list[PolicyView]
+PromiseViews = list[PromiseView]
 QueueViews = list[QueueView]
 WindowViews = list[WindowView]
 
@@ -150,6 +152,10 @@ class Client:
     def policies(self) -> PolicyViews:
         """Ranking policies: where each comes from, where it decides, what it did wrong last."""
         return self._call(calls.policies())
+
+    def slo(self) -> PromiseViews:
+        """What it took to let jobs stand still for more urgent ones, by step and node."""
+        return self._call(calls.slo())
 
     def queues(self, cluster: str = "") -> QueueViews:
         """Of one cluster or of all; parents before their children."""

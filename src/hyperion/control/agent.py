@@ -257,6 +257,7 @@ class Agent:
                 state=state,
                 at_ms=now_ms,
                 reason=event.reason if isinstance(event, m.ReplicaResumed) else "",
+                freeze=event.freeze if isinstance(event, m.ReplicaPaused) else None,
             )
             yield from self._tell(replica.id, now_ms)
 
@@ -409,6 +410,7 @@ def _report(x: r.Replica) -> m.AllocationReport:
         reason=x.reason,
         started_at_ms=x.started_at_ms,
         ended_at_ms=x.ended_at_ms,
+        freeze=x.freeze,
     )
 
 
@@ -425,4 +427,5 @@ def _moved(old: r.Replica, by: r.ReplicaMoved) -> r.Replica:
         reason=by.reason if by.state in _STANDING else by.reason or old.reason,
         started_at_ms=old.started_at_ms or (by.at_ms if by.state is S.RUNNING else 0),
         ended_at_ms=by.at_ms if by.state.is_terminal else 0,
+        freeze=by.freeze,
     )

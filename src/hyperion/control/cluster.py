@@ -149,6 +149,8 @@ class ClusterMachine:
     def _decide(self, event: m.ClusterEvent, now_ms: int) -> _Decisions:  # noqa: PLR0912
         match event:
             case m.NodeReported(node, report):
+                if self.pausing.promise.watches:
+                    self.pausing.hear(node, report, now_ms)
                 yield from self._hear_replica(node, report, now_ms)
             case m.NodeHeard(node, heartbeat):
                 yield from self._hear_node(node, heartbeat, now_ms)

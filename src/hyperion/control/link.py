@@ -6,7 +6,7 @@ doubled or overtaken; nothing here relies on more.
 
 from msgspec import Struct
 
-from hyperion.model.allocation import AllocationState
+from hyperion.model.allocation import AllocationState, Freeze
 from hyperion.model.cluster import Cluster, ClusterLoad
 from hyperion.model.ids import AllocationId, JobId
 from hyperion.model.job import Job, JobPhase, ReplicaStatus, TaskProgress
@@ -181,6 +181,8 @@ class AllocationReport(Struct, frozen=True, tag=True, omit_defaults=True):
     reason: str = ""
     started_at_ms: int = 0
     ended_at_ms: int = 0
+    freeze: Freeze | None = None
+    """While it stands still."""
 
 
 class NodeHello(Struct, frozen=True, tag=True, omit_defaults=True):

@@ -24,6 +24,7 @@ from hyperion.control.link import (
     Stop,
     StopJob,
 )
+from hyperion.model.allocation import Freeze
 from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId, WindowId
 from hyperion.model.job import Job
 from hyperion.model.market import MarketView
@@ -181,6 +182,7 @@ class ReplicaPaused(Struct, frozen=True, tag=True):
     """None of its processes runs, and none will before it is resumed or its hold ends."""
 
     allocation: AllocationId
+    freeze: Freeze | None = None
 
 
 class ReplicaResumed(Struct, frozen=True, tag=True):

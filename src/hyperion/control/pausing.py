@@ -18,6 +18,7 @@ from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.occupancy import STAND_WITHIN_MS
 from hyperion.control.orders import Orders
+from hyperion.control.promise import Promise
 from hyperion.control.seating import Seating
 from hyperion.model.allocation import Allocation
 from hyperion.model.allocation import AllocationState as S
@@ -52,6 +53,7 @@ class Pausing:
         self._orders = orders
         self._spared: dict[JobId, int] = {}
         """Jobs that could not be made to stand still, and until when they are not asked again."""
+        self.promise = Promise()
         self.count = 0
         """Jobs made to stand still since the start of the process."""
 
@@ -139,6 +141,8 @@ class Pausing:
             )
             self._attempts.tell_later(victim, now_ms)
         self.count += len(losers)
+        ids = tuple(loser.job.id for loser in losers)
+        self.promise.ordered(known.job.id, ids, known.submitted_at_ms, now_ms)
         yield state.moved(
             state.jobs[known.job.id],
             now_ms,
@@ -161,15 +165,28 @@ class Pausing:
             places = sorted(known.status.claim, key=lambda claim: claim.rank)
             seated = tuple(Seat(claim.node, claim.devices) for claim in places)
             plan = Plan(known.job.id, known.status.alternative, seated)
+            self.promise.free(known.job.id, now_ms)
             yield from self._seating.start(known, plan, now_ms)
         elif states <= {S.PAUSED, S.STOPPING}:
             return  # somebody ends altogether: its place is free once it has
         elif states & {S.RUNNING, S.RESUMING} or now_ms >= known.status.claimed_until_ms:
-            for a in seats:
-                if a.state is not S.PAUSED:
-                    self._spare(a.job, now_ms)
+            late = [a for a in seats if a.state is not S.PAUSED]
+            for a in late:
+                self._spare(a.job, now_ms)
+            reasons = [a.reason or f"still {a.state.value}" for a in late]
+            self.promise.failed(known.job.id, "; ".join(reasons[:4]))
             yield self._state.moved(known, now_ms, claim=(), reason="")
             yield from self._let_go(known.job.id, now_ms)
+
+    def hear(self, node: NodeId, report: m.AllocationReport, now_ms: int) -> None:
+        """Note how long it took, before the report is taken in."""
+        a = self._state.allocations.get(report.allocation)
+        if a is None or a.generation != report.generation:
+            return
+        if report.freeze is not None and a.state is S.PAUSING:
+            self.promise.froze(node, report.freeze)
+        elif report.state is S.RUNNING and a.state is not S.RUNNING:
+            self.promise.runs(a.job, now_ms)
 
     def _spare(self, job: JobId, now_ms: int) -> None:
         if len(self._spared) >= SPARED_REMEMBERED:
@@ -187,6 +204,7 @@ class Pausing:
                 yield from self._let_go(winner, now_ms)
 
     def _let_go(self, winner: JobId, now_ms: int) -> _Decisions:
+        self.promise.resumed(winner, now_ms)
         for victim in self._state.noted.paused_for(winner):
             yield from self._resume(self._state.jobs[victim], now_ms)
 

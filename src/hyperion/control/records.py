@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from hyperion.control.messages import Prepare, Run
-from hyperion.model.allocation import Allocation, AllocationState
+from hyperion.model.allocation import Allocation, AllocationState, Freeze
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId, WindowId
 from hyperion.model.job import Job, JobPhase, ReplicaStatus, Secret, TaskProgress
@@ -308,6 +308,7 @@ class Replica(Struct, frozen=True, omit_defaults=True, kw_only=True):
     started_at_ms: int = 0
     ended_at_ms: int = 0
     forgotten_at_ms: int = 0
+    freeze: Freeze | None = None
 
 
 class ReplicaOrdered(Struct, frozen=True, tag=True):
@@ -327,6 +328,7 @@ class ReplicaMoved(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=Tr
     pid: int = 0
     exit_code: int | None = None
     reason: str = ""
+    freeze: Freeze | None = None
 
 
 class ReplicaForgotten(Struct, frozen=True, tag=True):

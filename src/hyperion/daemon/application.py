@@ -13,6 +13,7 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    PromiseView,
     QueueView,
     Submitted,
     VersionView,
@@ -89,6 +90,9 @@ class Application(Protocol):
 
     async def policies(self) -> list[PolicyView]:
         """Those known to the federation, then those in force or broken in each cluster."""
+
+    async def promise(self) -> list[PromiseView]:
+        """What it took to let jobs stand still for others, by cluster, step and node."""
 
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
         """``node`` is ``cluster/node``, or a node's name where it is unique."""

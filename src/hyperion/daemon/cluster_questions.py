@@ -13,6 +13,7 @@ from hyperion.daemon import cluster_views as views
 from hyperion.daemon import questions as q
 from hyperion.daemon.application import Conflict, NotFound
 from hyperion.daemon.driver import Driver
+from hyperion.daemon.promise_views import promise_views
 from hyperion.model.ids import JobId, WindowId
 from hyperion.model.job import Job
 from hyperion.model.queue import Queue
@@ -55,6 +56,7 @@ class ClusterQuestions:
         stream.serve(q.DROP_WINDOW, self._drop_window)
         stream.serve(q.EXPLAIN, self._explain)
         stream.serve(q.TRIAL, self._trial)
+        stream.serve(q.PROMISE, self._promise)
 
     async def apply(self, queues: tuple[Queue, ...]) -> None:
         """Make this the whole tree. Raises Conflict with what is wrong with it."""
@@ -128,6 +130,10 @@ class ClusterQuestions:
         if not (prospect.reasons or prospect.quota or prospect.starts_at_ms):
             raise Conflict(prospect.remark or "nothing can be told of it")
         for piece in pieces(self._outlook(prospect, job)):
+            yield piece
+
+    async def _promise(self, _: bytes) -> AsyncIterator[bytes]:
+        for piece in pieces(promise_views(self._machine.pausing.promise, self._cluster)):
             yield piece
 
     def _outlook(self, prospect: Prospect, job: Job) -> OutlookView:

@@ -40,6 +40,7 @@ from hyperion.wire.api import (
     OutlookView,
     PlanView,
     PolicyView,
+    PromiseView,
     QueueView,
     Submitted,
     VersionView,
@@ -249,6 +250,9 @@ class FederationApplication:
         ]
         found += views.broken_policies(plugins.discover(), here)
         return found + await self._of_clusters(q.POLICIES, PolicyView)
+
+    async def promise(self) -> list[PromiseView]:
+        return await self._of_clusters(q.PROMISE, PromiseView)
 
     async def offers(
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200

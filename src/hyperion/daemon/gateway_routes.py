@@ -47,6 +47,7 @@ from hyperion.wire.api import (
     OfferView,
     PlanView,
     PolicyView,
+    PromiseView,
     QueueView,
     Submitted,
     VersionView,
@@ -258,6 +259,15 @@ async def policies(request: Req) -> list[PolicyView]:
     return await application_of(request).policies()
 
 
+@get(
+    "/slo",
+    responses=declared(),
+    summary="What it took to let jobs stand still for more urgent ones: quantiles, by step",
+)
+async def slo(request: Req) -> list[PromiseView]:
+    return await application_of(request).promise()
+
+
 @get("/offers", responses=declared(), summary="What the catalogue says can be had, cheapest first")
 async def offers(
     request: Req,
@@ -394,7 +404,7 @@ ROUTES = [
     openapi,
     submit, plan, list_jobs, show, spec, why, cancel, logs, watch, nodes, cordon,
     queues, apply_queues, drop_queue, windows, add_window, drop_window,
-    clusters, policies, offers, version, healthz, authority, join, new_join_token, upload,
+    clusters, policies, slo, offers, version, healthz, authority, join, new_join_token, upload,
 ]  # fmt: skip
 
 

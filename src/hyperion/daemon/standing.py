@@ -6,12 +6,23 @@ from collections.abc import Callable, Mapping
 
 from hyperion.control import messages as m
 from hyperion.daemon.running import Tasks
+from hyperion.model.allocation import Freeze
 from hyperion.model.ids import AllocationId
-from hyperion.ports import Pauser, Runtime
+from hyperion.ports import Paused, Pauser, Runtime
 
 _log = logging.getLogger("hyperion.agent")
 _LOOK_AGAIN_S = 0.1
 """So long after the end of a hold it is looked whether the replica has gone on."""
+
+
+def _freeze(paused: Paused) -> Freeze:
+    confirmed_ns = paused.confirmed_ns - paused.called_ns if paused.confirmed_ns else 0
+    return Freeze(
+        stopped_us=(paused.stopped_ns - paused.called_ns) // 1000,
+        confirmed_us=confirmed_ns // 1000,
+        threads=paused.threads,
+        how=paused.how,
+    )
 
 
 class Standing:
@@ -66,7 +77,7 @@ class Standing:
         if not paused.confirmed_ns:
             _log.warning("%s is slow to stand still: %s", id, "; ".join(paused.stragglers))
         self._watch(id, hold_ms)
-        self._emit(m.ReplicaPaused(id))
+        self._emit(m.ReplicaPaused(id, _freeze(paused)))
 
     async def resume(self, id: AllocationId) -> None:
         self._unwatch(id)

@@ -61,6 +61,18 @@ TRANSITIONS: Mapping[AllocationState, frozenset[AllocationState]] = {
 }
 
 
+class Freeze(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """How long it took a node to let a replica stand still, from its agent's order on."""
+
+    stopped_us: int = 0
+    """Until none of its threads ran any code of its own."""
+    confirmed_us: int = 0
+    """Until the kernel said that all stand; 0: some were busy in the kernel for longer."""
+    threads: int = 0
+    how: str = ""
+    """``freezer``, ``hedged`` or ``signals``; ``degraded`` where some were still in the kernel."""
+
+
 class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """A replica's place. It holds its resources until its state is terminal."""
 

@@ -293,6 +293,31 @@ class PolicyView(Struct, frozen=True, kw_only=True):
     """What it did wrong last, or why it could not be loaded."""
 
 
+class Quantiles(Struct, frozen=True, kw_only=True):
+    """Of some durations, in ms."""
+
+    count: int
+    p50: float = 0.0
+    p99: float = 0.0
+    p999: float = 0.0
+    max: float = 0.0
+
+
+class PromiseView(Struct, frozen=True, kw_only=True):
+    """A row of ``hyperion slo``: one step of pausing, in a cluster or on one of its nodes."""
+
+    cluster: str
+    node: str
+    """Empty: in the whole cluster, by its scheduler's clock."""
+    step: str
+    """Such as ``ordered → free``; on a node ``called → frozen``, and how it was done."""
+    promised_ms: float
+    """0: nothing is promised."""
+    missed: int
+    """How many took longer than promised, or never came."""
+    took: Quantiles
+
+
 class Submitted(Struct, frozen=True, kw_only=True):
     """The answer to a submission."""
 

@@ -224,8 +224,20 @@ class Forget(_message.Message):
     generation: int
     def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
+class Freeze(_message.Message):
+    __slots__ = ("stopped_us", "confirmed_us", "threads", "how")
+    STOPPED_US_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_US_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    HOW_FIELD_NUMBER: _ClassVar[int]
+    stopped_us: int
+    confirmed_us: int
+    threads: int
+    how: str
+    def __init__(self, stopped_us: _Optional[int] = ..., confirmed_us: _Optional[int] = ..., threads: _Optional[int] = ..., how: _Optional[str] = ...) -> None: ...
+
 class AllocationReport(_message.Message):
-    __slots__ = ("allocation", "generation", "state", "address", "port", "exit_code", "reason", "started_at_ms", "ended_at_ms")
+    __slots__ = ("allocation", "generation", "state", "address", "port", "exit_code", "reason", "started_at_ms", "ended_at_ms", "freeze")
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +247,7 @@ class AllocationReport(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    FREEZE_FIELD_NUMBER: _ClassVar[int]
     allocation: str
     generation: int
     state: AllocationState
@@ -244,7 +257,8 @@ class AllocationReport(_message.Message):
     reason: str
     started_at_ms: int
     ended_at_ms: int
-    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[AllocationState, str]] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ...) -> None: ...
+    freeze: Freeze
+    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[AllocationState, str]] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ...) -> None: ...
 
 class NodeHello(_message.Message):
     __slots__ = ("node", "allocations")

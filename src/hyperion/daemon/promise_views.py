@@ -1,0 +1,73 @@
+"""The rows of ``hyperion slo``: what pausing took, by step, and on each node by how it was done."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from hyperion.control.promise import PROMISED_MS, Freezing, Promise, Trace
+from hyperion.wire.api import PromiseView, Quantiles
+
+NODES_SHOWN = 1000
+
+
+def promise_views(promise: Promise, cluster: str) -> list[PromiseView]:
+    """Of the newest pauses that the scheduler remembers."""
+    return [*_steps(promise.traces, cluster), *_nodes(promise.freezes, cluster)]
+
+
+def _steps(traces: Iterable[Trace], cluster: str) -> Iterator[PromiseView]:
+    known = list(traces)
+    if not known:
+        return
+    free = [t for t in known if t.free_at_ms]
+    ran = [t for t in known if t.running_at_ms]
+    steps: tuple[tuple[str, float, int, list[float]], ...] = (
+        ("submitted → ordered", 0.0, 0, [t.ordered_at_ms - t.submitted_at_ms for t in known]),
+        (
+            "ordered → free",
+            PROMISED_MS,
+            sum(t.missed for t in known),
+            [t.free_at_ms - t.ordered_at_ms for t in free],
+        ),
+        ("ordered → running", 0.0, 0, [t.running_at_ms - t.ordered_at_ms for t in ran]),
+        ("submitted → running", 0.0, 0, [t.running_at_ms - t.submitted_at_ms for t in ran]),
+    )
+    for step, promised_ms, missed, took in steps:
+        yield PromiseView(
+            cluster=cluster,
+            node="",
+            step=step,
+            promised_ms=promised_ms,
+            missed=missed,
+            took=quantiles(took),
+        )
+
+
+def _nodes(freezes: Iterable[Freezing], cluster: str) -> Iterator[PromiseView]:
+    by: dict[tuple[str, str], list[Freezing]] = {}
+    for x in freezes:
+        by.setdefault((x.node, x.freeze.how), []).append(x)
+    for (node, how), found in sorted(by.items())[:NODES_SHOWN]:
+        confirmed = [x.freeze.confirmed_us / 1000 for x in found if x.freeze.confirmed_us]
+        for step, took in (
+            ("stopped", [x.freeze.stopped_us / 1000 for x in found]),
+            ("frozen", confirmed),
+        ):
+            yield PromiseView(
+                cluster=cluster,
+                node=node,
+                step=f"called → {step} ({how})",
+                promised_ms=0.0,
+                missed=0,
+                took=quantiles(took),
+            )
+
+
+def quantiles(took_ms: Sequence[float]) -> Quantiles:
+    """Nearest rank: each is a duration that was really seen."""
+    ordered = sorted(took_ms)
+    if not ordered:
+        return Quantiles(count=0)
+
+    def at(part: float) -> float:
+        return float(ordered[min(len(ordered) - 1, int(part * len(ordered)))])
+
+    return Quantiles(count=len(ordered), p50=at(0.5), p99=at(0.99), p999=at(0.999), max=ordered[-1])
