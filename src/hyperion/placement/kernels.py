@@ -59,11 +59,16 @@ class Seating(NamedTuple):
 class Kernels(NamedTuple):
     score: Callable[[Seating], int]
     """Fill ``cost`` and ``lows``; the row of least cost, the first of equals, or -1."""
+    place: Callable[[Seating, Int], int]
+    """(…, out): seat one replica in the row of least cost, which is the answer, or -1. ``out`` as
+    for ``seat``; what ``cost`` and ``lows`` then hold says nothing."""
     seat: Callable[[Seating, Int, int, Int], int]
     """(…, rows changed since, how many, out) → how many were seated: each the cheapest then.
     A line of ``out`` is a row and the GPUs; ``amounts`` and the like are written to."""
     slots: Callable[[Seating, int, Long], int]
     """(…, most, out): how many replicas each row takes, at most ``most``; their sum."""
+    by_part: Callable[[Long, Int, Long], None]
+    """(by row, the part of each row, out): the sum of each part."""
     name: str
 
 
@@ -73,6 +78,14 @@ def score(s: Seating) -> int:
         return -1
     _costs(s, slice(0, n))
     return _least(s)
+
+
+def place(s: Seating, out: Int) -> int:
+    row = score(s)
+    if row >= 0:
+        out[0, 0] = row
+        out[0, 1:] = take(s, row)
+    return row
 
 
 def seat(s: Seating, changed: Int, count: int, out: Int) -> int:
@@ -158,6 +171,10 @@ def slots(s: Seating, most: int, out: Long) -> int:
         else:
             out[:] = np.minimum(out, np.maximum(_free(s, d, slice(0, n)), 0) // need[0, d])
     return int(out.sum())
+
+
+def by_part(by_row: Long, parts: Int, out: Long) -> None:
+    out[:] = np.bincount(parts, weights=by_row, minlength=len(out))
 
 
 CPUS, MEMORY, DISK, WHOLE, PART = range(FIXED)
@@ -292,7 +309,7 @@ def row_cost(s: Seating, row: int) -> float:
     return cost + float(s.extra[row]) if len(s.extra) else cost
 
 
-NUMPY = Kernels(score, seat, slots, "numpy")
+NUMPY = Kernels(score, place, seat, slots, by_part, "numpy")
 _active = NUMPY
 
 

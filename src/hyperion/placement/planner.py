@@ -327,9 +327,7 @@ class _Attempt:
         rooms = []
         within = self._within(None)
         for run in runs:
-            by_row = self.forms.slots(run.form, UNBOUNDED, within)
-            sums = np.bincount(parts, weights=by_row, minlength=count)
-            rooms.append(sums.astype(np.int64))
+            rooms.append(self.forms.slots_by_part(run.form, UNBOUNDED, within, parts, count))
         own = self.near.own_parts(level)
         best = int(np.add.reduce(rooms).max(initial=0))
         self.tried.packed[level] = max(self.tried.packed.get(level, 0), best)
