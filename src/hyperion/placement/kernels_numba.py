@@ -144,9 +144,7 @@ def _room(least, amounts, custom, kept, gate, begin, end, fits):
             amounts[DISK, begin:end], amounts[WHOLE, begin:end], gate[begin:end], fits,
         )  # fmt: skip
         if least[PART] != NEVER:
-            _share(
-                amounts[PART, begin:end], amounts[WHOLE, begin:end], np.int32(least[PART]), fits
-            )
+            _share(amounts[PART, begin:end], amounts[WHOLE, begin:end], np.int32(least[PART]), fits)
     for d in range(FIXED, len(least)):
         if least[d] != NEVER:
             if len(kept):

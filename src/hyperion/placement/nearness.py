@@ -55,7 +55,7 @@ class Nearness:
             if not t.anti
             and not t.weight
             and has_pairs(self._job.metadata, t.labels)
-            and not self._anybody(t.labels)
+            and not self._knowing(t.labels)
         ]
 
     def allowed(self) -> NDArray[np.bool_] | None:
@@ -70,7 +70,8 @@ class Nearness:
         cost: Column | None = None
         for term in self._job.replica_affinity:
             if term.weight:
-                near, parts = self._near(term.labels, term.level)
+                known = self._knowing(term.labels)
+                near, parts = self._near(term.labels, term.level, known)
                 misses = np.minimum(near, _MOST_PENALTIES) if term.anti else near == 0
                 more: Column = misses * (unit * term.weight / 100)
                 more = more if parts is None else more[parts]
@@ -83,8 +84,9 @@ class Nearness:
             if term.weight:
                 continue
             reason = Reason.ANTI_AFFINITY if term.anti else Reason.REPLICA_AFFINITY
-            if self._anybody(term.labels):
-                near, parts = self._near(term.labels, term.level)
+            known = self._knowing(term.labels)
+            if known:
+                near, parts = self._near(term.labels, term.level, known)
                 fits = near == 0 if term.anti else near > 0
                 yield reason, fits if parts is None else fits[parts]
             elif not term.anti and not has_pairs(self._job.metadata, term.labels):
@@ -133,17 +135,20 @@ class Nearness:
         parts, _ = self._snapshot.labels.parts(level, self._snapshot.rows)
         return {int(p) for p in parts[self._own()]}
 
-    def _anybody(self, pairs: Pairs) -> bool:
+    def _knowing(self, pairs: Pairs) -> list[Neighbours]:
+        """Those of the held and the planned that have such a replica."""
         rows = self._snapshot.rows
-        return any(
-            n.has(pairs) and (len(pairs) == 1 or bool(n.count(pairs, rows).any()))
-            for n in (self._snapshot.neighbours, self._planned)
-        )
+        both = (self._snapshot.neighbours, self._planned)
+        known = [n for n in both if n and n.has(pairs)]
+        if len(pairs) > 1:
+            known = [n for n in known if n.count(pairs, rows).any()]
+        return known
 
-    def _near(self, pairs: Pairs, level: str) -> tuple[NDArray[Any], NDArray[np.int32] | None]:
+    def _near(
+        self, pairs: Pairs, level: str, known: list[Neighbours]
+    ) -> tuple[NDArray[Any], NDArray[np.int32] | None]:
         """(how many such replicas each part has, the part of each row: None where each is one)."""
         rows = self._snapshot.rows
-        known = [n for n in (self._snapshot.neighbours, self._planned) if n.has(pairs)]
         if level == HOST and known:
             counts = [n.count(pairs, rows) for n in known]
             return counts[0] if len(counts) == 1 else counts[0] + counts[1], None

@@ -323,10 +323,10 @@ class _Attempt:
     def _packed(self, runs: list[Run], level: str) -> Taken:
         snapshot = self.forms.snapshot
         parts, count = snapshot.labels.parts(level, snapshot.rows)
-        rooms = []
         within = self._within(None)
-        for run in runs:
-            rooms.append(self.forms.slots_by_part(run.form, UNBOUNDED, within, parts, count))
+        rooms = [
+            self.forms.slots_by_part(run.form, UNBOUNDED, within, parts, count) for run in runs
+        ]
         own = self.near.own_parts(level)
         best = int(np.add.reduce(rooms).max(initial=0))
         self.tried.packed[level] = max(self.tried.packed.get(level, 0), best)
