@@ -37,7 +37,7 @@ Taken = list[Block]
 class Form:
     """One demand in one round."""
 
-    __slots__ = ("closed", "demand", "era", "out", "pricing", "seating", "seen", "size", "width")
+    __slots__ = ("closed", "demand", "era", "out", "pricing", "seating", "seen", "width")
 
     def __init__(
         self, demand: Demand, pricing: Pricing, seating: Seating, closed: NDArray[np.bool_] | None
@@ -50,12 +50,16 @@ class Form:
         self.era = -1
         self.seen = 0
         """How much of the round's log of changed rows is in the costs."""
-        need = seating.need[0].tolist()
-        self.size = (need[WHOLE], *need)
-        """For roles: the largest is hardest to seat."""
-        self.width = need[WHOLE] or int(need[PART] > 0)
+        need = seating.need[0]
+        self.width = int(need[WHOLE]) or int(need[PART] > 0)
         """How many GPUs a seat names."""
         self.out = np.zeros((1, 1 + self.width), np.int32)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """For roles: the largest is hardest to seat."""
+        need = self.seating.need[0].tolist()
+        return (need[WHOLE], *need)
 
 
 class Forms:

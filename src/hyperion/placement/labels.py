@@ -63,7 +63,7 @@ class LabelColumn:
         """From codes to rows."""
         if len(self.codes) < rows:
             self.codes = np.concatenate([self.codes, np.zeros(rows, np.int32)])
-        return holds[self.codes[:rows]]
+        return holds.take(self.codes[:rows])
 
     def _new(self, value: str) -> int:
         if self._spare:
