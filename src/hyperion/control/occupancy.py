@@ -70,7 +70,7 @@ class Occupancy:
         """A live replica has a place: its job is one of those that run."""
         self.hold(a, known)
         if known.job.id not in self.running.occupants:
-            self.running.put(self._occupant(known, a))
+            self.running.put(occupant(known, a, self._quantum_ms))
         self.running.seat(a)
         self._see_leaving(a)
 
@@ -104,7 +104,7 @@ class Occupancy:
         seat = next(iter(self.running.seats(known.job.id)), None)
         if seat is not None:
             before = self.running.occupants[known.job.id].stopping
-            self.running.put(self._occupant(known, seat))
+            self.running.put(occupant(known, seat, self._quantum_ms))
             if before is not (known.status.phase is JobPhase.STOPPING):
                 for a in self.running.seats(known.job.id):
                     self._see_leaving(a)
@@ -146,9 +146,6 @@ class Occupancy:
             priority=job.priority,
             nice=job.nice,
         )
-
-    def _occupant(self, known: r.ClusterJob, seat: Allocation) -> Occupant:
-        return occupant(known, seat, self._quantum_ms)
 
     def admits(self, job: Job) -> bool:
         """Whether its queue would let it start now, nobody else stopped."""
