@@ -70,8 +70,9 @@ class Occupancy:
         """A live replica has a place: its job is one of those that run."""
         self.hold(a, known)
         if known.job.id not in self.running.occupants:
-            self.running.put(occupant(known, a, self._quantum_ms))
-        self.running.seat(a)
+            self.running.begin(occupant(known, a, self._quantum_ms), a)
+        else:
+            self.running.seat(a)
         self._see_leaving(a)
 
     def moved(self, a: Allocation) -> None:
@@ -128,7 +129,14 @@ class Occupancy:
 
     def _need_of(self, request: ResourceRequest, gpu_type: str = "") -> Need:
         r = request
-        key = (r.gpus_milli, gpu_type or r.gpu_type, r.cpus_milli, r.memory_mib, r.disk_mib, r.custom)
+        key = (
+            r.gpus_milli,
+            gpu_type or r.gpu_type,
+            r.cpus_milli,
+            r.memory_mib,
+            r.disk_mib,
+            r.custom,
+        )
         known = self._needs.get(key)
         if known is None:
             if len(self._needs) >= NEEDS_REMEMBERED:

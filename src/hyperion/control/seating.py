@@ -46,7 +46,7 @@ class Seating:
     def wish(self, known: r.ClusterJob, room: int, now_ms: int) -> Wish:
         """What the planner is to find a place for, at most ``room`` replicas of an array."""
         job = known.job
-        ends_at_ms = self._state.ends_at_ms(known, now_ms)
+        ends_at_ms = self._state.ends_at_ms(known, now_ms) if job.expected_s else 0
         if job.array is not None:
             most = self._state.quota_room(known, min(arrays.startable(known, now_ms), room))
             return Wish(job, at_least=1, at_most=max(1, most), ends_at_ms=ends_at_ms)

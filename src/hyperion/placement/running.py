@@ -44,6 +44,19 @@ class Running:
         """Tell of every change: the job, and whether places may have become free, or be later."""
         self._watchers.append(touched)
 
+    def begin(self, occupant: Occupant, seat: Allocation) -> None:
+        """``put`` and ``seat`` at once, for a job that holds nothing yet: most have one replica."""
+        job, r = occupant.job, seat.request
+        assert job not in self.occupants, f"{job} holds something already"
+        self.occupants[job] = occupant
+        self._join(occupant)
+        self._seats[job] = {seat.id: seat}
+        self._width[job] = [1, r.gpus_milli, r.cpus_milli]
+        self._place(seat)
+        self._stale.add(job)
+        self._note(occupant, seat)
+        self._tell(job, False)
+
     def put(self, occupant: Occupant) -> None:
         """A job that got its first seat, or new facts about one."""
         job = occupant.job
@@ -84,11 +97,7 @@ class Running:
             self._widen(allocation, 1)
             self._stale.add(job)
         seats[allocation.id] = allocation
-        here = self._on.get(allocation.node)
-        if here is None:
-            self._on[allocation.node] = {allocation.id: allocation}
-        else:
-            here[allocation.id] = allocation
+        self._place(allocation)
         self._note(self.occupants[job], allocation)
         self._tell(job, False)
 
@@ -148,6 +157,13 @@ class Running:
 
     def width(self, job: JobId) -> Width:
         return Width(*self._width[job])
+
+    def _place(self, seat: Allocation) -> None:
+        here = self._on.get(seat.node)
+        if here is None:
+            self._on[seat.node] = {seat.id: seat}
+        else:
+            here[seat.id] = seat
 
     def _join(self, occupant: Occupant) -> None:
         among = self._of.get(occupant.queue)
