@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from hyperion.control import arrays, cluster_laws, turns
 from hyperion.control import records as r
-from hyperion.control.job_indexes import JobIndexes
+from hyperion.control.job_indexes import JobIndexes, include
 from hyperion.control.machine import key, split
 from hyperion.control.occupancy import Occupancy, queue_of
 from hyperion.control.queue import WaitingQueue
@@ -433,11 +433,11 @@ class ClusterState:
         old = self.allocations.get(a.id)
         self.allocations[a.id] = a
         if old is None:
-            _include(self._by_job, a.job, a.id)
+            include(self._by_job, a.job, a.id)
         held = old is not None and not old.state.is_terminal
         if not a.state.is_terminal:
             if not held:
-                _include(self._by_node, a.node, a.id)
+                include(self._by_node, a.node, a.id)
                 self.occupancy.seat(a, self.jobs[a.job])
                 self.load_changed = True
             elif old is not None and old.state is not a.state:
@@ -468,14 +468,6 @@ class ClusterState:
     def check(self) -> None:
         """Every law that must hold after every step; raises AssertionError."""
         cluster_laws.check(self)
-
-
-def _include(index: dict[Any, set[AllocationId]], key: object, id: AllocationId) -> None:
-    found = index.get(key)
-    if found is None:
-        index[key] = {id}
-    else:
-        found.add(id)
 
 
 def due_ms(known: r.ClusterJob) -> int:
