@@ -77,6 +77,11 @@ class FastPath:
         self._clients: dict[int, socket.socket] = {}
         self._poll = select.poll()
         self._next_ms = 0
+        self._boosted: list[Group] = []
+
+    def close(self) -> None:
+        self._freezer.close()
+        self._held.close()
 
     # -- orders ---------------------------------------------------------------------------------
 
@@ -166,6 +171,8 @@ class FastPath:
         known = self._known(order)
         self._hold(known, boot_ms() + hold_ms)  # first, so that a death in between orphans nobody
         stop = self._freezer.freeze(known.groups)
+        if stop.confirmed_ns:
+            self._boosted += known.groups
         return {
             "called_ns": stop.called_ns,
             "stopped_ns": stop.stopped_ns,
@@ -204,6 +211,12 @@ class FastPath:
             raise Refused("no such set")
         return known
 
+    def _calm(self) -> None:
+        """Once they stand they need no priority; and if we die, they are not to keep it."""
+        boosted, self._boosted = self._boosted, []
+        for group in boosted:
+            group.calm()
+
     def _hold(self, known: Set, until_ms: int) -> None:
         known.until_ms = until_ms
         self._next_ms = min(self._next_ms or until_ms, until_ms)
@@ -227,7 +240,7 @@ class FastPath:
                 pids = () if version else tuple(map(int, members.split()))
                 group = Group(members if version else "", pids)
                 group.adopt()
-                known = self.sets[f"left:{members}"[:MAX_NAME]] = self._set([group])
+                known = self.sets[f"left:{members}"] = self._set([group])
                 self._hold(known, until_ms)
 
     def expire(self) -> None:
@@ -281,6 +294,7 @@ class FastPath:
             packet = client.recv(MAX_PACKET)
             if packet:
                 client.send(self.answer(packet))
+                self._calm()
                 return
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EINTR):

@@ -59,6 +59,7 @@ class Group:
         self._signalled: list[int] = []
         self._before: dict[int, int] = {}
         """Policies of the threads that were boosted."""
+        self._nice: dict[int, int] = {}
         self.is_v2 = bool(path) and os.path.exists(f"{path}/cgroup.freeze")
         self._tasks = "cgroup.threads" if self.is_v2 else "tasks"
         if not path:
@@ -67,7 +68,7 @@ class Group:
         self._state = os.open(f"{path}/{name}", os.O_RDWR | os.O_CLOEXEC)
         try:
             self._events = os.open(f"{path}/{events}", os.O_RDONLY | os.O_CLOEXEC)
-            for name in ("cgroup.procs", self._tasks):
+            for name in ("cgroup.procs", self._tasks) if self.is_v2 else ():
                 self._lists[name] = os.open(f"{path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self.close()
@@ -94,9 +95,8 @@ class Group:
             text = os.pread(self._events, 256, 0)
         except OSError:  # the group is gone, and with it all that ran
             return True
-        if self.is_v2:
-            return b"frozen 1" in text or b"populated 0" in text
-        return text.startswith(b"FROZEN")
+        frozen = b"frozen 1" in text or b"populated 0" in text or text.startswith(b"FROZEN")
+        return frozen or (bool(self._signalled) and all(map(_stopped, self.processes())))
 
     def processes(self) -> list[int]:
         return self._list("cgroup.procs") if self.path else list(self._pids)
@@ -111,7 +111,12 @@ class Group:
         return found
 
     def _list(self, name: str) -> list[int]:
-        found = _members(self._lists[name])
+        found: list[int] = []
+        if name in self._lists:
+            found = _members(self._lists[name])
+        else:  # v1 shows to an open file what it held when that was opened
+            with contextlib.suppress(OSError), open(f"{self.path}/{name}", "rb") as file:
+                found = [int(word) for word in file.read().split()]
         with contextlib.suppress(OSError):
             if os.stat(self.path).st_nlink > 2:  # the job has made groups of its own in it
                 for place in _subtree(self.path)[1:]:
@@ -151,9 +156,21 @@ class Group:
                 except ProcessLookupError:
                     continue
                 except PermissionError:
-                    self._before.clear()
-                    return False
+                    return self._hurry()
         return True
+
+    def _hurry(self) -> bool:
+        """Second best, where the kernel lets no thread of the group be real-time: be nice to it."""
+        for tid in self.threads():
+            try:
+                nice = os.getpriority(os.PRIO_PROCESS, tid)
+                os.setpriority(os.PRIO_PROCESS, tid, -20)
+                self._nice[tid] = nice
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                break
+        return False
 
     def calm(self) -> None:
         """Each thread is again what it was before the boost."""
@@ -161,7 +178,11 @@ class Group:
             if policy in _ORDINARY:
                 with contextlib.suppress(OSError):
                     os.sched_setscheduler(tid, policy, _NONE)
+        for tid, nice in self._nice.items():
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, tid, nice)
         self._before.clear()
+        self._nice.clear()
 
     def go_on(self) -> None:
         self.calm()
@@ -172,11 +193,15 @@ class Group:
                 os.kill(pid, signal.SIGCONT)
 
     def adopt(self) -> None:
-        """It may have been stopped by a process that has died since: undo signals too."""
+        """It may have been stopped by a process that has died since: undo what that did."""
         self._signalled = [pid for pid in self.processes() if _stopped(pid)]
+        for tid in self.threads():
+            with contextlib.suppress(OSError):
+                if os.sched_getscheduler(tid) == _FIFO:  # our mark: who else resets it on fork?
+                    os.sched_setscheduler(tid, os.SCHED_OTHER, _NONE)
 
     def __len__(self) -> int:
-        return max(len(self._before), len(self._signalled))
+        return max(len(self._before), len(self._nice), len(self._signalled))
 
 
 class Freezer:
@@ -219,7 +244,7 @@ class Freezer:
         stop.stopped_ns = time.monotonic_ns()
         boosted = [group.boost() for group in groups]
         stop.boosted = all(boosted)
-        confirmed = self._confirm(groups, hedged, stop.called_ns + CONFIRM_NS)
+        confirmed = self._confirm(groups, stop.called_ns + CONFIRM_NS)
         stop.confirmed_ns = time.monotonic_ns() if confirmed else 0
         stop.threads = sum(len(group) for group in groups)
         stop.how = "hedged" if hedged else "signals" if loose else "freezer"
@@ -248,20 +273,16 @@ class Freezer:
             os.eventfd_read(self._done)
             self._busy = False
 
-    def _confirm(self, groups: list[Group], hedged: bool, until_ns: int) -> bool:
+    def _confirm(self, groups: list[Group], until_ns: int) -> bool:
         spins = 0
         while True:
-            if all(g.stands() or (hedged and _all_trapped(g)) for g in groups):
+            if all(group.stands() for group in groups):
                 return True
             if time.monotonic_ns() > until_ns:
                 return False
             spins += 1
             if spins > SPINS:  # a real-time process that never sleeps starves the host
                 time.sleep(BREATH_S)
-
-
-def _all_trapped(group: Group) -> bool:
-    return all(_stopped(pid) for pid in group.processes())
 
 
 def stragglers(groups: list[Group]) -> Iterator[str]:

@@ -4,7 +4,7 @@
 #   DIRECTORY/held   the boot's id, then `until version members` a line; until in ms since boot (0: it
 #                    runs), members the path of a group, or pids where the version is 0
 # One of these watches a directory (letgo.lock); it ends when nothing stands still and no fast path
-# has come back for a while. Ordinary priority, and nothing but the shell and flock.
+# has come back for a while. Ordinary priority; flock and chrt are of util-linux.
 directory=$1
 exec 9>"$directory/letgo.lock"
 flock -n 9 || exit 0
@@ -34,7 +34,14 @@ while [ "$idle" -lt 60 ]; do
             1) echo THAWED >"$members/freezer.state" ;;
             esac
             [ "$version" = 0 ] || members=$(cat "$members/cgroup.procs")
-            for pid in $members; do kill -CONT "$pid"; done
+            for pid in $members; do
+                kill -CONT "$pid"
+                for tid in "/proc/$pid/task"/*; do
+                    case $(chrt -p "${tid##*/}") in
+                    *SCHED_FIFO?SCHED_RESET_ON_FORK*) chrt -o -p 0 "${tid##*/}" ;; # ours
+                    esac
+                done
+            done
         done
     } <"$directory/held" 2>/dev/null
 done
