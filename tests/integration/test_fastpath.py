@@ -106,9 +106,8 @@ def tree(groups, tmp_path):
     made = Tree(tmp_path / "beats", groups.create("r.1-1.0", cpus_milli=1000, memory_mib=0))
     yield made
     for group in Path("/sys/fs/cgroup").glob(f"*/hyperion-fast-{os.getpid()}/r.1-1.0"):
-        for name, word in (("cgroup.freeze", "0"), ("freezer.state", "THAWED")):
-            with contextlib.suppress(OSError):
-                (group / name).write_text(word)
+        with contextlib.suppress(OSError):
+            (group / "cgroup.freeze").write_text("0")
     made.end()
 
 
@@ -119,7 +118,7 @@ def test_a_tree_stands_still_and_goes_on(groups, tree):
     group, made = Group(groups.group("r.1-1.0")), Freezer()
     for _ in range(5):
         stop = made.freeze([group])
-        assert stop.how in ("freezer", "hedged"), stop
+        assert stop.how in (("freezer", "hedged") if group.is_v2 else ("signals",)), stop
         assert stop.confirmed_ns >= stop.stopped_ns >= stop.called_ns, stop
         assert group.stands()
         assert tree.stands()
@@ -153,6 +152,8 @@ def test_a_write_that_hangs_is_hedged_by_signals(groups, tree):
             super().write(still)
 
     group, made = Late(groups.group("r.1-1.0")), Freezer()
+    if not group.is_v2:
+        pytest.skip("control groups of v1 have no freezer that we use")
     stop = made.freeze([group])
     assert stop.how.startswith("hedged"), stop
     assert tree.stands()

@@ -47,7 +47,9 @@ class Stop:
 
 
 class Group:
-    """The processes of one replica: a control group of v2, of the v1 freezer, or a list of pids."""
+    """The processes of one replica: a control group of v2 with its freezer, one of v1, or a list of
+    pids. The freezer of v1 is not used: it does not come to an end where processes fork; signals
+    do, and its groups say to whom."""
 
     def __init__(self, path: str, pids: tuple[int, ...] = ()) -> None:
         """``path``: of the group, empty where there is none. OSError if it cannot be used."""
@@ -56,19 +58,20 @@ class Group:
         self._state = self._events = -1
         self._lists: dict[str, int] = {}
         """Files of the group's own members, open."""
-        self._signalled: list[int] = []
+        self._signalled: dict[int, None] = {}
         self._before: dict[int, int] = {}
         """Policies of the threads that were boosted."""
         self._nice: dict[int, int] = {}
         self.is_v2 = bool(path) and os.path.exists(f"{path}/cgroup.freeze")
         self._tasks = "cgroup.threads" if self.is_v2 else "tasks"
-        if not path:
+        if not self.is_v2:
+            if path:
+                os.stat(f"{path}/cgroup.procs")
             return
-        name, events = ("cgroup.freeze", "cgroup.events") if self.is_v2 else ("freezer.state",) * 2
-        self._state = os.open(f"{path}/{name}", os.O_RDWR | os.O_CLOEXEC)
+        self._state = os.open(f"{path}/cgroup.freeze", os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._events = os.open(f"{path}/{events}", os.O_RDONLY | os.O_CLOEXEC)
-            for name in ("cgroup.procs", self._tasks) if self.is_v2 else ():
+            self._events = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            for name in ("cgroup.procs", self._tasks):
                 self._lists[name] = os.open(f"{path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self.close()
@@ -89,14 +92,16 @@ class Group:
 
     def stands(self) -> bool:
         """Whether nothing of it runs."""
-        if self._events < 0:
-            return all(_stopped(pid) for pid in self._pids)
-        try:
-            text = os.pread(self._events, 256, 0)
-        except OSError:  # the group is gone, and with it all that ran
-            return True
-        frozen = b"frozen 1" in text or b"populated 0" in text or text.startswith(b"FROZEN")
-        return frozen or (bool(self._signalled) and all(map(_stopped, self.processes())))
+        if self.is_v2:
+            try:
+                text = os.pread(self._events, 256, 0)
+            except OSError:  # the group is gone, and with it all that ran
+                return True
+            if b"frozen 1" in text or b"populated 0" in text:
+                return True
+            if not self._signalled:
+                return False
+        return all(map(_stopped, self.processes()))
 
     def processes(self) -> list[int]:
         return self._list("cgroup.procs") if self.path else list(self._pids)
@@ -128,18 +133,17 @@ class Group:
 
     def write(self, still: bool) -> None:
         """Ask the kernel's freezer; may wait for the hierarchy's lock."""
-        if self._state < 0:
-            return
-        word = (b"1" if still else b"0") if self.is_v2 else (b"FROZEN" if still else b"THAWED")
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            os.pwrite(self._state, word, 0)
+        if self.is_v2:
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                os.pwrite(self._state, b"1" if still else b"0", 0)
 
     def signal(self) -> None:
-        """The other way to the same end."""
+        """The other way to the same end; those that have been signalled are left alone."""
         for pid in self.processes():
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGSTOP)
-                self._signalled.append(pid)
+            if pid not in self._signalled:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGSTOP)
+                    self._signalled[pid] = None
 
     def boost(self) -> bool:
         """Let each thread that has yet to reach its trap run before all others; whether we may."""
@@ -187,14 +191,14 @@ class Group:
     def go_on(self) -> None:
         self.calm()
         self.write(still=False)
-        signalled, self._signalled = self._signalled, []
+        signalled, self._signalled = self._signalled, {}
         for pid in signalled:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGCONT)
 
     def adopt(self) -> None:
         """It may have been stopped by a process that has died since: undo what that did."""
-        self._signalled = [pid for pid in self.processes() if _stopped(pid)]
+        self._signalled = {pid: None for pid in self.processes() if _stopped(pid)}
         for tid in self.threads():
             with contextlib.suppress(OSError):
                 if os.sched_getscheduler(tid) == _FIFO:  # our mark: who else resets it on fork?
@@ -233,8 +237,8 @@ class Freezer:
     def freeze(self, groups: list[Group]) -> Stop:
         """Let all of them stand still. Returns within ``CONFIRM_NS``, whatever happens."""
         stop = Stop(called_ns=time.monotonic_ns())
-        grouped = [group for group in groups if group.path]
-        loose = [group for group in groups if not group.path]
+        grouped = [group for group in groups if group.is_v2]
+        loose = [group for group in groups if not group.is_v2]
         for group in loose:
             group.signal()
         hedged = bool(grouped) and not self._ask(grouped)
@@ -278,6 +282,9 @@ class Freezer:
         while True:
             if all(group.stands() for group in groups):
                 return True
+            for group in groups:
+                if not group.is_v2:  # it may have forked before its signal came
+                    group.signal()
             if time.monotonic_ns() > until_ns:
                 return False
             spins += 1
@@ -330,8 +337,9 @@ def _state(pid: int) -> str:
 
 
 def _stopped(pid: int) -> bool:
-    """Stopped by a signal, or gone."""
-    return _state(pid) in ("T", "t", "Z", "X")
+    """Stopped by a signal, or gone; in the kernel (D), a signal waits for it at the way out. One
+    that waits for its vforked child, which has been stopped, would be there for good."""
+    return _state(pid) in ("T", "t", "Z", "X", "D")
 
 
 _LEAVE = 1 << 32

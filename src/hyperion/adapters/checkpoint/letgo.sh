@@ -29,10 +29,7 @@ while [ "$idle" -lt 60 ]; do
                 idle=0 # still held
                 continue
             fi
-            case $version in
-            2) echo 0 >"$members/cgroup.freeze" ;;
-            1) echo THAWED >"$members/freezer.state" ;;
-            esac
+            [ "$version" != 2 ] || echo 0 >"$members/cgroup.freeze"
             [ "$version" = 0 ] || members=$(cat "$members/cgroup.procs")
             for pid in $members; do
                 kill -CONT "$pid"
