@@ -169,7 +169,7 @@ def test_without_a_group_signals_do(tmp_path):
     group, made = Group("", tuple(tree.pids())), Freezer()
     try:
         stop = made.freeze([group])
-        assert stop.how == "signals", stop
+        assert stop.how.startswith("signals"), stop
         assert tree.stands()
         group.go_on()
         assert tree.runs()

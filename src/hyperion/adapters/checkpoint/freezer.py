@@ -101,7 +101,7 @@ class Group:
                 return True
             if not self._signalled:
                 return False
-        return all(map(_stopped, self.processes()))
+        return all(map(_stopped, self.threads()))
 
     def processes(self) -> list[int]:
         return self._list("cgroup.procs") if self.path else list(self._pids)
@@ -302,10 +302,7 @@ def stragglers(groups: list[Group]) -> Iterator[str]:
             state = _state(tid)
             if state in ("R", "D"):
                 shown += 1
-                where = ""
-                with contextlib.suppress(OSError), open(f"/proc/{tid}/wchan") as file:
-                    where = file.read(64)
-                yield f"{tid} {state} {where or '?'}"
+                yield f"{tid} {state} {_where(tid)}"
 
 
 def _members(fd: int) -> list[int]:
@@ -337,9 +334,22 @@ def _state(pid: int) -> str:
 
 
 def _stopped(pid: int) -> bool:
-    """Stopped by a signal, or gone; in the kernel (D), a signal waits for it at the way out. One
-    that waits for its vforked child, which has been stopped, would be there for good."""
-    return _state(pid) in ("T", "t", "Z", "X", "D")
+    """Stopped by a signal, or gone; or waiting in the kernel for its vforked child, which has been
+    stopped too: it gets no further than to its own signal."""
+    state = _state(pid)
+    if state == "D":
+        where = _where(pid)
+        return where == "kernel_clone" or "vfork" in where
+    return state in ("T", "t", "Z", "X")
+
+
+def _where(tid: int) -> str:
+    """The function of the kernel in which it waits, where that is told."""
+    try:
+        with open(f"/proc/{tid}/wchan") as file:
+            return file.read(64)
+    except OSError:
+        return "?"
 
 
 _LEAVE = 1 << 32

@@ -9,7 +9,7 @@ directory=$1
 exec 9>"$directory/letgo.lock"
 flock -n 9 || exit 0
 idle=0
-while [ "$idle" -lt 60 ]; do
+while [ "$idle" -lt 10 ] && [ -d "$directory" ]; do
     sleep 0.5
     if ! flock -n "$directory/lock" true; then
         idle=0 # the fast path lives
