@@ -78,6 +78,7 @@ class FastPath:
         self._poll = select.poll()
         self._next_ms = 0
         self._boosted: list[Group] = []
+        self.over = False
 
     def close(self) -> None:
         self._freezer.close()
@@ -205,6 +206,13 @@ class FastPath:
         held = [name for name, x in self.sets.items() if x.until_ms]
         return {"sets": len(self.sets), "held": held[:256], "rights": self.rights}
 
+    def _leave(self, order: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Its agent ends: unless something stands still, this process is of no more use."""
+        if any(known.until_ms for known in self.sets.values()):
+            raise Refused("something stands still")
+        self.over = True
+        return {}
+
     def _known(self, order: dict[str, Any]) -> Set:
         known = self.sets.get(_name(order))
         if known is None:
@@ -272,7 +280,8 @@ class FastPath:
                     self._take(fd)
             if self._next_ms and boot_ms() >= self._next_ms:
                 self.expire()
-            if os.getppid() == 1 and not self._clients and not self._next_ms:
+            alone = os.getppid() == 1 and not self._clients
+            if self.over or (alone and not self._next_ms):
                 return  # its agent has gone, and nothing stands still
 
     def _admit(self, server: socket.socket) -> None:
@@ -352,19 +361,23 @@ def main(directory: str) -> int:
     left = held.read(f"{directory}/held")
     made = FastPath(directory)
     made.take_over(left)
-    watch(directory)  # before it becomes real-time, which the script would inherit
+    script = watch(directory)  # before it becomes real-time, which the script would inherit
     made.rights = claim_rights()
     gc.collect()
     gc.freeze()
     gc.disable()  # reference counts do: nothing here makes circles
     made.serve(server)
+    os.unlink(f"{directory}/held")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(script, signal.SIGTERM)
     return 0
 
 
-def watch(directory: str) -> None:
-    """Start the dead-man's script, which lets go what stands still when this process has died."""
+def watch(directory: str) -> int:
+    """Start the dead-man's script, which lets go what stands still when this process has died; its
+    pid."""
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "letgo.sh")
-    os.posix_spawn(
+    return os.posix_spawn(
         "/bin/sh",
         ["sh", script, directory],
         {"PATH": os.environ.get("PATH", os.defpath)},
@@ -384,6 +397,7 @@ _ORDERS = {
     "thaw": FastPath._thaw,
     "extend": FastPath._extend,
     "status": FastPath._status,
+    "leave": FastPath._leave,
 }
 
 if __name__ == "__main__":
