@@ -12,6 +12,7 @@ from hyperion.control.queue import WaitingQueue
 from hyperion.model.ids import JobId, QueueName
 from hyperion.model.queue import DEFAULT_QUEUE, Queue
 from hyperion.placement.fairness import Admission, QueueTree
+from hyperion.placement.usage import Usage
 
 LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 RESOURCES = ("cpus_milli", "gpus_milli")
@@ -413,3 +414,26 @@ def test_history_is_the_same_after_it_was_kept_and_restored(queues, data):
     again = QueueTree(queues)
     again.restore_history(tree.history())
     assert again.history() == tree.history()
+
+
+AMOUNTS = st.lists(
+    st.tuples(st.sampled_from((0, 1000, 7)), st.sampled_from((0.0, 512.5)), st.floats(0, 1)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(AMOUNTS, st.sampled_from((0, 1000)), st.sampled_from((500, 1000, 5000, 10_000_000)))
+def test_a_refresh_does_what_its_two_steps_do(columns, as_of_ms, now_ms):
+    usages = []
+    for _ in range(2):
+        usage = Usage(len(columns), weight=2.0)
+        usage.held, usage.average = [h for h, _, _ in columns], [a for _, a, _ in columns]
+        usage.as_of_ms = as_of_ms
+        usages.append(usage)
+    scale = [s for _, _, s in columns]
+    usages[0].advance(now_ms, 3_600_000)
+    usages[0].weigh(scale)
+    usages[1].renew(now_ms, 3_600_000, scale)
+    first, second = ((u.average, u.dominant, u.share, u.as_of_ms) for u in usages)
+    assert first == second

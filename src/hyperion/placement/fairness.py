@@ -378,13 +378,14 @@ class QueueTree:
             return False
         self._refreshed_ms = now_ms
         for branch in self._branches.values():
-            branch.advance(now_ms, self.half_life_ms)
-            branch.weigh(self._scale)
-            for user, usage in list(branch.users.items()):
-                usage.advance(now_ms, self.half_life_ms)
-                usage.weigh(self._scale)
+            branch.renew(now_ms, self.half_life_ms, self._scale)
+            gone = []
+            for user, usage in branch.users.items():
+                usage.renew(now_ms, self.half_life_ms, self._scale)
                 if usage.share < 1e-9 and not any(usage.held):
-                    del branch.users[user]
+                    gone.append(user)
+            for user in gone:
+                del branch.users[user]
         return True
 
     def history(self) -> dict[str, History]:

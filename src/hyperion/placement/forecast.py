@@ -193,7 +193,7 @@ class _Circle:
             counts = np.zeros(CLASSES)
         else:
             counts *= _FADE
-            counts[counts < _LEAST] = 0.0
+            counts *= counts >= _LEAST
         counts[at] += 1.0
         self._keep(key, counts)
 

@@ -72,6 +72,27 @@ class Usage:
         self.dominant = most
         self.share = most / self.weight
 
+    def renew(self, now_ms: int, half_life_ms: int, scale: list[float]) -> None:
+        """``advance`` and ``weigh`` in one: every account is looked at in every refresh."""
+        passed_ms = now_ms - self.as_of_ms
+        if passed_ms <= 0 or not self.as_of_ms:
+            self.advance(now_ms, half_life_ms)
+            self.weigh(scale)
+            return
+        self.as_of_ms = now_ms
+        kept = 2.0 ** (-passed_ms / half_life_ms)
+        average, most, column = self.average, 0.0, 0
+        for held in self.held:
+            lately = average[column]
+            if held or lately:
+                lately = average[column] = held + (lately - held) * kept
+                share = (held + lately) * scale[column]
+                if share > most:  # noqa: PLR1730
+                    most = share
+            column += 1  # noqa: SIM113 - enumerate takes a third longer here
+        self.dominant = most
+        self.share = most / self.weight
+
     def widen(self, by: int) -> None:
         """More columns."""
         self.held += [0] * by

@@ -56,10 +56,13 @@ def stranded(
     ``devices`` holds what is free of each device in thousandths; devices that a node has not are 0.
     """
     free = devices.sum(axis=1)
-    total_free = float(free.sum()) / MILLI
+    all_free = int(free.sum())
+    total_free = float(all_free) / MILLI
     useless = 0.0
     whole = (devices == MILLI).sum(axis=1)
     largest = devices.max(axis=1, initial=0)
+    useful: dict[int, NDArray[np.int64]] = {}
+    """By what a shape needs of one device: the parts of devices that are large enough."""
     for shape in mixture:
         fits = (cpus >= shape.cpus_milli) & (memory >= shape.memory_mib)
         if shape.gpus_milli >= MILLI:
@@ -69,8 +72,9 @@ def stranded(
         if shape.gpu_type:
             fits &= _of_type(nodes, shape.gpu_type)
         need = min(shape.gpus_milli, MILLI)
-        crumbs = np.where(devices < need, devices, 0).sum(axis=1)
-        useless += shape.part * float(np.where(fits, crumbs, free).sum())
+        if need not in useful:
+            useful[need] = np.where(devices >= need, devices, 0).sum(axis=1)
+        useless += shape.part * float(all_free - int(useful[need][fits].sum()))
     return useless / MILLI, total_free
 
 
