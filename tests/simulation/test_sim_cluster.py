@@ -183,3 +183,32 @@ def test_starts_that_are_late_do_not_bar_each_other():
     for _ in world.play():
         pass
     assert world.never_ran == []
+
+
+def cpu_job(name, at_s, runs_s, cpus, **more):
+    return TraceJob(
+        at_ms=int(1000 * at_s),
+        job=Job(
+            id=JobId(name),
+            user=name[0],
+            command=("true",),
+            alternatives=(ResourceRequest(cpus_milli=1000 * cpus),),
+            **more,
+        ),
+        runs_ms=int(1000 * runs_s),
+    )
+
+
+def test_one_that_stands_still_ends_so_much_later_and_loses_nothing():
+    whole = machines.CPUS_PER_GPU * 8
+    world = played(
+        cpu_job("a", 0, 100, whole),
+        cpu_job("b", 50, 10, whole, priority=Priority.LATENCY_CRITICAL),
+    )
+    (phase, started_s, ended_s), (_, urgent_s, urgent_ended_s) = stories(world).values()
+    assert (phase, started_s) == (JobPhase.SUCCEEDED, START_S)
+    assert urgent_s == pytest.approx(50 + START_S, abs=0.1), "it starts at once"
+    stood_s = urgent_ended_s - 50
+    assert ended_s == pytest.approx(100 + START_S + stood_s, abs=0.1)
+    assert world.recorder.preemptions == 0
+    assert world.recorder.stories["a"].lost_ms == 0

@@ -70,7 +70,7 @@ class Forecast:
     def state(self) -> tuple[Sketch, ...]:
         """All that was learnt; ``Forecast(state)`` knows the same."""
         return tuple(
-            Sketch(name, key, {int(n): float(counts[n]) for n in np.flatnonzero(counts)})
+            Sketch(name, key, _told(counts))
             for name, circle in self._circles.items()
             for key, counts in circle.counts.items()
         )
@@ -201,6 +201,12 @@ class _Circle:
         if len(self.counts) >= self.most:
             del self.counts[next(iter(self.counts))]
         self.counts[key] = counts
+
+
+def _told(counts: Counts) -> dict[int, float]:
+    """By class, where there is any."""
+    at = np.flatnonzero(counts)
+    return dict(zip(at.tolist(), counts[at].tolist(), strict=True))
 
 
 def _keys(job: Job) -> list[tuple[str, tuple[str, ...]]]:

