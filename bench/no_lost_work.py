@@ -19,10 +19,10 @@ from hyperion.adapters.runtime.cgroup import Cgroups
 
 METHOD = (
     "the same training run again and again, {framework}, one thread, {steps} steps, its state "
-    "seeded; first undisturbed, then stopped at random instants (seed {seed}) by the freezer of its "
-    "control group, as the agent's fast path does it, for 0 to 5 ms each time; compared are the "
-    "bits of the loss of each step and the SHA-256 of the parameters at the end; stopped: until "
-    "the kernel says that all of it stands"
+    "seeded; first undisturbed, then stopped at random instants (seed {seed}) by the freezer of "
+    "its control group, as the agent's fast path does it, for 0 to 5 ms each time; compared are "
+    "the bits of the loss of each step and the SHA-256 of the parameters at the end; stopped: "
+    "until the kernel says that all of it stands"
 )
 NUMPY = """
 import hashlib, sys
