@@ -13,12 +13,14 @@ Three things make the tail short (docs/pausing.md has the figures):
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 HEDGE_NS = 1_500_000
@@ -27,6 +29,7 @@ CONFIRM_NS = 50_000_000
 SPINS = 40
 BREATH_S = 0.00005
 BOOST_PASSES = 4
+SIGNAL_PASSES = 8
 STRAGGLERS_SHOWN = 8
 
 
@@ -52,13 +55,16 @@ class Group:
     def __init__(self, path: str, pids: tuple[int, ...] = ()) -> None:
         """``path``: of the group, empty where there is none. OSError if it cannot be used."""
         self.path = path
-        self._pids = pids
+        self.pids = pids
         self._state = self._events = -1
         self._lists: dict[str, int] = {}
         """Files of the group's own members, open."""
         self._signalled: list[int] = []
         self._before: dict[int, int] = {}
-        """Policies of the threads that were boosted."""
+        """Policies of the threads that are boosted."""
+        self._wanted = False
+        """Whether it is to stand still; a write that comes late looks here."""
+        self.threads_stopped = 0
         self.is_v2 = bool(path) and os.path.exists(f"{path}/cgroup.freeze")
         self._tasks = "cgroup.threads" if self.is_v2 else "tasks"
         if not path:
@@ -89,7 +95,7 @@ class Group:
     def stands(self) -> bool:
         """Whether nothing of it runs."""
         if self._events < 0:
-            return all(_stopped(pid) for pid in self._pids)
+            return self.all_trapped()
         try:
             text = os.pread(self._events, 256, 0)
         except OSError:  # the group is gone, and with it all that ran
@@ -98,17 +104,22 @@ class Group:
             return b"frozen 1" in text or b"populated 0" in text
         return text.startswith(b"FROZEN")
 
+    def all_trapped(self) -> bool:
+        """Whether signals have stopped every thread, those of fresh children too."""
+        return all(_stopped(tid) for tid in self.threads())
+
     def processes(self) -> list[int]:
-        return self._list("cgroup.procs") if self.path else list(self._pids)
+        """With all their children, where no group says who belongs to it."""
+        return self._list("cgroup.procs") if self.path else _family(self.pids)
 
     def threads(self) -> list[int]:
         if self.path:
             return self._list(self._tasks)
-        found = []
-        for pid in self._pids:
-            with contextlib.suppress(OSError):
-                found += [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
-        return found
+        return [tid for pid in self.processes() for tid in _tasks(pid)]
+
+    def shares(self, paths: Sequence[str], pids: Collection[int]) -> bool:
+        """Whether it is one of these groups, or holds one of these processes."""
+        return self.path in paths if self.path else any(pid in pids for pid in self.pids)
 
     def _list(self, name: str) -> list[int]:
         found = _members(self._lists[name])
@@ -121,27 +132,49 @@ class Group:
 
     # -- what is done ---------------------------------------------------------------------------
 
-    def write(self, still: bool) -> None:
-        """Ask the kernel's freezer; may wait for the hierarchy's lock."""
-        if self._state < 0:
-            return
+    def want(self, still: bool) -> None:
+        """How it is to be; ``write`` lets the kernel's freezer do it."""
+        self._wanted = still
+
+    def write(self) -> bool:
+        """May wait for the hierarchy's lock, and looks afterwards whether it is still wanted so.
+
+        Whether the kernel took the order.
+        """
+        while True:
+            still = self._wanted
+            done = self._state < 0 or self._write(still)
+            if self._wanted == still:
+                return done
+
+    def _write(self, still: bool) -> bool:
         word = (b"1" if still else b"0") if self.is_v2 else (b"FROZEN" if still else b"THAWED")
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        try:
             os.pwrite(self._state, word, 0)
+        except OSError as error:
+            # Nothing runs in a group that is gone.
+            return error.errno in (errno.ENODEV, errno.ENOENT, errno.ESRCH)
+        return True
 
     def signal(self) -> None:
-        """The other way to the same end."""
-        for pid in self.processes():
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGSTOP)
-                self._signalled.append(pid)
+        """The other way to the same end. Children that are born meanwhile are found too."""
+        seen = set(self._signalled)
+        for _ in range(SIGNAL_PASSES):
+            fresh = [pid for pid in self.processes() if pid not in seen]
+            if not fresh:
+                return
+            for pid in fresh:
+                seen.add(pid)
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGSTOP)
+                    self._signalled.append(pid)
 
     def boost(self) -> bool:
         """Let each thread that has yet to reach its trap run before all others; whether we may."""
         for _ in range(BOOST_PASSES):
             fresh = [tid for tid in self.threads() if tid not in self._before]
             if not fresh or (self._before and self.stands()):
-                return True
+                break
             for tid in fresh:
                 try:
                     policy = os.sched_getscheduler(tid)
@@ -151,32 +184,38 @@ class Group:
                 except ProcessLookupError:
                     continue
                 except PermissionError:
-                    self._before.clear()
+                    self.calm()
                     return False
+        self.threads_stopped = len(self._before)
         return True
+
+    @property
+    def is_boosted(self) -> bool:
+        return bool(self._before)
 
     def calm(self) -> None:
         """Each thread is again what it was before the boost."""
         for tid, policy in self._before.items():
             if policy in _ORDINARY:
-                with contextlib.suppress(OSError):
-                    os.sched_setscheduler(tid, policy, _NONE)
+                _calm(tid, policy)
         self._before.clear()
 
-    def go_on(self) -> None:
+    def release(self) -> None:
+        """Undo boosts and signals; the freezer's hold is the writer's."""
         self.calm()
-        self.write(still=False)
         signalled, self._signalled = self._signalled, []
         for pid in signalled:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGCONT)
 
     def adopt(self) -> None:
-        """It may have been stopped by a process that has died since: undo signals too."""
+        """Another process has stopped it and died since: undo its signals and boosts too."""
+        self._wanted = True
         self._signalled = [pid for pid in self.processes() if _stopped(pid)]
-
-    def __len__(self) -> int:
-        return max(len(self._before), len(self._signalled))
+        for tid in self.threads():
+            with contextlib.suppress(OSError):
+                if os.sched_getscheduler(tid) == _FIFO and os.sched_getparam(tid) == _LOW:
+                    _calm(tid, os.SCHED_OTHER)
 
 
 class Freezer:
@@ -187,16 +226,25 @@ class Freezer:
         self._order, self._done = os.eventfd(0), os.eventfd(0, os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._done, select.POLLIN)
-        self._groups: list[Group] = []
-        self._busy = False
+        self._queue: deque[tuple[int, list[Group]]] = deque()
+        self._handed = self._through = 0
+        """Numbers of the newest order that was handed to the writer, and of the last one done."""
+        self._refused = 0
+        """Number of the last order that the kernel did not take."""
+        self._retired: list[Group] = []
+        """Groups that are used no more, but that a late write may still be for."""
         self._writer = threading.Thread(target=self._write, name="freezer", daemon=True)
         self._writer.start()
 
     def _write(self) -> None:
         while os.eventfd_read(self._order) < _LEAVE:
-            for group in self._groups:
-                group.write(still=True)
-            os.eventfd_write(self._done, 1)
+            while self._queue:
+                number, groups = self._queue.popleft()
+                done = [group.write() for group in groups]
+                if not all(done):
+                    self._refused = number
+                self._through = number
+                os.eventfd_write(self._done, 1)
 
     def close(self) -> None:
         os.eventfd_write(self._order, _LEAVE)
@@ -212,6 +260,8 @@ class Freezer:
         loose = [group for group in groups if not group.path]
         for group in loose:
             group.signal()
+        for group in groups:
+            group.want(still=True)
         hedged = bool(grouped) and not self._ask(grouped)
         if hedged:
             for group in grouped:
@@ -221,47 +271,58 @@ class Freezer:
         stop.boosted = all(boosted)
         confirmed = self._confirm(groups, hedged, stop.called_ns + CONFIRM_NS)
         stop.confirmed_ns = time.monotonic_ns() if confirmed else 0
-        stop.threads = sum(len(group) for group in groups)
+        stop.threads = sum(group.threads_stopped for group in groups)
         stop.how = "hedged" if hedged else "signals" if loose else "freezer"
         if not confirmed:
             stop.how += ", degraded"
             stop.stragglers = list(stragglers(groups))
         return stop
 
+    def go_on(self, groups: list[Group]) -> None:
+        """Let them run again: at once, or as soon as the hierarchy's lock is free."""
+        for group in groups:
+            group.want(still=False)
+        self._ask([group for group in groups if group.path])
+        for group in groups:
+            group.release()
+
     def _ask(self, groups: list[Group]) -> bool:
-        """Whether the write was through in time."""
-        if self._busy and not self._poll.poll(0):
-            return False  # the last one still waits for the lock
-        if self._busy:
-            os.eventfd_read(self._done)
-        self._groups, self._busy = groups, True
+        """Whether the kernel took it in time."""
+        if not groups:
+            return True
+        wait_ms = self._hedge_ns / 1e6 if self._settled(0) else 0  # one that is late holds up all
+        self._handed += 1
+        self._queue.append((self._handed, groups))
         os.eventfd_write(self._order, 1)
-        if not self._poll.poll(self._hedge_ns / 1e6):
-            return False
-        os.eventfd_read(self._done)
-        self._busy = False
+        return self._settled(wait_ms) and self._refused != self._handed
+
+    def _settled(self, within_ms: float) -> bool:
+        """Whether all writes are through."""
+        until_ns = time.monotonic_ns() + int(1e6 * within_ms)
+        while self._through < self._handed:
+            left_ms = (until_ns - time.monotonic_ns()) / 1e6
+            if not self._poll.poll(max(0, left_ms)):
+                return False
+            os.eventfd_read(self._done)
+        while self._retired:
+            self._retired.pop().close()
         return True
 
-    def settle(self) -> None:
-        """Wait for a write that was late: it must not come true after its group was let go on."""
-        if self._busy and self._poll.poll(2000):
-            os.eventfd_read(self._done)
-            self._busy = False
+    def retire(self, groups: list[Group]) -> None:
+        """They are used no more. Their files are closed once no late write can be for them."""
+        self._retired += groups
+        self._settled(0)
 
     def _confirm(self, groups: list[Group], hedged: bool, until_ns: int) -> bool:
         spins = 0
         while True:
-            if all(g.stands() or (hedged and _all_trapped(g)) for g in groups):
+            if all(g.stands() or (hedged and g.all_trapped()) for g in groups):
                 return True
             if time.monotonic_ns() > until_ns:
                 return False
             spins += 1
             if spins > SPINS:  # a real-time process that never sleeps starves the host
                 time.sleep(BREATH_S)
-
-
-def _all_trapped(group: Group) -> bool:
-    return all(_stopped(pid) for pid in group.processes())
 
 
 def stragglers(groups: list[Group]) -> Iterator[str]:
@@ -306,6 +367,38 @@ def _state(pid: int) -> str:
     except OSError:
         return "X"
     return chr(text[text.rfind(b")") + 2])
+
+
+def _tasks(pid: int) -> list[int]:
+    try:
+        return [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def _family(pids: Sequence[int]) -> list[int]:
+    """The processes and all that descend from them, as far as the chain of parents is whole."""
+    found = dict.fromkeys(pids)
+    ask = list(pids)
+    while ask:
+        pid = ask.pop()
+        for tid in _tasks(pid):
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{pid}/task/{tid}/children", "rb") as file,
+            ):
+                fresh = [child for child in map(int, file.read().split()) if child not in found]
+                found.update(dict.fromkeys(fresh))
+                ask += fresh
+    return list(found)
+
+
+def _calm(tid: int, policy: int) -> None:
+    with contextlib.suppress(OSError):
+        try:
+            os.sched_setscheduler(tid, policy, _NONE)
+        except PermissionError:  # only root may take the flag away again; it does no harm
+            os.sched_setscheduler(tid, policy | os.SCHED_RESET_ON_FORK, _NONE)
 
 
 def _stopped(pid: int) -> bool:

@@ -4,7 +4,8 @@
 #   DIRECTORY/held   the boot's id, then `until version members` a line; until in ms since boot (0: it
 #                    runs), members the path of a group, or pids where the version is 0
 # One of these watches a directory (letgo.lock); it ends when nothing stands still and no fast path
-# has come back for a while. Ordinary priority, and nothing but the shell and flock.
+# has come back for a while, or when the fast path has ended in order, which removes `held`.
+# Ordinary priority, and nothing but the shell, flock, find and cat.
 directory=$1
 exec 9>"$directory/letgo.lock"
 flock -n 9 || exit 0
@@ -16,7 +17,7 @@ while [ "$idle" -lt 60 ]; do
         continue
     fi
     idle=$((idle + 1))
-    [ -f "$directory/held" ] || continue
+    [ -f "$directory/held" ] || exit 0
     read -r seconds _ </proc/uptime
     now=$((${seconds%.*} * 1000))
     {
@@ -33,8 +34,16 @@ while [ "$idle" -lt 60 ]; do
             2) echo 0 >"$members/cgroup.freeze" ;;
             1) echo THAWED >"$members/freezer.state" ;;
             esac
-            [ "$version" = 0 ] || members=$(cat "$members/cgroup.procs")
-            for pid in $members; do kill -CONT "$pid"; done
+            if [ "$version" != 0 ]; then
+                kill -CONT $(find "$members" -name cgroup.procs -exec cat {} +)
+                continue
+            fi
+            while [ -n "$members" ]; do # and their children
+                kill -CONT $members
+                files=
+                for pid in $members; do files="$files /proc/$pid/task/[0-9]*/children"; done
+                members=$(cat $files)
+            done
         done
     } <"$directory/held" 2>/dev/null
 done
