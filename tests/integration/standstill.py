@@ -55,9 +55,8 @@ class Tree:
         trace.write_bytes(bytes(4096))
         self._trace = trace
         command = [sys.executable, "-c", program, str(count), str(threads), str(trace), *groups]
-        self.process = subprocess.Popen(
-            command, start_new_session=True, preexec_fn=lambda: os.nice(nice)
-        )
+        command = ["nice", "-n", str(nice), *command]
+        self.process = subprocess.Popen(command, start_new_session=True)
         workers = count * threads if program == TREE else 1
         until(lambda: all(self.counts()[:workers]), "the tree to count")
 

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from standstill import FORKER, FastPath, Tree, Wire, made_groups, until
+from standstill import FORKER, PROGRAM, FastPath, Tree, Wire, made_groups, until
 
 from hyperion.adapters.checkpoint import held
 from hyperion.adapters.checkpoint.freezer import Freezer, Group
@@ -152,7 +152,7 @@ def test_an_empty_group_and_one_that_is_gone(groups, fast):
     assert "error" not in fast.ask(do="disarm", set="x")
 
 
-# -- the lock of the hierarchy is taken -----------------------------------------------------------
+# -- the lock of the hierarchy is taken ------------------------------
 
 
 class Late(Group):
@@ -237,7 +237,7 @@ def test_it_stands_still_while_others_make_groups_all_the_time(fast, tree, group
         until(lambda: groups.remove("churn"), "the group to go")
 
 
-# -- nothing stands still for ever ----------------------------------------------------------------
+# -- nothing stands still for ever ------------------------------
 
 
 def test_the_end_of_its_hold(fast, tree, group):
@@ -319,7 +319,7 @@ def test_threads_that_died_boosted_with_the_process_are_calmed(fast, tree, group
     assert {policy for policy, _ in policies(tree).values()} == {os.SCHED_OTHER}
 
 
-# -- without control groups -------------------------------------------------------------------------
+# -- without control groups ------------------------------
 
 
 def test_signals_only(fast, loose):
@@ -353,7 +353,7 @@ def test_signals_reach_what_forks_all_the_time(tmp_path, fast):
         tree.end()
 
 
-# -- orders that are none -----------------------------------------------------------------------------
+# -- orders that are none ------------------------------
 
 NONSENSE = [
     b"\xff\xfe",
@@ -446,13 +446,14 @@ def test_too_many_and_rude_clients(fast):
         rude.socket.send(b'{"do": "status"}')
         rude.close()  # without waiting for the answer
     assert "rights" in fast.ask(do="status")
-    Wire(fast.directory).ask(do="status")
     silent = Wire(fast.directory)
+    silent.ask(do="status")
     silent.socket.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         for _ in range(5000):  # and never reads an answer
             silent.socket.send(b'{"do": "status"}')
     assert "rights" in fast.ask(do="status")
+    silent.close()
 
 
 def test_others_are_not_listened_to(fast, tmp_path):
@@ -492,8 +493,6 @@ def test_there_is_one_for_a_directory(fast):
 
 def test_it_ends_with_its_agent_once_nothing_stands_still(tmp_path, tree, group):
     """The shell in between is the agent, which ends at once."""
-    from standstill import PROGRAM
-
     directory = tmp_path / "fast"
     directory.mkdir()
     program = f"{sys.executable} -I -S {PROGRAM} {directory} & while :; do sleep 0.1; done"
