@@ -34,13 +34,14 @@ METHOD = (
     "of 16 nodes, blocks of 8 racks), random fill, one node in 20 with a replica of an app that "
     "others ask about. exact: plan() of one replica that asks for GPU type and count, CPU, memory, "
     "disk, a countable, a label, node affinity, a toleration, and to be away from that app's "
-    "hosts, with spread; every node is filtered and scored, and nothing is remembered but what "
-    "the shape asks of empty nodes; 50 shapes in turn. single: the same with amounts only. new "
-    "shape: each one never seen before. round: one plan_round over identical one-replica jobs, "
-    "each held as it is planned (not counted); mixed: over 50 shapes in turn. gang: plan() of so "
-    "many replicas; packed: 64 replicas of 8 GPUs each within a block. hold: hold and drop of one "
-    "allocation; key: demand_key; refusal: plan() of what fits nowhere, counted by reason; rank: "
-    "choice.rank over 3 and 100 clusters; catalogue: choice.catalogue over 10,000 offers."
+    "hosts, with spread; every node is filtered, those with room are scored, and nothing is "
+    "remembered but what the shape asks of empty nodes; 50 shapes in turn. single: the same with "
+    "amounts only. new shape: each one never seen before. round: one plan_round over identical "
+    "one-replica jobs, each held as it is planned (not counted); mixed: over 50 shapes in turn. "
+    "gang: plan() of so many replicas; packed: 64 replicas of 8 GPUs each within a block. hold: "
+    "hold and drop of one allocation; key: demand_key; refusal: plan() of what fits nowhere, "
+    "counted by reason; rank: choice.rank over 3 and 100 clusters; catalogue: choice.catalogue "
+    "over 10,000 offers."
 )
 GOALS = {
     ("exact, all filters", 10_000): 100.0,

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -74,6 +75,16 @@ class Demo:
             found = json.loads(done.stdout)
             return found if isinstance(found, list) else []
         return []
+
+    def text(self, *words: str) -> str:
+        """What a command prints, without showing it; empty when it fails."""
+        command = [str(BIN / "hyperion"), *words]
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
+            return subprocess.run(
+                command, env=self.environ, cwd=ROOT, timeout=20, check=True,
+                capture_output=True, text=True,
+            ).stdout  # fmt: skip
+        return ""
 
     def until(self, true: Callable[[], bool], what: str, within_s: float = 30.0) -> None:
         """Ask until it is true."""
@@ -145,6 +156,8 @@ def show(demo: Demo) -> None:
     say("Why there? The decision with its arithmetic, as it was taken.")
     demo.run("why", "train")
 
+    urgent(demo)
+
     say("What ran, where, and what it would have cost.")
     demo.run("cancel", "serve")
     demo.run("wait", "serve", "cheap-batch", may_end_with=(0, 1))  # 1: one was cancelled
@@ -153,6 +166,37 @@ def show(demo: Demo) -> None:
 
     say("And away with it all.")
     demo.run("down")
+
+
+def urgent(demo: Demo) -> None:
+    """A training run stands still for an urgent job, and loses no step."""
+    say("An urgent request wants CPUs that a training run has: that stands still meanwhile.")
+    demo.run("run", "--detach", "examples/steps.yaml")
+    demo.until(lambda: len(steps(demo)) > 20, "the training run to do some steps")
+    demo.run("run", "examples/urgent.yaml")
+    before = len(steps(demo))
+    demo.until(lambda: len(steps(demo)) > before + 5, "the training run to go on")
+    done = steps(demo)
+    paused_ms, step = max((later - at, n) for (at, n), (later, _) in pairwise(done))
+    if [n for _, n in done] != list(range(len(done))):
+        raise Failed("the training run has lost a step")
+    print(
+        f"The training run did step {step}, stood still for {paused_ms:.0f} ms, and went on with"
+        f" step {step + 1}.\nEach of its {len(done)} steps was done once."
+    )
+    demo.run("slo")
+    demo.run("cancel", "steps")
+    demo.run("wait", "steps", may_end_with=(0, 1))
+
+
+def steps(demo: Demo) -> list[tuple[float, int]]:
+    """(when, which) of the steps that the job has told of, in ms."""
+    found = []
+    for line in demo.text("logs", "steps").splitlines():
+        at_ns, _, rest = line.partition(" step ")
+        if at_ns.isdigit() and rest.isdigit():
+            found.append((int(at_ns) / 1e6, int(rest)))
+    return found
 
 
 def nodes_that_can_run(demo: Demo) -> list[str]:

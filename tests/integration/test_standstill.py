@@ -76,7 +76,7 @@ def freeze(fast, hold_ms=60_000, name="x"):
     return said
 
 
-# -- what it is for ---------------------------------------------------------------------------------
+# -- what it is for -------------------------------------------------------------------------------
 
 
 def test_a_tree_stands_still_and_goes_on(fast, tree, group):
@@ -482,7 +482,7 @@ except (BrokenPipeError, ConnectionResetError):
     assert "rights" in fast.ask(do="status")
 
 
-# -- its own life -------------------------------------------------------------------------------------
+# -- its own life ----------------------------------------------------------------------------------
 
 
 def test_there_is_one_for_a_directory(fast):

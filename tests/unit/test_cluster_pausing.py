@@ -205,3 +205,11 @@ def test_whoever_stood_still_for_one_that_is_gone_waits_for_the_one_in_its_place
     assert status(c, "batch").reason == "paused for job hft"
     c.machine.state.check()
     assert [x.allocation for x in sent(tell(c, first, S.SUCCEEDED), m.Resume)] == [batch.allocation]
+
+
+def test_who_asks_before_submitting_is_told_who_would_stand_still():
+    c = alone(node(cpus=4))
+    running(c, job("batch", cpus=4))
+    told = c.machine.prospects.trial(job("urgent", priority=LC, cpus=4), c.now_ms)
+    assert (told.pauses, told.preempts, told.starts_at_ms) == (("batch",), (), c.now_ms)
+    assert phases(c) == {"batch": "running"}, "asking changes nothing"

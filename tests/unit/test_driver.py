@@ -184,6 +184,40 @@ def test_rounds_are_never_closer_than_told():
     play(scenario())
 
 
+def test_what_is_decided_just_before_a_round_is_kept_with_it():
+    async def scenario():
+        store = SlowStore()
+        async with driven(store, Pace(tick_ms=60_000)) as driver:
+            driver._round_after = time.monotonic() + 0.002
+            driver.post(Add(1))
+            await store.began()
+            assert store.staged == [2], "what was added, and what was planned"
+            store.allowed.release()
+
+    play(scenario())
+
+
+def test_what_a_round_has_decided_does_not_wait_for_the_next_one():
+    class Restless(Adder):
+        """Wants one round after the other."""
+
+        def round(self, now_ms):
+            return Outcome([Planned(self.total)], [Say(self.total)])
+
+    async def scenario():
+        said = asyncio.Queue()
+        pace = Pace(round_ms=1.5, tick_ms=60_000)
+        driver = Driver(Restless(), MemoryStore(), WallClock(), said.put_nowait, pace)
+        running = asyncio.create_task(driver.run())
+        driver.post(Add(1))
+        for _ in range(3):
+            assert await said.get() == Say(1)
+        driver.stop()
+        await running
+
+    play(scenario())
+
+
 def test_commands_of_a_lost_batch_are_never_performed():
     async def scenario():
         store = MemoryStore()

@@ -7,24 +7,19 @@ import pytest
 from hyperion.adapters.checkpoint.freezer import Freezer, Group
 
 
-@pytest.fixture(params=[2, 1], ids=["v2", "v1"])
-def group(request, tmp_path):
+@pytest.fixture
+def group(tmp_path):
     (tmp_path / "cgroup.procs").write_text("")
-    if request.param == 2:
-        (tmp_path / "cgroup.freeze").write_text("0")
-        (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 1\n")
-        (tmp_path / "cgroup.threads").write_text("")
-    else:
-        (tmp_path / "freezer.state").write_text("THAWED")
-        (tmp_path / "tasks").write_text("")
+    (tmp_path / "cgroup.freeze").write_text("0")
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+    (tmp_path / "cgroup.threads").write_text("")
     made = Group(str(tmp_path))
-    assert made.version == request.param
+    assert made.version == 2
     return made
 
 
 def state(group):
-    name = "cgroup.freeze" if group.is_v2 else "freezer.state"
-    with open(f"{group.path}/{name}") as file:
+    with open(f"{group.path}/cgroup.freeze") as file:
         return file.read()
 
 
@@ -33,9 +28,9 @@ def test_the_kernel_is_asked_in_its_words(group):
     stop = freezer.freeze([group])
     assert (stop.how, stop.threads, stop.stragglers) == ("freezer", 0, [])
     assert stop.called_ns <= stop.stopped_ns <= stop.confirmed_ns
-    assert state(group) == ("1" if group.is_v2 else "FROZEN")
+    assert state(group) == "1"
     freezer.go_on([group])
-    assert state(group) == ("0" if group.is_v2 else "THAWED")
+    assert state(group) == "0"
     freezer.retire([group])
     freezer.close()
 
@@ -52,7 +47,7 @@ def test_a_group_that_is_none_is_refused_and_leaves_nothing_open(tmp_path):
     (tmp_path / "cgroup.freeze").write_text("0")
     with pytest.raises(OSError, match=r"cgroup\.events"):
         Group(str(tmp_path))
-    with pytest.raises(OSError, match=r"freezer\.state"):
+    with pytest.raises(OSError, match=r"cgroup\.procs"):
         Group("/proc")
     assert os.listdir("/proc/self/fd") == before
 

@@ -425,3 +425,35 @@ def test_who_would_have_no_place_is_not_moved():
     world.run("other", (2, *range(6)), gpus=6, usd_per_hour=9.0)
     found = moves_of(world, wish(gpus=8, priority=Priority.BATCH))
     assert found.victims == (JobId("small"),)
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+@pytest.mark.parametrize("state", [AllocationState.PLACED, AllocationState.STOPPING])
+def test_a_job_and_its_first_seat_at_once_are_as_one_after_the_other(stopping, state):
+    def seat(name):
+        return Allocation(
+            id=AllocationId(f"{name}.0"),
+            job=JobId(name),
+            rank=0,
+            node=NodeId("n0"),
+            request=ResourceRequest(gpus_milli=2000, cpus_milli=3000),
+            devices=(0, 1),
+            state=state,
+        )
+
+    two_steps, one_step = Running(), Running()
+    for name in ("a", "b"):
+        facts = Occupant(
+            job=JobId(name), queue=QueueName("q"), priority=Priority.BATCH, stopping=stopping
+        )
+        two_steps.put(facts)
+        two_steps.seat(seat(name))
+        one_step.begin(facts, seat(name))
+    for running in (two_steps, one_step):
+        running.settle()
+    one, two = vars(one_step), vars(two_steps)
+    assert {k: v for k, v in one.items() if k != "ledger"} == {
+        k: v for k, v in two.items() if k != "ledger"
+    }
+    assert one["ledger"].seats.tolist() == two["ledger"].seats.tolist()
+    assert one["ledger"].terms.tolist() == two["ledger"].terms.tolist()

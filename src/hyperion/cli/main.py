@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "maintenance": ("windows", "maintenance", "Keep nodes free of jobs in a span of time."),
     "policies": ("policies", "policies", "What ranks places, and what it did wrong."),
     "slo": ("slo", "slo", "How long it takes to make room for urgent jobs."),
+    "bench": ("bench", "bench", "Measure here what is promised of preemption."),
     "top": ("top", "top", "How busy the nodes are."),
     "cordon": ("fleet", "cordon", "Place nothing new on a node."),
     "uncordon": ("fleet", "uncordon", "Use a node again."),

@@ -48,6 +48,9 @@ class Agent:
         self.lease = Holder()
         self.attached = False
         self._live: set[AllocationId] = set()
+        self._pausing: dict[AllocationId, int] = {}
+        """Those being made to stand still, and the generation of the order. Not kept: after a
+        restart whatever stands still by an order of which nothing is known goes on."""
         self._unacknowledged: dict[AllocationId, int] = {}
         """Ended or living replicas, and when each was last reported."""
         self._dirty: set[str] = set()
@@ -104,6 +107,7 @@ class Agent:
             case r.ReplicaForgotten(id, generation, at_ms):
                 self.replicas.pop(id, None)
                 self._live.discard(id)
+                self._pausing.pop(id, None)
                 self._unacknowledged.pop(id, None)
                 self.marks.pop(id, None)  # so that the oldest stand first
                 self.marks[id] = r.Mark(generation, at_ms)
@@ -201,6 +205,7 @@ class Agent:
                     yield m.KillReplica(id, grace_ms)  # perhaps with less grace than before
             yield from self._tell(id, now_ms)
         elif generation > replica.generation:
+            self._pausing.pop(id, None)
             yield r.ReplicaMoved(id=id, generation=generation, state=S.STOPPING, at_ms=now_ms)
             yield m.KillReplica(id, grace_ms)
 
@@ -209,8 +214,10 @@ class Agent:
         if replica is None:
             yield from self._miss(id, generation, now_ms)
         elif generation > replica.generation and replica.state in _STANDING:
-            yield r.ReplicaMoved(id=id, generation=generation, state=S.PAUSING, at_ms=now_ms)
-            yield m.PauseReplica(id, hold_ms)
+            if self._pausing.get(id, 0) < generation:
+                # Nothing is kept before it is done: a disk would take longer than all the rest.
+                self._pausing[id] = generation
+                yield m.PauseReplica(id, hold_ms)
         else:
             yield from self._answer(replica, generation, now_ms)
 
@@ -218,7 +225,8 @@ class Agent:
         replica = self.replicas.get(id)
         if replica is None:
             yield from self._miss(id, generation, now_ms)
-        elif generation > replica.generation and replica.state in (S.PAUSING, S.PAUSED):
+        elif generation > replica.generation and (replica.state is S.PAUSED or id in self._pausing):
+            self._pausing.pop(id, None)
             yield r.ReplicaMoved(id=id, generation=generation, state=S.RESUMING, at_ms=now_ms)
             yield m.ResumeReplica(id)
         else:
@@ -243,23 +251,27 @@ class Agent:
 
     def _hear_standing(self, event: m.ReplicaPaused | m.ReplicaResumed, now_ms: int) -> _Decisions:
         replica = self.replicas.get(event.allocation)
-        if replica is None or replica.state not in _STANDING:
+        if replica is None or replica.state.is_terminal:
             return
-        paused = isinstance(event, m.ReplicaPaused)
-        if paused and replica.state in (S.RUNNING, S.RESUMING):
-            yield m.ResumeReplica(replica.id)  # an order that came too late: nobody waits for it
+        generation = self._pausing.pop(replica.id, 0)
+        if isinstance(event, m.ReplicaPaused):
+            freeze, reason, state = event.freeze, "", S.PAUSED
+            if not generation and replica.state is not S.PAUSED:
+                yield m.ResumeReplica(replica.id)  # it came too late, and nobody waits for it
+                return
+        else:
+            freeze, reason, state = None, event.reason, S.RUNNING
+        if replica.state not in _STANDING or (state is replica.state and not generation):
             return
-        state = S.PAUSED if paused else S.RUNNING
-        if state is not replica.state:
-            yield r.ReplicaMoved(
-                id=replica.id,
-                generation=replica.generation,
-                state=state,
-                at_ms=now_ms,
-                reason=event.reason if isinstance(event, m.ReplicaResumed) else "",
-                freeze=event.freeze if isinstance(event, m.ReplicaPaused) else None,
-            )
-            yield from self._tell(replica.id, now_ms)
+        yield r.ReplicaMoved(
+            id=replica.id,
+            generation=max(generation, replica.generation),
+            state=state,
+            at_ms=now_ms,
+            reason=reason,
+            freeze=freeze,
+        )
+        yield from self._tell(replica.id, now_ms)
 
     def _hear_runtime(
         self, event: m.ReplicaStarted | m.ReplicaPrepared | m.ReplicaExited, now_ms: int
@@ -345,7 +357,7 @@ class Agent:
                     yield m.KillReplica(id, 0)
             elif replica.state is not S.READY or isinstance(replica.order, m.Run):
                 yield _carry_out(replica.order)
-                if replica.state in (S.PAUSING, S.PAUSED):
+                if replica.state in (S.RUNNING, S.PAUSED):
                     yield m.InspectReplica(id)
                 elif replica.state is S.RESUMING:
                     yield m.ResumeReplica(id)
@@ -376,7 +388,7 @@ class Agent:
             self._live.add(replica.id)
 
 
-_STANDING = (S.RUNNING, S.PAUSING, S.PAUSED, S.RESUMING)
+_STANDING = (S.RUNNING, S.PAUSED, S.RESUMING)
 """It has processes, and they may run or stand still."""
 _REPLICA = msgspec.json.Decoder(r.Replica)
 _MARK = msgspec.json.Decoder(r.Mark)

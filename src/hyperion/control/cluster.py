@@ -99,6 +99,8 @@ class ClusterMachine:
         return sort_out(decisions, _RECORDS, self.apply)
 
     def _with_dependents(self, decisions: _Decisions, now_ms: int) -> _Decisions:
+        if not self.state.noted.awaiting:
+            return decisions  # whoever begins to wait in this step waits for jobs that go on
         return dependencies.following(
             decisions, _ended, lambda job: self.attempts.release(job, now_ms)
         )
@@ -128,9 +130,11 @@ class ClusterMachine:
     def apply(self, record: Any) -> None:
         self.state.apply(record)
         kind = type(record)
+        if kind is r.AllocationPlaced:
+            return
         if kind is r.JobMoved:
-            waits = record.status.phase is JobPhase.QUEUED
-            self.rounds.due = self.rounds.due or waits or bool(self.state.occupancy.freed)
+            if record.status.phase is JobPhase.QUEUED or self.state.occupancy.freed:
+                self.rounds.due = True
         elif kind is r.JobAccepted:
             self.rounds.due = True
         elif kind is r.AllocationMoved or kind is r.TaskEnded:

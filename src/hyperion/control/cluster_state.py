@@ -1,6 +1,6 @@
 """What a cluster scheduler keeps: entities, and indexes that are one more fold of its records."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from hyperion.control import arrays, cluster_laws, turns
 from hyperion.control import records as r
-from hyperion.control.job_indexes import JobIndexes
+from hyperion.control.job_indexes import JobIndexes, include
 from hyperion.control.machine import key, split
 from hyperion.control.occupancy import Occupancy, queue_of
 from hyperion.control.queue import WaitingQueue
+from hyperion.control.shapes import Shapes
 from hyperion.model.allocation import Allocation
 from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName, WindowId
 from hyperion.model.job import Job, JobPhase, Secret
@@ -22,14 +23,11 @@ from hyperion.model.sharing import Sharing
 from hyperion.model.window import Window
 from hyperion.placement.balanced import BALANCED
 from hyperion.placement.calendar import Calendar
-from hyperion.placement.demand import demand_key
 from hyperion.placement.fairness import History, need_of
 from hyperion.placement.forecast import Forecast, Sketch
 from hyperion.placement.running import Running
 from hyperion.placement.snapshot import Snapshot
 from hyperion.placement.watched import Guarded, guarded
-
-SHAPES_REMEMBERED = 65_536
 
 
 class ClusterState:
@@ -56,11 +54,12 @@ class ClusterState:
         self.noted = JobIndexes()
         self._history: r.HistoryKept | None = None
         self._sharing = Sharing()
-        self._shapes: dict[Hashable, int] = {}
-        self._last_shape = 0
+        self._shapes = Shapes(self.occupancy.need_of_job)
         self._lost: dict[NodeId, int] = {}
         self.silent: set[NodeId] = set()
         self._dirty: set[str] = set()
+        self._dirty_jobs: dict[JobId, None] = {}
+        self._dirty_allocations: dict[AllocationId, None] = {}
         self._folds = self._make_folds()
 
     @property
@@ -105,7 +104,7 @@ class ClusterState:
 
     def _fold_allocation(self, record: r.AllocationPlaced | r.AllocationMoved) -> None:
         self._put_allocation(record.allocation)
-        self._dirty.add(_ALLOCATION_KEY + record.allocation.id)
+        self._dirty_allocations[record.allocation.id] = None
 
     def _fold_status(self, record: r.JobMoved) -> None:
         known = self.jobs[record.job]
@@ -118,19 +117,19 @@ class ClusterState:
         self._put_job(known)
         if status.phase is JobPhase.SUCCEEDED:
             self._learn(known)
-        self._dirty.add(_JOB_KEY + record.job)
+        self._dirty_jobs[record.job] = None
 
     def _fold_job(self, record: r.JobAccepted) -> None:
         self._drop_allocations(record.job.id)
         self._put_job(self._accepted(record))
-        self._dirty.add(_JOB_KEY + record.job.id)
+        self._dirty_jobs[record.job.id] = None
 
     def _fold_task(self, record: r.TaskEnded) -> None:
         a = record.allocation
         self._put_allocation(a)
         self._drop_allocation(a)
         self._put_job(replace(self.jobs[a.job], status=record.status))
-        self._dirty.add(_JOB_KEY + a.job)
+        self._dirty_jobs[a.job] = None
 
     def _fold_secrets(self, record: r.SecretsKept) -> None:
         self.secrets[record.job] = record.secrets
@@ -139,7 +138,8 @@ class ClusterState:
     def _fold_forgotten(self, record: r.JobForgotten) -> None:
         self._drop_job(record.job)
         self.marks[record.job] = r.Mark(record.generation, record.at_ms)
-        self._dirty |= {key(kind, record.job) for kind in ("job", "mark", "secret")}
+        self._dirty_jobs[record.job] = None
+        self._dirty |= {key("mark", record.job), key("secret", record.job)}
 
     def _fold_mark(self, record: r.MarkDropped) -> None:
         self.marks.pop(record.name, None)
@@ -223,19 +223,24 @@ class ClusterState:
 
     def writes(self) -> dict[str, bytes | None]:
         out: dict[str, bytes | None] = {}
+        encode = _ENCODER.encode
+        for job in self._dirty_jobs:
+            known = self.jobs.get(job)
+            out[_JOB_KEY + job] = None if known is None else encode(known)
+        for id in self._dirty_allocations:
+            a = self.allocations.get(id)
+            out[_ALLOCATION_KEY + id] = None if a is None else encode(a)
         for path in self._dirty:
-            kind, name = split(path)
-            entity = self._entity(kind, name)
-            out[path] = None if entity is None else msgspec.json.encode(entity)
-        self._dirty.clear()
+            entity = self._entity(*split(path))
+            out[path] = None if entity is None else encode(entity)
+        for dirty in (self._dirty, self._dirty_jobs, self._dirty_allocations):
+            dirty.clear()
         return out
 
     def _entity(self, kind: str, name: str) -> object | None:
         if kind == "history":
             return self._history
         kinds: dict[str, Mapping[Any, object]] = {
-            "job": self.jobs,
-            "allocation": self.allocations,
             "node": self.nodes,
             "secret": self.secrets,
             "mark": self.marks,
@@ -250,19 +255,6 @@ class ClusterState:
         """The job with its secrets, as an agent needs it."""
         secrets = self.secrets.get(job.id)
         return replace(job, secrets=secrets) if secrets else job
-
-    def shape(self, job: Job) -> Hashable:
-        """Equal for jobs that fare alike in a round: what one of them is told goes for all. A small
-        number, for it is looked up all the time."""
-        labels = tuple(sorted(job.metadata.items())) if job.metadata else ()
-        key = (demand_key(job), job.priority, job.nice, queue_of(job), job.user, labels)
-        known = self._shapes.get(key)
-        if known is None:
-            if len(self._shapes) >= SHAPES_REMEMBERED:
-                self._shapes.clear()  # those still waiting keep their old numbers
-            self._last_shape += 1
-            known = self._shapes[key] = self._last_shape
-        return known
 
     @staticmethod
     def moved(known: r.ClusterJob, now_ms: int, **changes: object) -> r.JobMoved:
@@ -383,6 +375,7 @@ class ClusterState:
 
     def _enqueue(self, known: r.ClusterJob) -> None:
         job = known.job
+        shape, need = self._shapes.of(job)
         self.queue.add(
             job.id,
             queue=queue_of(job),
@@ -391,8 +384,8 @@ class ClusterState:
             nice=job.nice,
             key=turns.key_of(self, known),
             order=known.order,
-            shape=self.shape(job),
-            need=self.occupancy.need_of_job(job),
+            shape=shape,
+            need=need,
             not_before_ms=due_ms(known),
         )
 
@@ -423,7 +416,7 @@ class ClusterState:
             a = self.allocations.pop(id)
             if not a.state.is_terminal:
                 self._release(a)
-            self._dirty.add(key("allocation", id))
+            self._dirty_allocations[id] = None
 
     def _drop_given_up(self, job: JobId, width: int) -> None:
         """An elastic job changes its number again: what it gave up before and has ended goes."""
@@ -434,17 +427,17 @@ class ClusterState:
     def _drop_allocation(self, a: Allocation) -> None:
         del self.allocations[a.id]
         self._by_job[a.job].discard(a.id)
-        self._dirty.add(_ALLOCATION_KEY + a.id)
+        self._dirty_allocations[a.id] = None
 
     def _put_allocation(self, a: Allocation) -> None:
         old = self.allocations.get(a.id)
         self.allocations[a.id] = a
         if old is None:
-            self._by_job.setdefault(a.job, set()).add(a.id)
+            include(self._by_job, a.job, a.id)
         held = old is not None and not old.state.is_terminal
         if not a.state.is_terminal:
             if not held:
-                self._by_node.setdefault(a.node, set()).add(a.id)
+                include(self._by_node, a.node, a.id)
                 self.occupancy.seat(a, self.jobs[a.job])
                 self.load_changed = True
             elif old is not None and old.state is not a.state:
@@ -488,6 +481,7 @@ def due_ms(known: r.ClusterJob) -> int:
 
 _JOB_KEY = key("job", "")
 _ALLOCATION_KEY = key("allocation", "")
+_ENCODER = msgspec.json.Encoder()
 _JOB = msgspec.json.Decoder(r.ClusterJob)
 _ALLOCATION = msgspec.json.Decoder(Allocation)
 _NODE = msgspec.json.Decoder(r.NodeEntry)

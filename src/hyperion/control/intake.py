@@ -140,9 +140,12 @@ class Intake:
             return f"cluster {self._cluster.id} has no window {job.reservation}"
         tree, name = self._state.occupancy.tree, queue_of(job)
         objection = tree.objection(name, job.user)
-        if not objection and not tree.ever(name, need_of_job(job)):
+        if objection:
+            return objection
+        branch = tree.branch(name)
+        if (branch.stopped or True in branch.named) and not tree.ever(name, need_of_job(job)):
             return f'it asks for more than queue "{name}" may ever hold; see hyperion queues'
-        return objection
+        return ""
 
     def apply_queues(self, queues: tuple[Queue, ...], token: int, now_ms: int) -> _Decisions:
         faults = [f"{fault.pointer}: {fault.message}" for fault in check_queues(queues)]

@@ -3,11 +3,14 @@
 import heapq
 from collections.abc import Mapping
 from itertools import islice
+from typing import TypeVar
 
 from hyperion.control import records as r
 from hyperion.model.ids import JobId
 from hyperion.model.job import JobPhase
 
+K = TypeVar("K")
+V = TypeVar("V")
 Jobs = Mapping[JobId, r.ClusterJob]
 
 
@@ -120,6 +123,14 @@ class JobIndexes:
                 del self._paused[before]
         if now:
             self._paused.setdefault(now, {})[job] = None
+
+
+def include(index: dict[K, set[V]], key: K, value: V) -> None:
+    found = index.get(key)
+    if found is None:
+        index[key] = {value}
+    else:
+        found.add(value)
 
 
 def _may_grow(known: r.ClusterJob, before_ms: int) -> bool:

@@ -3,7 +3,7 @@
 All are folds over the same records: whatever holds a place is counted in each of them, once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from hyperion.control import records as r
@@ -39,7 +39,7 @@ class Occupancy:
         self._charged: dict[AllocationId, Need] = {}
         """What each one was counted as: its node may be another, or gone, when it ends."""
         self._leaving: set[AllocationId] = set()
-        self._needs: dict[tuple[int, str], tuple[ResourceRequest, Need]] = {}
+        self._needs: dict[Hashable, Need] = {}
 
     def see_capacity(self) -> None:
         """Shares are parts of what the cluster has; that changes with its nodes."""
@@ -73,8 +73,9 @@ class Occupancy:
         """A live replica has a place: its job is one of those that run."""
         self.hold(a, known)
         if known.job.id not in self.running.occupants:
-            self.running.put(self._occupant(known, a))
-        self.running.seat(a)
+            self.running.begin(occupant(known, a, self._quantum_ms), a)
+        else:
+            self.running.seat(a)
         self._see_leaving(a)
 
     def moved(self, a: Allocation) -> None:
@@ -107,7 +108,7 @@ class Occupancy:
         seat = next(iter(self.running.seats(known.job.id)), None)
         if seat is not None:
             before = self.running.occupants[known.job.id].stopping
-            self.running.put(self._occupant(known, seat))
+            self.running.put(occupant(known, seat, self._quantum_ms))
             if before is not (known.status.phase is JobPhase.STOPPING):
                 for a in self.running.seats(known.job.id):
                     self._see_leaving(a)
@@ -130,13 +131,21 @@ class Occupancy:
         return self._need_of(job.alternatives[0])
 
     def _need_of(self, request: ResourceRequest, gpu_type: str = "") -> Need:
-        """Remembered by the request itself: alike jobs share one object."""
-        known = self._needs.get((id(request), gpu_type))
+        r = request
+        key = (
+            r.gpus_milli,
+            gpu_type or r.gpu_type,
+            r.cpus_milli,
+            r.memory_mib,
+            r.disk_mib,
+            r.custom,
+        )
+        known = self._needs.get(key)
         if known is None:
             if len(self._needs) >= NEEDS_REMEMBERED:
                 self._needs.clear()
-            known = self._needs[id(request), gpu_type] = (request, need_of(request, gpu_type))
-        return known[1]
+            known = self._needs[key] = need_of(request, gpu_type)
+        return known
 
     def _charge(self, job: Job, need: Need, sign: int) -> None:
         self.tree.charge(
@@ -149,9 +158,6 @@ class Occupancy:
             nice=job.nice,
         )
 
-    def _occupant(self, known: r.ClusterJob, seat: Allocation) -> Occupant:
-        return occupant(known, seat, self._quantum_ms)
-
     def admits(self, job: Job) -> bool:
         """Whether its queue would let it start now, nobody else stopped."""
         return self.tree.admission(queue_of(job), self.need_of_job(job)).at_once
@@ -163,6 +169,9 @@ class Occupancy:
             r = job.alternatives[0]
             if r.gpu_type or not r.gpus_milli:
                 return True
+        branch = self.tree.branch(queue_of(job))
+        if True not in branch.named:
+            return not branch.stopped
         total: dict[str, int] = {}
         for rank, seat in enumerate(plan.seats):
             request = job.request(rank, plan.alternative)
@@ -228,8 +237,10 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
     """A running job as those see it that wait for its place; ``seat`` is any one of its own."""
     job, status, checkpoint = known.job, known.status, known.job.checkpoint
     started_at_ms = status.started_at_ms or seat.placed_at_ms
-    expected_ms = int(1000 * job.expected_s)
-    safe_ms = max(int(1000 * job.min_runtime_s), quantum_ms * status.preemptions)
+    expected_ms = int(1000 * job.expected_s) if job.expected_s else 0
+    safe_ms = quantum_ms * status.preemptions
+    if job.min_runtime_s:
+        safe_ms = max(int(1000 * job.min_runtime_s), safe_ms)
     settled_ms = status.paused_at_ms + STAND_WITHIN_MS if status.paused_for else 0
     is_live = job.elastic is not None and not job.elastic.restart
     return Occupant(
@@ -240,9 +251,9 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
         started_at_ms=started_at_ms,
         ends_at_ms=started_at_ms + expected_ms + status.paused_ms if expected_ms else 0,
         preemptible_at_ms=max(started_at_ms + safe_ms, settled_ms),
-        saves_every_ms=int(1000 * checkpoint.every_s),
+        saves_every_ms=int(1000 * checkpoint.every_s) if checkpoint.every_s else 0,
         saves_on_stop=bool(checkpoint.dir),
-        restore_ms=int(1000 * checkpoint.restore_s),
+        restore_ms=int(1000 * checkpoint.restore_s) if checkpoint.restore_s else 0,
         least=job.elastic.min if is_live and job.elastic is not None else 0,
         array=job.array is not None,
         min_runtime_ms=safe_ms,

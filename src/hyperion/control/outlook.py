@@ -58,6 +58,8 @@ class Prospect(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """With how many replicas it would start at once."""
     not_before_ms: int = 0
     """Its own begin, or the end of the wait before a retry; 0: now."""
+    pauses: tuple[JobId, ...] = ()
+    """Jobs that would stand still for it."""
     preempts: tuple[JobId, ...] = ()
     """Whom it would take places from, were it submitted."""
 
@@ -127,16 +129,11 @@ class Prospects:
             return prospect
         losers = (*found.victims, *(job for job, _ in (*found.shrink, *found.tasks)))
         preempts = tuple(dict.fromkeys(losers))
+        prospect = replace(prospect, confidence=1.0, because=(), quota=None, replicas_now=0)
+        if self._rounds.lets_stand_still(known, found, now_ms):
+            return replace(prospect, pauses=preempts, starts_at_ms=now_ms)
         grace_s = max(self._state.jobs[job].job.checkpoint.grace_s for job in preempts)
-        return replace(
-            prospect,
-            preempts=preempts,
-            starts_at_ms=now_ms + int(1000 * grace_s),
-            confidence=1.0,
-            because=(),
-            quota=None,
-            replicas_now=0,
-        )
+        return replace(prospect, preempts=preempts, starts_at_ms=now_ms + int(1000 * grace_s))
 
     def _waiting(
         self, base: Prospect, known: r.ClusterJob, refusal: Unplaceable | None, now_ms: int

@@ -191,6 +191,10 @@ class Rounds:
         found = self._victims(known, rights, now_ms) if rights is not None else None
         return found if isinstance(found, Eviction) else None
 
+    def lets_stand_still(self, known: r.ClusterJob, eviction: Eviction, now_ms: int) -> bool:
+        """Whether the victims would be paused instead of stopped."""
+        return self._preempting.pausing.will_do(known, eviction, now_ms)
+
     def _preempt(self, known: r.ClusterJob, now_ms: int) -> _Tried:
         """Returns whether others were stopped for it."""
         state = self._state

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from hyperion.control import arrays, gang
 from hyperion.control import messages as m
 from hyperion.control import records as r
@@ -44,7 +46,7 @@ class Seating:
     def wish(self, known: r.ClusterJob, room: int, now_ms: int) -> Wish:
         """What the planner is to find a place for, at most ``room`` replicas of an array."""
         job = known.job
-        ends_at_ms = self._state.ends_at_ms(known, now_ms)
+        ends_at_ms = self._state.ends_at_ms(known, now_ms) if job.expected_s else 0
         if job.array is not None:
             most = self._state.quota_room(known, min(arrays.startable(known, now_ms), room))
             return Wish(job, at_least=1, at_most=max(1, most), ends_at_ms=ends_at_ms)
@@ -58,11 +60,10 @@ class Seating:
         if known.job.array is not None:
             yield from self._start_tasks(known, plan, now_ms)
             return
-        status = known.status
-        width = len(plan.seats)
-        yield self._state.moved(
-            known,
-            now_ms,
+        status, width = known.status, len(plan.seats)
+        starting = replace(  # in so many words, for this is done for every job
+            status,
+            version=status.version + 1,
             phase=JobPhase.STARTING,
             attempt=status.attempt + 1,
             alternative=plan.alternative,
@@ -71,6 +72,7 @@ class Seating:
             claimed_until_ms=0,
             reason="",
         )
+        yield r.JobMoved(known.job.id, starting, now_ms)
         yield from self._seat(known.job.id, plan, 0, now_ms)
         if known.federated:
             self._uplink.tell_later(known.job.id, now_ms)

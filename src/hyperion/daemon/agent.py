@@ -30,6 +30,7 @@ from hyperion.daemon.running import Tasks, run, together
 from hyperion.daemon.settings import DAY_MS, AgentSettings
 from hyperion.daemon.standing import Standing
 from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
+from hyperion.daemon.urgency import keep_hurrying
 from hyperion.model.ids import AllocationId
 from hyperion.ports import Reading, Surroundings
 from hyperion.wire.environment import surroundings
@@ -106,6 +107,7 @@ class AgentDaemon:
             _log.warning("killed %d replicas that no order accounts for", len(unknown))
         self._say(attached=self.uplink.attached)
         try:
+            self.tasks.begin(keep_hurrying(), "taking precedence")
             await together(stop, self.driver.run(), self.uplink.run(), self._measure())
         finally:
             if settings.stop_replicas:

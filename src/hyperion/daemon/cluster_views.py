@@ -167,6 +167,7 @@ def outlook_view(state: ClusterState, prospect: Prospect, cluster: str, job: Job
         because=prospect.because,
         replicas=job.replicas,
         replicas_now=prospect.replicas_now,
+        pauses=prospect.pauses,
         preempts=prospect.preempts or _stopped_for(state, status),
     )
 

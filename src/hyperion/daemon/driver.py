@@ -21,6 +21,8 @@ from hyperion.ports import Clock, JournalEntry, Store
 
 _AHEAD = 8
 """How many full batches of records may be decided while one is being kept."""
+_NEAR_S = 0.002
+"""How long what is decided may wait for the records of a round that is due."""
 _BURST = 16
 """How many times ``inbox_limit`` our own notes may fill: beyond that something is wrong."""
 _STOPPING = "this daemon is stopping; try again"
@@ -90,6 +92,7 @@ class _Batch(Struct):
     records: list[Any] = []
     commands: list[Any] = []
     at_ms: int = 0
+    has_round: bool = False
 
 
 Listener = Callable[[int, int, Sequence[Any]], None]
@@ -261,7 +264,16 @@ class Driver:
             if not self._keeping.done() and len(self._decided.records) < _AHEAD * self._pace.batch:
                 return
             await self._settle(self._keeping)
-        self._keep(keeper)
+        if not self._round_is_near():
+            self._keep(keeper)
+
+    def _round_is_near(self) -> bool:
+        """What a round is about to decide goes to the store with what led to it: a commit costs as
+        much as several jobs do, and that of the round would have to wait for it. What a round has
+        decided waits for no other."""
+        if self._stopping or self._decided.has_round or not self._machine.wants_round:
+            return False
+        return 0.0 < self._round_after - time.monotonic() <= _NEAR_S
 
     def _step(self, now_ms: int) -> None:
         """Feed a batch of events, and perhaps one round, to the machine."""
@@ -288,6 +300,7 @@ class Driver:
         outcome = self._machine.round(now_ms)
         self._decided.records += outcome.records
         self._decided.commands += outcome.commands
+        self._decided.has_round = True
         ended = time.monotonic()
         self._round_after = ended + max(self._pace.round_ms / 1e3, ended - started)
         self.counters.rounds += 1

@@ -40,6 +40,7 @@ from hyperion.daemon.starting import (
     open_store,
     pace,
 )
+from hyperion.daemon.urgency import keep_hurrying
 from hyperion.daemon.warming import Warming
 from hyperion.model.allocation import AllocationState
 from hyperion.model.checks import check
@@ -151,10 +152,12 @@ class SchedulerDaemon:
         self.port = port
         self._say(None if self.uplink is None else self.uplink.attached)
         applying = asyncio.create_task(self._apply_queues())
+        hurrying = asyncio.create_task(keep_hurrying())
         try:
             await together(stop, *works)
         finally:
             applying.cancel()
+            hurrying.cancel()
             await server.stop()
             store.close()
 

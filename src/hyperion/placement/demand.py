@@ -137,7 +137,7 @@ def _demand(snapshot: Snapshot, job: Job, request: ResourceRequest) -> Demand:
         gpus[i] = float(kind.capacity.gpus > 0 and not request.gpus_milli)
     if not _in_place(snapshot, request):
         codes[:] = CODE[Reason.INFRA]
-    room = codes[snapshot.group[: snapshot.rows]] == 0
+    room = (codes == 0).take(snapshot.group[: snapshot.rows])
     for _, holds in _label_checks(snapshot, request):
         room &= holds
     need = need_of(request, snapshot.custom_row)

@@ -1,6 +1,6 @@
 """What may run where at all: typed refusals, and the checks that do not depend on what is free."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 
 from msgspec import Struct
@@ -94,19 +94,24 @@ def kind_of_shape(shape: Shape) -> Kind:
 
 def refusal(job: Job, request: ResourceRequest, kind: Kind) -> Reason | None:
     """Why no replica could run on an empty node of this kind; None when one could."""
-    image_runs = not kind.runtimes or any(r != PLAIN_RUNTIME for r in kind.runtimes)
-    checks = (
-        (Reason.MARKET, on_market(request.use_spot, kind.market)),
-        (Reason.GPU_TYPE, gpu_type_fits(request, kind.capacity)),
-        (Reason.LABEL, all(kind.labels.get(k) in (v, VARIOUS) for k, v in request.labels.items())),
-        (Reason.AFFINITY, all(t.weight or term_holds(t, kind.labels) for t in request.affinity)),
-        (Reason.TAINT, all(_tolerated(t, job.tolerations) for t in kind.taints)),
-        (Reason.RUNTIME, not job.image or image_runs),
-    )
-    for reason, holds in checks:
-        if not holds:
-            return reason
-    return size_refusal(request, kind.capacity)
+    first = next(_objections(job, request, kind), None)
+    return size_refusal(request, kind.capacity) if first is None else first
+
+
+def _objections(job: Job, request: ResourceRequest, kind: Kind) -> Iterator[Reason]:
+    """What speaks against a kind but its size, one check after the other."""
+    if not on_market(request.use_spot, kind.market):
+        yield Reason.MARKET
+    if not gpu_type_fits(request, kind.capacity):
+        yield Reason.GPU_TYPE
+    if any(kind.labels.get(k) not in (v, VARIOUS) for k, v in request.labels.items()):
+        yield Reason.LABEL
+    if not all(t.weight or term_holds(t, kind.labels) for t in request.affinity):
+        yield Reason.AFFINITY
+    if not all(_tolerated(t, job.tolerations) for t in kind.taints):
+        yield Reason.TAINT
+    if job.image and kind.runtimes and all(r == PLAIN_RUNTIME for r in kind.runtimes):
+        yield Reason.RUNTIME
 
 
 PLAIN_RUNTIME = "process"

@@ -37,7 +37,7 @@ Taken = list[Block]
 class Form:
     """One demand in one round."""
 
-    __slots__ = ("closed", "demand", "era", "out", "pricing", "seating", "seen", "size", "width")
+    __slots__ = ("closed", "demand", "era", "out", "pricing", "seating", "seen", "width")
 
     def __init__(
         self, demand: Demand, pricing: Pricing, seating: Seating, closed: NDArray[np.bool_] | None
@@ -50,12 +50,16 @@ class Form:
         self.era = -1
         self.seen = 0
         """How much of the round's log of changed rows is in the costs."""
-        need = seating.need[0].tolist()
-        self.size = (need[WHOLE], *need)
-        """For roles: the largest is hardest to seat."""
-        self.width = need[WHOLE] or int(need[PART] > 0)
+        need = seating.need[0]
+        self.width = int(need[WHOLE]) or int(need[PART] > 0)
         """How many GPUs a seat names."""
         self.out = np.zeros((1, 1 + self.width), np.int32)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """For roles: the largest is hardest to seat."""
+        need = self.seating.need[0].tolist()
+        return (need[WHOLE], *need)
 
 
 class Forms:
@@ -155,7 +159,7 @@ class Forms:
         """Up to so many seats, each the cheapest then; none if fewer than ``least`` fit."""
         s = form.seating
         if least > 1 or most > 1:
-            room = int(self.slots(form, most, None).sum())
+            room = self._kernels.slots(s, most, np.empty(len(s.gate), np.int64))
             if room < least:
                 return []
             most = min(most, room)
@@ -180,10 +184,12 @@ class Forms:
         """The same in some rows only, at costs that hold for this once."""
         s = self._once(form, allowed, extra)
         if least > 1:
-            by_row = np.zeros(len(s.gate), np.int64)
+            by_row = np.empty(len(s.gate), np.int64)
             if self._kernels.slots(s, most, by_row) < least:
                 return []
         if form.pricing.is_linear:
+            if most == 1 and uneven is None:
+                return self._placed(form, self._kernels.place(s, form.out))
             self._kernels.score(s)
         else:
             self._ask(job, form, s, slice(0, len(s.gate)))
@@ -202,6 +208,19 @@ class Forms:
         by_row = np.empty(len(s.gate), np.int64)
         self._kernels.slots(s, most, by_row)
         return by_row
+
+    def slots_by_part(
+        self,
+        form: Form,
+        most: int,
+        allowed: NDArray[np.bool_] | None,
+        parts: NDArray[np.int32],
+        count: int,
+    ) -> NDArray[np.int64]:
+        """The same by part of the topology, given the part of each row."""
+        sums = np.empty(count, np.int64)
+        self._kernels.by_part(self.slots(form, most, allowed), parts, sums)
+        return sums
 
     def give(self, taken: Taken) -> None:
         """Undo seats."""
@@ -226,17 +245,20 @@ class Forms:
         self, form: Form, s: Seating, changed: NDArray[np.int32], most: int
     ) -> Taken:
         if most == 1:
-            out = form.out
-            if not self._kernels.seat(s, changed, 1, out):
-                return []
-            row = int(out[0, 0])
-            self._note_one(row)
-            return [Block(form, [row], out[:, 1:].copy())]
+            seated = self._kernels.seat(s, changed, 1, form.out)
+            return self._placed(form, int(form.out[0, 0]) if seated else -1)
         out = np.empty((most, 1 + form.width), np.int32)
         count = self._kernels.seat(s, changed, most, out)
         rows = out[:count, 0].tolist()
         self._note(rows)
         return [Block(form, rows, out[:count, 1:])] if rows else []
+
+    def _placed(self, form: Form, row: int) -> Taken:
+        """The one seat that a kernel has taken and written to the form's ``out``."""
+        if row < 0:
+            return []
+        self._note_one(row)
+        return [Block(form, [row], form.out[:, 1:].copy())]
 
     def _seat_by_policy(self, job: Job, form: Form, s: Seating, most: int, known: bool) -> Taken:
         """Where the policy itself must be asked about each row that changes."""

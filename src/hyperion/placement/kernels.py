@@ -59,25 +59,59 @@ class Seating(NamedTuple):
 class Kernels(NamedTuple):
     score: Callable[[Seating], int]
     """Fill ``cost`` and ``lows``; the row of least cost, the first of equals, or -1."""
+    place: Callable[[Seating, Int], int]
+    """(…, out): seat one replica in the row of least cost, which is the answer, or -1. ``out`` as
+    for ``seat``; what ``cost`` and ``lows`` then hold says nothing."""
     seat: Callable[[Seating, Int, int, Int], int]
     """(…, rows changed since, how many, out) → how many were seated: each the cheapest then.
     A line of ``out`` is a row and the GPUs; ``amounts`` and the like are written to."""
     slots: Callable[[Seating, int, Long], int]
     """(…, most, out): how many replicas each row takes, at most ``most``; their sum."""
+    by_part: Callable[[Long, Int, Long], None]
+    """(by row, the part of each row, out): the sum of each part."""
     name: str
 
 
 def score(s: Seating) -> int:
+    at = _open(s)
+    if not isinstance(at, slice):
+        s.cost.fill(np.inf)
+    costs = s.cost[at] = _costs(s, at)
+    return _cheapest(costs, at)
+
+
+def place(s: Seating, out: Int) -> int:
+    at = _open(s)
+    row = _cheapest(_costs(s, at), at)
+    if row >= 0:
+        out[0, 0] = row
+        out[0, 1:] = take(s, row)
+    return row
+
+
+def _open(s: Seating) -> slice | Long:
+    """The rows to look at: those of an open gate, or simply all if these are not much fewer."""
     n = len(s.gate)
-    if not n:
+    few = np.count_nonzero(s.gate) * _MANY_TIMES < n
+    return np.flatnonzero(s.gate) if few else slice(0, n)
+
+
+_MANY_TIMES = 6
+
+
+def _cheapest(costs: Float, at: slice | Long) -> int:
+    if not len(costs):
         return -1
-    _costs(s, slice(0, n))
-    return _least(s)
+    found = int(costs.argmin())
+    if costs[found] == np.inf:
+        return -1
+    return found if isinstance(at, slice) else int(at[found])
 
 
 def seat(s: Seating, changed: Int, count: int, out: Int) -> int:
     if len(changed):
-        _costs(s, np.unique(changed))
+        at = np.unique(changed)
+        s.cost[at] = _costs(s, at)
     if not len(s.cost):
         return 0
     if count > _FEW:
@@ -105,18 +139,16 @@ def _seat_many(s: Seating, count: int, out: Int) -> int:
         limit = np.partition(cost[rows], count - 1)[count - 1]
         below = rows[cost[rows] < limit]
         rows = np.concatenate([below, rows[cost[rows] == limit][: count - len(below)]])
-    order = np.lexsort((rows, cost[rows]))
-    heap = list(zip(cost[rows[order]].tolist(), rows[order].tolist(), strict=True))
-    fills = s.weights[1] <= 0 and s.need[1, PART] == NEVER
+    rows = rows[np.lexsort((rows, cost[rows]))]
+    if s.weights[1] <= 0 and s.need[1, PART] == NEVER:
+        return _fill(s, rows, count, out)
+    heap = list(zip(cost[rows].tolist(), rows.tolist(), strict=True))
     k = 0
     while heap and k < count:
         row = heap[0][1]
-        if fills:  # the fuller the cheaper: it stays the first of the cheapest until it is full
-            k += _take_many(s, row, count - k, out[k:])
-        else:
-            out[k, 0] = row
-            out[k, 1:] = take(s, row)
-            k += 1
+        out[k, 0] = row
+        out[k, 1:] = take(s, row)
+        k += 1
         cost[row] = now = row_cost(s, row)
         if now == np.inf:
             heapq.heappop(heap)
@@ -125,27 +157,42 @@ def _seat_many(s: Seating, count: int, out: Int) -> int:
     return k
 
 
-def _take_many(s: Seating, row: int, most: int, out: Int) -> int:
-    """Seat as many as the row takes, whole GPUs or none each; how many."""
+def _fill(s: Seating, rows: Long, count: int, out: Int) -> int:
+    """Seat whole GPUs, or none, where the fuller a row the cheaper it is: each stays the first of
+    the cheapest until it is full."""
+    times = np.full(len(rows), count)
+    for d in _asked(s.need):
+        times = np.minimum(times, _free(s, d, rows) // int(s.need[0, d]))
+    before = np.cumsum(times) - times
+    used = before < count
+    rows, times = rows[used], np.minimum(times, count - before)[used]
+    seated = int(times.sum())
     need = s.need[0].tolist()
-    kept = s.kept[:, row].tolist() if len(s.kept) else [0] * len(need)
-    count = most
-    for d, each in enumerate(need):
-        if each:
-            free = int(s.amounts[d, row] if d < FIXED else s.custom[d - FIXED, row])
-            count = min(count, (free - kept[d]) // each)
     for d in (CPUS, MEMORY, DISK):
-        s.amounts[d, row] -= need[d] * count
+        s.amounts[d, rows] -= need[d] * times
     for d in range(FIXED, len(need)):
-        s.custom[d - FIXED, row] -= need[d] * count
-    free_milli = s.devices[row, : int(s.capacity[s.group[row], 0])].tolist()
-    chosen: list[int] = []
+        s.custom[d - FIXED, rows] -= need[d] * times
+    out[:seated, 0] = np.repeat(rows, times)
     if need[WHOLE]:
-        chosen = [i for i, milli in enumerate(free_milli) if milli == MILLI][: need[WHOLE] * count]
-    change(s, row, chosen, -1, free_milli)
-    out[:count, 0] = row
-    out[:count, 1:] = np.reshape(chosen, (count, need[WHOLE]))
-    return count
+        free = s.devices[rows]
+        whole = free == MILLI
+        chosen = whole & (np.cumsum(whole, axis=1) <= (need[WHOLE] * times)[:, np.newaxis])
+        out[:seated, 1:] = np.nonzero(chosen)[1].reshape(seated, need[WHOLE])
+        s.devices[rows] = np.where(chosen, 0, free)
+        s.amounts[WHOLE, rows] -= need[WHOLE] * times
+    s.fullness[rows] = _fullness(s, rows)
+    s.cost[rows] = _costs(s, rows)
+    return seated
+
+
+def _fullness(s: Seating, rows: Long) -> Float:
+    """As ``change`` works it out."""
+    gpus, cpus, memory = s.capacity[s.group[rows]].T
+    free = (s.devices[rows].sum(axis=1), s.amounts[CPUS, rows], s.amounts[MEMORY, rows])
+    least = np.ones(len(rows))
+    for amount, of in zip(free, (gpus * MILLI, cpus, memory), strict=True):
+        least = np.where(of > 0, np.minimum(least, amount / np.maximum(of, 1)), least)
+    return np.clip(1.0 - least, 0.0, 1.0)
 
 
 def slots(s: Seating, most: int, out: Long) -> int:
@@ -156,8 +203,13 @@ def slots(s: Seating, most: int, out: Long) -> int:
         if d == PART:
             out[:] = np.minimum(out, _share_slots(s, n))
         else:
-            out[:] = np.minimum(out, np.maximum(_free(s, d, slice(0, n)), 0) // need[0, d])
+            free = np.maximum(_free(s, d, slice(0, n)), 0)
+            out[:] = np.minimum(out, free // int(need[0, d]))
     return int(out.sum())
+
+
+def by_part(by_row: Long, parts: Int, out: Long) -> None:
+    out[:] = np.bincount(parts, weights=by_row, minlength=len(out))
 
 
 CPUS, MEMORY, DISK, WHOLE, PART = range(FIXED)
@@ -180,22 +232,23 @@ def room(s: Seating, at: slice | Long | Int) -> tuple[Bool, Bool | None]:
     breaks = None
     for d in _asked(s.need):
         if d == PART:
-            breaks = s.amounts[PART, : len(s.gate)][at] < s.need[1, PART]
+            breaks = s.amounts[PART, : len(s.gate)][at] < int(s.need[1, PART])
             fits &= ~breaks | (_free(s, WHOLE, at) > 0)
         else:
-            fits &= _free(s, d, at) >= s.need[1, d]
+            fits &= _free(s, d, at) >= int(s.need[1, d])
     return fits, breaks
 
 
-def _costs(s: Seating, at: slice | Long | Int) -> None:
+def _costs(s: Seating, at: slice | Long | Int) -> Float:
+    """Of some rows."""
     fits, breaks = room(s, at)
-    cost = s.price[s.group[: len(s.gate)][at]]
+    cost: Float = s.price.take(s.group[: len(s.gate)][at])
     if breaks is not None:
-        cost = cost + s.weights[0] * breaks
-    cost = cost + s.weights[1] * s.fullness[: len(s.gate)][at]
+        cost += s.weights[0] * breaks
+    cost += s.weights[1] * s.fullness[: len(s.gate)][at]
     if len(s.extra):
         cost += s.extra[at]
-    s.cost[at] = np.where(fits, cost, np.inf)
+    return np.where(fits, cost, np.inf)
 
 
 def _free(s: Seating, d: int, at: slice | Long | Int) -> Int | Long:
@@ -207,11 +260,6 @@ def _free(s: Seating, d: int, at: slice | Long | Int) -> Int | Long:
 def _asked(need: Long) -> list[int]:
     """The dimensions that are asked for."""
     return [d for d, least in enumerate(need[1].tolist()) if least != NEVER]
-
-
-def _least(s: Seating) -> int:
-    row = int(s.cost.argmin())
-    return row if s.cost[row] < np.inf else -1
 
 
 def take(s: Seating, row: int, chosen: list[int] | None = None) -> list[int]:
@@ -292,7 +340,7 @@ def row_cost(s: Seating, row: int) -> float:
     return cost + float(s.extra[row]) if len(s.extra) else cost
 
 
-NUMPY = Kernels(score, seat, slots, "numpy")
+NUMPY = Kernels(score, place, seat, slots, by_part, "numpy")
 _active = NUMPY
 
 

@@ -13,6 +13,8 @@ from hyperion.placement import kernels
 from hyperion.placement.kernels import Int, Kernels, Long, Seating
 
 BLOCK = kernels.BLOCK
+CHUNK = 8 * BLOCK
+"""So many rows at a time are scored: few enough to stay in the nearest cache from step to step."""
 NEVER = kernels.NEVER
 FIXED = kernels.FIXED
 CPUS, MEMORY, DISK, WHOLE, PART = range(FIXED)
@@ -58,86 +60,177 @@ def _score(
     need, amounts, custom, kept, devices, fullness, group, gate, capacity, price, weights, extra,
     cost, lows,
 ):  # fmt: skip
+    fits = np.empty(CHUNK, np.bool_)
+    n = len(gate)
     best_row = -1
     best = np.inf
-    n = len(gate)
-    for block in range(len(lows)):
-        begin, end = block * BLOCK, min(n, (block + 1) * BLOCK)
-        costs, kind, may = cost[begin:end], group[begin:end], gate[begin:end]
-        free, full = amounts[:, begin:end], fullness[begin:end]
-        if len(kept):
-            _cost_kept(need[1], free, kept[:, begin:end], full, kind, may, price, weights, costs)
-        else:
-            _cost(need[1], free, full, kind, may, price, weights, costs)
-        for d in range(FIXED, need.shape[1]):
-            if need[1, d] != NEVER:
-                spare = custom[d - FIXED, begin:end]
-                if len(kept):
-                    spare = spare - kept[d, begin:end]
-                _without(spare, need[1, d], costs)
-        if len(extra):
-            more = extra[begin:end]
-            for i in range(end - begin):
-                costs[i] += more[i]
-        low = _least(costs)
-        lows[block] = low
-        if low < best:
-            best = low
-            for i in range(end - begin):
-                if costs[i] == low:
-                    best_row = begin + i
-                    break
+    for begin in range(0, n, CHUNK):
+        end = min(n, begin + CHUNK)
+        costs = cost[begin:end]
+        some = _cost(
+            need[1], amounts, custom, kept, fullness, group, gate, price, weights, extra,
+            begin, end, fits[: end - begin], costs,
+        )  # fmt: skip
+        for block in range(begin // BLOCK, (end + BLOCK - 1) // BLOCK):
+            lows[block] = np.inf
+            if some:
+                _lower(cost, lows, block)
+                if lows[block] < best:
+                    best = lows[block]
+                    best_row = block * BLOCK + _first(cost[block * BLOCK : end], best)
     return best_row
 
 
 @njit(cache=True)
-def _cost(least, free, full, kind, may, price, weights, costs):
-    """Without branches, so that several rows are worked out at once."""
-    cpus, memory, disk, whole, part = free[CPUS], free[MEMORY], free[DISK], free[WHOLE], free[PART]
-    c, m, d = _narrow(least[CPUS]), _narrow(least[MEMORY]), _narrow(least[DISK])
-    w, p = _narrow(least[WHOLE]), _narrow(least[PART])
-    breaking, filling = weights[0], weights[1]
+def _place(
+    need, amounts, custom, kept, devices, fullness, group, gate, capacity, price, weights, extra,
+    cost, lows, out,
+):  # fmt: skip
+    """Costs stay in the nearest cache: they are compared, and not written down."""
+    fits = np.empty(CHUNK, np.bool_)
+    scratch = np.empty(CHUNK)
+    row = -1
+    best = np.inf
+    for begin in range(0, len(gate), CHUNK):
+        end = min(len(gate), begin + CHUNK)
+        costs = scratch[: end - begin]
+        if _cost(
+            need[1], amounts, custom, kept, fullness, group, gate, price, weights, extra,
+            begin, end, fits[: end - begin], costs,
+        ):  # fmt: skip
+            low = _least(costs)
+            if low < best:
+                best = low
+                row = begin + _first(costs, low)
+    if row >= 0:
+        out[0, 0] = row
+        _take(row, need, amounts, custom, devices, fullness, group, capacity, out[0])
+    return row
+
+
+@njit(cache=True)
+def _cost(
+    least, amounts, custom, kept, fullness, group, gate, price, weights, extra,
+    begin, end, fits, costs,
+):  # fmt: skip
+    """Of some rows; whether any has room. Loops do one thing each, over columns that follow each
+    other in memory, so that several rows are worked out at once."""
+    if not _any(gate[begin:end]):
+        costs[:] = np.inf
+        return False
+    _room(least, amounts, custom, kept, gate, begin, end, fits)
+    if not _any(fits):
+        costs[:] = np.inf
+        return False
+    _priced(group[begin:end], price, costs)
+    if least[PART] != NEVER:
+        _breaking(amounts[PART, begin:end], np.int32(least[PART]), weights[0], costs)
+    _filling(fullness[begin:end], weights[1], costs)
+    if len(extra):
+        _added(extra[begin:end], costs)
+    _where(fits, costs)
+    return True
+
+
+@njit(cache=True)
+def _room(least, amounts, custom, kept, gate, begin, end, fits):
+    """Which rows have room for one more."""
+    if len(kept):
+        _room_kept(least, amounts, kept, gate, begin, end, fits)
+    else:
+        _free(
+            _narrow(least[CPUS]), _narrow(least[MEMORY]), _narrow(least[DISK]),
+            _narrow(least[WHOLE]), amounts[CPUS, begin:end], amounts[MEMORY, begin:end],
+            amounts[DISK, begin:end], amounts[WHOLE, begin:end], gate[begin:end], fits,
+        )  # fmt: skip
+        if least[PART] != NEVER:
+            _share(amounts[PART, begin:end], amounts[WHOLE, begin:end], np.int32(least[PART]), fits)
+    for d in range(FIXED, len(least)):
+        if least[d] != NEVER:
+            if len(kept):
+                _above(custom[d - FIXED, begin:end] - kept[d, begin:end], least[d], fits)
+            else:
+                _above(custom[d - FIXED, begin:end], least[d], fits)
+
+
+@njit(cache=True)
+def _free(c, m, d, w, cpus, memory, disk, whole, gate, fits):
+    for i in range(len(fits)):
+        fits[i] = gate[i] & (cpus[i] >= c) & (memory[i] >= m) & (disk[i] >= d) & (whole[i] >= w)
+
+
+@njit(cache=True)
+def _share(part, whole, least, fits):
+    """A share of one GPU: of one that is shared already, or of a whole one."""
     nothing = np.int32(0)
-    for i in range(len(costs)):
-        breaks = part[i] < p
-        fits = (
-            may[i]
-            & (cpus[i] >= c)
-            & (memory[i] >= m)
-            & (disk[i] >= d)
-            & (whole[i] >= w)
-            & (~breaks | (whole[i] > nothing))
-        )
-        now = price[np.uint32(kind[i])] + (breaking if breaks else 0.0) + filling * full[i]
-        costs[i] = now if fits else np.inf
+    for i in range(len(fits)):
+        fits[i] &= (part[i] >= least) | (whole[i] > nothing)
 
 
 @njit(cache=True)
-def _cost_kept(least, free, kept, full, kind, may, price, weights, costs):
+def _room_kept(least, amounts, kept, gate, begin, end, fits):
     """The same where something must stay free."""
-    cpus, memory, disk, whole, part = free[CPUS], free[MEMORY], free[DISK], free[WHOLE], free[PART]
-    kc, km, kd, kw = kept[CPUS], kept[MEMORY], kept[DISK], kept[WHOLE]
-    c, m, d = least[CPUS], least[MEMORY], least[DISK]
-    w, p = least[WHOLE], _narrow(least[PART])
-    breaking, filling = weights[0], weights[1]
-    for i in range(len(costs)):
-        breaks = part[i] < p
-        fits = (
-            may[i]
-            & (cpus[i] - kc[i] >= c)
-            & (memory[i] - km[i] >= m)
-            & (disk[i] - kd[i] >= d)
-            & (whole[i] - kw[i] >= w)
-            & (~breaks | (whole[i] - kw[i] > 0))
-        )
-        now = price[np.uint32(kind[i])] + (breaking if breaks else 0.0) + filling * full[i]
-        costs[i] = now if fits else np.inf
+    fits[:] = gate[begin:end]
+    for d in range(PART):
+        if least[d] != NEVER:
+            _above(amounts[d, begin:end] - kept[d, begin:end], least[d], fits)
+    if least[PART] != NEVER:
+        part, whole = amounts[PART, begin:end], amounts[WHOLE, begin:end]
+        spared = kept[WHOLE, begin:end]
+        for i in range(len(fits)):
+            fits[i] &= (part[i] >= least[PART]) | (whole[i] - spared[i] > 0)
 
 
 @njit(cache=True)
-def _without(free, least, costs):
+def _above(free, least, fits):
+    for i in range(len(fits)):
+        fits[i] &= free[i] >= least
+
+
+@njit(cache=True)
+def _any(fits):
+    found = False
+    for i in range(len(fits)):
+        found |= fits[i]
+    return found
+
+
+@njit(cache=True)
+def _priced(kind, price, costs):
     for i in range(len(costs)):
-        costs[i] = costs[i] if free[i] >= least else np.inf
+        costs[i] = price[np.uint32(kind[i])]
+
+
+@njit(cache=True)
+def _breaking(part, least, weight, costs):
+    for i in range(len(costs)):
+        costs[i] += weight if part[i] < least else 0.0
+
+
+@njit(cache=True)
+def _filling(full, weight, costs):
+    for i in range(len(costs)):
+        costs[i] += weight * full[i]
+
+
+@njit(cache=True)
+def _added(more, costs):
+    for i in range(len(costs)):
+        costs[i] += more[i]
+
+
+@njit(cache=True)
+def _where(fits, costs):
+    for i in range(len(costs)):
+        costs[i] = costs[i] if fits[i] else np.inf
+
+
+@njit(cache=True)
+def _first(costs, low):
+    for i in range(len(costs)):
+        if costs[i] == low:
+            return i
+    return -1
 
 
 @njit(cache=True, inline="always")
@@ -263,38 +356,101 @@ def _slots(
     need, amounts, custom, kept, devices, fullness, group, gate, capacity, price, weights, extra,
     cost, lows, most, out,
 ):  # fmt: skip
-    keeps = len(kept) > 0
+    fits = np.empty(CHUNK, np.bool_)
     total = 0
-    for row in range(len(gate)):
-        room = most if gate[row] else 0
+    for begin in range(0, len(gate), CHUNK):
+        end = min(len(gate), begin + CHUNK)
+        may, rooms = fits[: end - begin], out[begin:end]
+        rooms[:] = 0
+        if not _any(gate[begin:end]):
+            continue
+        _room(need[1], amounts, custom, kept, gate, begin, end, may)
+        if not _any(may):
+            continue
+        rooms[:] = most
         for d in range(PART):
-            if room > 0 and need[1, d] != NEVER:
-                free = np.int64(amounts[d, row])
-                if keeps:
-                    free -= kept[d, row]
-                room = min(room, max(free, 0) // need[0, d])
+            if need[1, d] != NEVER:
+                if len(kept):
+                    _times(amounts[d, begin:end] - kept[d, begin:end], need[0, d], may, rooms)
+                else:
+                    _times_small(amounts[d, begin:end], need[0, d], rooms)
         for d in range(FIXED, need.shape[1]):
-            if room > 0 and need[1, d] != NEVER:
-                free = custom[d - FIXED, row]
-                if keeps:
-                    free -= kept[d, row]
-                room = min(room, max(free, 0) // need[0, d])
-        if room > 0 and need[1, PART] != NEVER:
-            shares = 0
-            for i in range(devices.shape[1]):
-                if devices[row, i] > 0:
-                    shares += devices[row, i] // need[0, PART]
-            if keeps:
-                spared = min(max(kept[WHOLE, row], 0), np.int64(amounts[WHOLE, row]))
-                shares -= spared * (MILLI // need[0, PART])
-            room = min(room, shares)
-        out[row] = room
-        total += room
+            if need[1, d] != NEVER:
+                if len(kept):
+                    spare = custom[d - FIXED, begin:end] - kept[d, begin:end]
+                    _times(spare, need[0, d], may, rooms)
+                else:
+                    _times(custom[d - FIXED, begin:end], need[0, d], may, rooms)
+        if need[1, PART] != NEVER:
+            _shares(need[0, PART], amounts, kept, devices, begin, end, may, rooms)
+        total += _only(may, rooms)
     return total
+
+
+@njit(cache=True)
+def _times(free, each, fits, rooms):
+    for i in range(len(rooms)):
+        if fits[i]:
+            rooms[i] = min(rooms[i], free[i] // each)
+
+
+@njit(cache=True)
+def _times_small(free, each, rooms):
+    """Of four bytes: a quotient of floats, of which several are worked out at once, is never
+    rounded up to the next whole number."""
+    divisor = float(each)
+    for i in range(len(rooms)):
+        times = np.int64(free[i] / divisor)
+        rooms[i] = times if times < rooms[i] else rooms[i]
+
+
+@njit(cache=True)
+def _shares(share, amounts, kept, devices, begin, end, fits, rooms):
+    for i in range(end - begin):
+        if fits[i]:
+            row = begin + i
+            shares = 0
+            for k in range(devices.shape[1]):
+                if devices[row, k] > 0:
+                    shares += devices[row, k] // share
+            if len(kept):
+                spared = min(max(kept[WHOLE, row], 0), np.int64(amounts[WHOLE, row]))
+                shares -= spared * (MILLI // share)
+            rooms[i] = min(rooms[i], shares)
+
+
+@njit(cache=True)
+def _only(fits, rooms):
+    total = 0
+    for i in range(len(rooms)):
+        rooms[i] = rooms[i] if fits[i] else 0
+        total += rooms[i]
+    return total
+
+
+@njit(cache=True)
+def _by_part(by_row, parts, out):
+    """Rows of one part mostly follow each other: their sum is kept at hand."""
+    out[:] = 0
+    part = -1
+    held = 0
+    for row in range(len(by_row)):
+        if parts[row] != part:
+            if part >= 0:
+                out[part] += held
+            part = parts[row]
+            held = 0
+        held += by_row[row]
+    if part >= 0:
+        out[part] += held
 
 
 def score(s: Seating) -> int:
     return int(_score(*s))
+
+
+def place(s: Seating, out: Int) -> int:
+    return int(_place(*s, out))
 
 
 def seat(s: Seating, changed: Int, count: int, out: Int) -> int:
@@ -305,9 +461,13 @@ def slots(s: Seating, most: int, out: Long) -> int:
     return int(_slots(*s, most, out))
 
 
+def by_part(by_row: Long, parts: Int, out: Long) -> None:
+    _by_part(by_row, parts, out)
+
+
 def compiled() -> Kernels:
     """Ready to be called: each has run once."""
-    made = Kernels(score, seat, slots, "numba")
+    made = Kernels(score, place, seat, slots, by_part, "numba")
     s = Seating(
         need=np.array([[1, 0, 0, 0, 0], [1, NEVER, NEVER, NEVER, NEVER]], np.int64),
         amounts=np.ones((FIXED, 1), np.int32),
@@ -327,4 +487,6 @@ def compiled() -> Kernels:
     assert made.score(s) == 0, "one empty node has room"
     assert made.slots(s, 2, np.zeros(1, np.int64)) == 1
     assert made.seat(s, np.zeros(1, np.int32), 2, np.zeros((2, 1), np.int32)) == 1
+    assert made.place(s, np.zeros((1, 1), np.int32)) == -1
+    made.by_part(np.ones(1, np.int64), np.zeros(1, np.int32), np.zeros(1, np.int64))
     return made

@@ -63,7 +63,7 @@ class LabelColumn:
         """From codes to rows."""
         if len(self.codes) < rows:
             self.codes = np.concatenate([self.codes, np.zeros(rows, np.int32)])
-        return holds[self.codes[:rows]]
+        return holds.take(self.codes[:rows])
 
     def _new(self, value: str) -> int:
         if self._spare:
@@ -132,14 +132,15 @@ class Labels:
         """Of the host level each row is one."""
         found = self._parts.get(level)
         if found is None or len(found[0]) != rows:
-            own = np.arange(rows, dtype=np.int32)
             if level == HOST:
-                found = own, rows
+                found = np.arange(rows, dtype=np.int32), rows
             else:
                 column = self._levels[level]
-                codes = column.codes[:rows]
+                parts = column.codes[:rows].copy()
+                alone = np.flatnonzero(parts == 0)
                 named = len(column.names)
-                found = np.where(codes > 0, codes, own + named).astype(np.int32), named + rows
+                parts[alone] = np.arange(named, named + len(alone))
+                found = parts, named + len(alone)
             self._parts[level] = found
         return found
 

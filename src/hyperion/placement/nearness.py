@@ -55,14 +55,14 @@ class Nearness:
             if not t.anti
             and not t.weight
             and has_pairs(self._job.metadata, t.labels)
-            and not self._anybody(t.labels)
+            and not self._knowing(t.labels)
         ]
 
-    def forbidden(self) -> NDArray[np.bool_] | None:
-        """By row, where it must not be; None for nowhere."""
+    def allowed(self) -> NDArray[np.bool_] | None:
+        """By row, where it may be; None for anywhere. Not to be written to."""
         found: NDArray[np.bool_] | None = None
         for _, mask in self._required():
-            found = mask if found is None else found | mask
+            found = mask if found is None else found & mask
         return found
 
     def penalties(self, unit: float) -> Column | None:
@@ -70,27 +70,30 @@ class Nearness:
         cost: Column | None = None
         for term in self._job.replica_affinity:
             if term.weight:
-                near, parts = self._near(term.labels, term.level)
+                known = self._knowing(term.labels)
+                near, parts = self._near(term.labels, term.level, known)
                 misses = np.minimum(near, _MOST_PENALTIES) if term.anti else near == 0
-                more: Column = (misses * (unit * term.weight / 100))[parts]
+                more: Column = misses * (unit * term.weight / 100)
+                more = more if parts is None else more[parts]
                 cost = more if cost is None else cost + more
         return cost
 
     def _required(self) -> Iterator[tuple[Reason, NDArray[np.bool_]]]:
-        """By reason, the rows that a term forbids."""
+        """By reason, the rows that a term leaves."""
         for term in self._job.replica_affinity:
             if term.weight:
                 continue
             reason = Reason.ANTI_AFFINITY if term.anti else Reason.REPLICA_AFFINITY
-            if self._anybody(term.labels):
-                near, parts = self._near(term.labels, term.level)
-                at = near if term.level == HOST else near[parts]
-                yield reason, (at > 0) == term.anti
+            known = self._knowing(term.labels)
+            if known:
+                near, parts = self._near(term.labels, term.level, known)
+                fits = near == 0 if term.anti else near > 0
+                yield reason, fits if parts is None else fits[parts]
             elif not term.anti and not has_pairs(self._job.metadata, term.labels):
-                yield reason, np.ones(self._snapshot.rows, np.bool_)
+                yield reason, np.zeros(self._snapshot.rows, np.bool_)
         for apart in self._kept_from:
             near, parts = self._apart(apart)
-            yield Reason.ANTI_AFFINITY, (near > 0)[parts]
+            yield Reason.ANTI_AFFINITY, (near == 0)[parts]
 
     def uneven(self, cost: Column, unit: float) -> Column | None:
         """What its spread adds to these costs; None for nothing."""
@@ -106,7 +109,7 @@ class Nearness:
 
     def objections(self, fits: NDArray[np.bool_]) -> list[tuple[Reason, NDArray[np.bool_]]]:
         """For a refusal: by reason, the rows that it forbids; ``fits`` are those with room."""
-        found = list(self._required())
+        found = [(reason, ~mask) for reason, mask in self._required()]
         for spread in self._job.spread if self._own() else ():
             if spread.required:
                 skew, parts = self._skew(spread.level, fits)
@@ -132,20 +135,24 @@ class Nearness:
         parts, _ = self._snapshot.labels.parts(level, self._snapshot.rows)
         return {int(p) for p in parts[self._own()]}
 
-    def _anybody(self, pairs: Pairs) -> bool:
+    def _knowing(self, pairs: Pairs) -> list[Neighbours]:
+        """Those of the held and the planned that have such a replica."""
         rows = self._snapshot.rows
-        return any(
-            n.has(pairs) and (len(pairs) == 1 or bool(n.count(pairs, rows).any()))
-            for n in (self._snapshot.neighbours, self._planned)
-        )
+        both = (self._snapshot.neighbours, self._planned)
+        known = [n for n in both if n and n.has(pairs)]
+        if len(pairs) > 1:
+            known = [n for n in known if n.count(pairs, rows).any()]
+        return known
 
-    def _near(self, pairs: Pairs, level: str) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """(how many such replicas each part has, the part of each row)."""
+    def _near(
+        self, pairs: Pairs, level: str, known: list[Neighbours]
+    ) -> tuple[NDArray[Any], NDArray[np.int32] | None]:
+        """(how many such replicas each part has, the part of each row: None where each is one)."""
         rows = self._snapshot.rows
+        if level == HOST and known:
+            counts = [n.count(pairs, rows) for n in known]
+            return counts[0] if len(counts) == 1 else counts[0] + counts[1], None
         parts, count = self._snapshot.labels.parts(level, rows)
-        known = [n for n in (self._snapshot.neighbours, self._planned) if n.has(pairs)]
-        if level == HOST and len(known) == 1:
-            return known[0].count(pairs, rows), parts
         near = np.zeros(count, np.int64)
         for neighbours in known:
             by_row = neighbours.count(pairs, rows)

@@ -104,8 +104,9 @@ class _Round:
         self.known: dict[Hashable, list[Form]] = {}
         self.hopeless: dict[Hashable, Unplaceable] = {}
         self.forms = Forms(snapshot, guarded(policy))
-        self.last: tuple[Job, int, Taken] | None = None
-        """The newest plan, until it is known whether the caller holds it."""
+        self.last: tuple[Job, int, Taken, bool] | None = None
+        """The newest plan, until it is known whether the caller holds it; and whether its replicas
+        are among those planned already."""
 
     def close(self) -> None:
         self.forms.close()
@@ -132,7 +133,7 @@ class _Round:
         if refused is not None:
             return for_job(refused, job.id)
         wish = asked if isinstance(asked, Wish) else None
-        forms = self.known.get(key)
+        forms = self.known.get(key) if self.known else None
         if forms is None:
             forms = self._make(key, shape, wish or Wish(job))
         if kept_from or _is_particular(job):
@@ -141,9 +142,7 @@ class _Round:
         for alternative in self.forms.by_cost(job, forms):
             taken = self.forms.seat(job, forms[alternative], least, most)
             if taken:
-                if job.metadata:
-                    self._plan_neighbours(job, rank, taken)
-                return self._planned(job, rank, alternative, taken)
+                return self._planned(job, rank, alternative, taken, known=False)
         near = Nearness(self.snapshot, self.planned, job, ())
         refused = rejections(self.forms, wish or Wish(job), forms, near, Tried())
         self.hopeless[key, least, rank] = refused
@@ -160,13 +159,16 @@ class _Round:
             chosen = forms if job.roles else [forms[alternative]]
             taken = attempt.seats(_runs(wish, chosen))
             if taken:
-                return self._planned(job, wish.first_rank, alternative, taken)
+                known = attempt.one_by_one
+                return self._planned(job, wish.first_rank, alternative, taken, known)
         refused = rejections(self.forms, wish, forms, near, attempt.tried)
         self.hopeless[asked] = refused
         return refused
 
-    def _planned(self, job: Job, first_rank: int, alternative: int, taken: Taken) -> Plan:
-        self.last = (job, first_rank, taken)
+    def _planned(
+        self, job: Job, first_rank: int, alternative: int, taken: Taken, known: bool
+    ) -> Plan:
+        self.last = (job, first_rank, taken, known)
         if len(taken) == 1 and len(taken[0].rows) == 1:
             block = taken[0]
             node = self.snapshot.nodes[block.rows[0]]
@@ -174,11 +176,6 @@ class _Round:
             devices = tuple(block.devices[0].tolist()) if block.form.width else ()
             return Plan(job.id, alternative, (Seat(node.id, devices),))
         return Plan(job.id, alternative, _named(self.snapshot.nodes, taken))
-
-    def _plan_neighbours(self, job: Job, first_rank: int, taken: Taken) -> None:
-        rows = (row for block in taken for row in block.rows)
-        for rank, row in enumerate(rows, first_rank):
-            self.planned.put((job.id, rank), row, job)
 
     def _kept_from(self, job: Job) -> tuple[Apart, ...]:
         """What must not have a replica of this job near it."""
@@ -210,7 +207,7 @@ class _Round:
                 self.forms.adopt(rows)
                 self.hopeless.clear()
             return
-        job, first_rank, taken = self.last
+        job, first_rank, taken, known = self.last
         self.last = None
         planned = taken[0].rows if len(taken) == 1 else [r for b in taken for r in b.rows]
         held = rows == planned
@@ -222,9 +219,12 @@ class _Round:
             foreign = list(rows)
         if not held:
             self.forms.remember(taken)
-        elif is_social(job):
-            for rank in range(first_rank, first_rank + len(planned)):
-                self.planned.drop((job.id, rank))
+        if held == known and is_social(job):
+            for rank, row in enumerate(planned, first_rank):
+                if held:
+                    self.planned.drop((job.id, rank))
+                else:
+                    self.planned.put((job.id, rank), row, job)
         if foreign:
             self.forms.adopt(foreign)
             self.hopeless.clear()
@@ -290,7 +290,6 @@ class _Attempt:
         self.near = near
         self.wish = wish
         self.job = wish.job
-        self.is_social = is_social(wish.job)
         self.one_by_one = wish.most > 1 and near.follows_own
         self.tried = Tried()
 
@@ -324,12 +323,10 @@ class _Attempt:
     def _packed(self, runs: list[Run], level: str) -> Taken:
         snapshot = self.forms.snapshot
         parts, count = snapshot.labels.parts(level, snapshot.rows)
-        rooms = []
         within = self._within(None)
-        for run in runs:
-            by_row = self.forms.slots(run.form, UNBOUNDED, within)
-            sums = np.bincount(parts, weights=by_row, minlength=count)
-            rooms.append(sums.astype(np.int64))
+        rooms = [
+            self.forms.slots_by_part(run.form, UNBOUNDED, within, parts, count) for run in runs
+        ]
         own = self.near.own_parts(level)
         best = int(np.add.reduce(rooms).max(initial=0))
         self.tried.packed[level] = max(self.tried.packed.get(level, 0), best)
@@ -369,10 +366,6 @@ class _Attempt:
                     self.tried.seated = max(self.tried.seated, _seats(taken))
                 self._undo(taken)
                 return []
-        if self.is_social and not self.one_by_one:
-            rows = (row for block in taken for row in block.rows)
-            for rank, row in enumerate(rows, self.wish.first_rank):
-                self.planned.put((self.job.id, rank), row, self.job)
         return taken
 
     def _together(self, run: Run, allowed: NDArray[np.bool_] | None) -> Taken:
@@ -397,10 +390,8 @@ class _Attempt:
 
     def _within(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
         """The allowed rows that its terms on replicas allow as well; None for all."""
-        forbidden = self.near.forbidden() if self.near.matters else None
-        if forbidden is None:
-            return allowed
-        return ~forbidden if allowed is None else allowed & ~forbidden
+        near = self.near.allowed() if self.near.matters else None
+        return near if allowed is None else allowed if near is None else allowed & near
 
     def _extra(self, form: Form) -> NDArray[np.float64] | None:
         if not self.near.matters:
@@ -409,7 +400,7 @@ class _Attempt:
 
     def _undo(self, taken: Taken) -> None:
         self.forms.give(taken)
-        if self.is_social:
+        if self.one_by_one:
             for n in range(_seats(taken)):
                 self.planned.drop((self.job.id, self.wish.first_rank + n))
 

@@ -44,25 +44,37 @@ class Running:
         """Tell of every change: the job, and whether places may have become free, or be later."""
         self._watchers.append(touched)
 
+    def begin(self, occupant: Occupant, seat: Allocation) -> None:
+        """``put`` and ``seat`` at once, for a job that holds nothing yet: most have one replica."""
+        job, r = occupant.job, seat.request
+        assert job not in self.occupants, f"{job} holds something already"
+        self.occupants[job] = occupant
+        self._join(occupant)
+        self._seats[job] = {seat.id: seat}
+        self._width[job] = [1, r.gpus_milli, r.cpus_milli]
+        self._place(seat)
+        self._stale.add(job)
+        self._note(occupant, seat)
+        self._tell(job, False)
+
     def put(self, occupant: Occupant) -> None:
         """A job that got its first seat, or new facts about one."""
         job = occupant.job
         old = self.occupants.get(job)
-        if old == occupant:
+        if old is not None and old == occupant:
             return
         self._tell(job, old is not None)
-        if old is not None:
-            self._forget(old)
-        self.occupants[job] = occupant
-        among = self._of.setdefault(occupant.queue, {})
-        among.setdefault((occupant.priority, occupant.nice), {})[job] = None
-        seats = self._seats.setdefault(job, {})
         self._stale.add(job)
+        self.occupants[job] = occupant
         if old is None:
-            self._width.setdefault(job, [0, 0, 0])
+            self._seats[job] = {}
+            self._width[job] = [0, 0, 0]
+            self._join(occupant)
             return
         assert old.array == occupant.array, "an array stays one"
-        for seat in seats.values():
+        self._forget(old)
+        self._join(occupant)
+        for seat in self._seats[job].values():
             self._note(occupant, seat)
 
     def drop(self, job: JobId) -> None:
@@ -85,7 +97,7 @@ class Running:
             self._widen(allocation, 1)
             self._stale.add(job)
         seats[allocation.id] = allocation
-        self._on.setdefault(allocation.node, {})[allocation.id] = allocation
+        self._place(allocation)
         self._note(self.occupants[job], allocation)
         self._tell(job, False)
 
@@ -145,6 +157,23 @@ class Running:
 
     def width(self, job: JobId) -> Width:
         return Width(*self._width[job])
+
+    def _place(self, seat: Allocation) -> None:
+        here = self._on.get(seat.node)
+        if here is None:
+            self._on[seat.node] = {seat.id: seat}
+        else:
+            here[seat.id] = seat
+
+    def _join(self, occupant: Occupant) -> None:
+        among = self._of.get(occupant.queue)
+        if among is None:
+            among = self._of[occupant.queue] = {}
+        key = occupant.priority, occupant.nice
+        alike = among.get(key)
+        if alike is None:
+            alike = among[key] = {}
+        alike[occupant.job] = None
 
     def _forget(self, occupant: Occupant) -> None:
         among = self._of[occupant.queue]

@@ -112,6 +112,8 @@ class OutlookView(Struct, frozen=True, kw_only=True):
     replicas: int = 1
     replicas_now: int = 0
     """How many of its replicas would find places at once."""
+    pauses: tuple[str, ...] = ()
+    """Jobs that would stand still for it."""
     preempts: tuple[str, ...] = ()
     """The jobs that are being stopped for it."""
 

@@ -28,6 +28,8 @@ def _sentences(v: OutlookView, now_ms: int) -> Iterator[str]:
         yield _quota(v.quota)
     if v.reasons:
         yield _nodes(v)
+    if v.pauses:
+        yield f"{jobs(v.pauses).capitalize()} would stand still for it."
     if v.preempts:
         verb = _are(len(v.preempts)) if v.position is not None else "would be"
         being = "being " if v.position is not None else ""

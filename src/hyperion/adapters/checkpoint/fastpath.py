@@ -94,6 +94,10 @@ class FastPath:
         self._boosted: list[Group] = []
         """Groups whose threads are to be what they were before; once the answer is sent."""
 
+    def close(self) -> None:
+        self._freezer.close()
+        self._held.close()
+
     # -- orders ---------------------------------------------------------------------------------
 
     def answer(self, packet: bytes) -> bytes:
@@ -330,6 +334,7 @@ class FastPath:
                 packet = b'"too long"'
             if packet:
                 client.send(self.answer(packet))
+                self.calm()
                 return
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EINTR):

@@ -50,7 +50,9 @@ class Stop:
 
 
 class Group:
-    """The processes of one replica: a control group of v2, of the v1 freezer, or a list of pids."""
+    """The processes of one replica: a control group of v2 with its freezer, one of v1, or a list of
+    pids. The freezer of v1 is not used: it does not come to an end where processes fork; signals
+    do, and its groups say to whom."""
 
     def __init__(self, path: str, pids: tuple[int, ...] = ()) -> None:
         """``path``: of the group, empty where there is none. OSError if it cannot be used."""
@@ -59,20 +61,22 @@ class Group:
         self._state = self._events = -1
         self._lists: dict[str, int] = {}
         """Files of the group's own members, open."""
-        self._signalled: list[int] = []
+        self._signalled: dict[int, None] = {}
         self._before: dict[int, int] = {}
         """Policies of the threads that are boosted."""
+        self._nice: dict[int, int] = {}
         self._wanted = False
         """Whether it is to stand still; a write that comes late looks here."""
         self.threads_stopped = 0
         self.is_v2 = bool(path) and os.path.exists(f"{path}/cgroup.freeze")
         self._tasks = "cgroup.threads" if self.is_v2 else "tasks"
-        if not path:
+        if not self.is_v2:
+            if path:
+                os.stat(f"{path}/cgroup.procs")
             return
-        name, events = ("cgroup.freeze", "cgroup.events") if self.is_v2 else ("freezer.state",) * 2
-        self._state = os.open(f"{path}/{name}", os.O_RDWR | os.O_CLOEXEC)
+        self._state = os.open(f"{path}/cgroup.freeze", os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._events = os.open(f"{path}/{events}", os.O_RDONLY | os.O_CLOEXEC)
+            self._events = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
             for name in ("cgroup.procs", self._tasks):
                 self._lists[name] = os.open(f"{path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -94,19 +98,16 @@ class Group:
 
     def stands(self) -> bool:
         """Whether nothing of it runs."""
-        if self._events < 0:
-            return self.all_trapped()
-        try:
-            text = os.pread(self._events, 256, 0)
-        except OSError:  # the group is gone, and with it all that ran
-            return True
         if self.is_v2:
-            return b"frozen 1" in text or b"populated 0" in text
-        return text.startswith(b"FROZEN")
-
-    def all_trapped(self) -> bool:
-        """Whether signals have stopped every thread, those of fresh children too."""
-        return all(_stopped(tid) for tid in self.threads())
+            try:
+                text = os.pread(self._events, 256, 0)
+            except OSError:  # the group is gone, and with it all that ran
+                return True
+            if b"frozen 1" in text or b"populated 0" in text:
+                return True
+            if not self._signalled:
+                return False
+        return all(map(_stopped, self.threads()))
 
     def processes(self) -> list[int]:
         """With all their children, where no group says who belongs to it."""
@@ -122,7 +123,12 @@ class Group:
         return self.path in paths if self.path else any(pid in pids for pid in self.pids)
 
     def _list(self, name: str) -> list[int]:
-        found = _members(self._lists[name])
+        found: list[int] = []
+        if name in self._lists:
+            found = _members(self._lists[name])
+        else:  # v1 shows to an open file what it held when that was opened
+            with contextlib.suppress(OSError), open(f"{self.path}/{name}", "rb") as file:
+                found = [int(word) for word in file.read().split()]
         with contextlib.suppress(OSError):
             if os.stat(self.path).st_nlink > 2:  # the job has made groups of its own in it
                 for place in _subtree(self.path)[1:]:
@@ -143,67 +149,86 @@ class Group:
         """
         while True:
             still = self._wanted
-            done = self._state < 0 or self._write(still)
+            done = self._write(still)
             if self._wanted == still:
                 return done
 
     def _write(self, still: bool) -> bool:
-        word = (b"1" if still else b"0") if self.is_v2 else (b"FROZEN" if still else b"THAWED")
         try:
-            os.pwrite(self._state, word, 0)
-        except OSError as error:
-            # Nothing runs in a group that is gone.
+            os.pwrite(self._state, b"1" if still else b"0", 0)
+        except OSError as error:  # nothing runs in a group that is gone
             return error.errno in (errno.ENODEV, errno.ENOENT, errno.ESRCH)
         return True
 
     def signal(self) -> None:
         """The other way to the same end. Children that are born meanwhile are found too."""
-        seen = set(self._signalled)
         for _ in range(SIGNAL_PASSES):
-            fresh = [pid for pid in self.processes() if pid not in seen]
+            fresh = [pid for pid in self.processes() if pid not in self._signalled]
             if not fresh:
                 return
             for pid in fresh:
-                seen.add(pid)
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGSTOP)
-                    self._signalled.append(pid)
+                    self._signalled[pid] = None
 
     def boost(self) -> bool:
         """Let each thread that has yet to reach its trap run before all others; whether we may."""
+        allowed = True
         for _ in range(BOOST_PASSES):
             fresh = [tid for tid in self.threads() if tid not in self._before]
             if not fresh or (self._before and self.stands()):
                 break
-            for tid in fresh:
-                try:
-                    policy = os.sched_getscheduler(tid)
-                    self._before[tid] = policy
-                    if policy in _ORDINARY:
-                        os.sched_setscheduler(tid, _FIFO, _LOW)
-                except ProcessLookupError:
-                    continue
-                except PermissionError:
-                    self.calm()
-                    return False
-        self.threads_stopped = len(self._before)
+            allowed = self._make_realtime(fresh)
+            if not allowed:
+                self._hurry()
+                break
+        self.threads_stopped = max(len(self._before), len(self._nice))
+        return allowed
+
+    def _make_realtime(self, tids: list[int]) -> bool:
+        for tid in tids:
+            try:
+                policy = os.sched_getscheduler(tid)
+                self._before[tid] = policy
+                if policy in _ORDINARY:
+                    os.sched_setscheduler(tid, _FIFO, _LOW)
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                return False
         return True
 
     @property
     def is_boosted(self) -> bool:
-        return bool(self._before)
+        return bool(self._before or self._nice)
+
+    def _hurry(self) -> None:
+        """Second best, where the kernel lets no thread of the group be real-time: be nice to it."""
+        for tid in self.threads():
+            try:
+                nice = self._nice.get(tid, os.getpriority(os.PRIO_PROCESS, tid))
+                os.setpriority(os.PRIO_PROCESS, tid, -20)
+                self._nice[tid] = nice
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                break
 
     def calm(self) -> None:
         """Each thread is again what it was before the boost."""
         for tid, policy in self._before.items():
             if policy in _ORDINARY:
                 _calm(tid, policy)
+        for tid, nice in self._nice.items():
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, tid, nice)
         self._before.clear()
+        self._nice.clear()
 
     def release(self) -> None:
         """Undo boosts and signals; the freezer's hold is the writer's."""
         self.calm()
-        signalled, self._signalled = self._signalled, []
+        signalled, self._signalled = self._signalled, {}
         for pid in signalled:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGCONT)
@@ -211,11 +236,11 @@ class Group:
     def adopt(self) -> None:
         """Another process has stopped it and died since: undo its signals and boosts too."""
         self._wanted = True
-        self._signalled = [pid for pid in self.processes() if _stopped(pid)]
+        self._signalled = {pid: None for pid in self.processes() if _stopped(pid)}
         for tid in self.threads():
             with contextlib.suppress(OSError):
                 if os.sched_getscheduler(tid) == _FIFO and os.sched_getparam(tid) == _LOW:
-                    _calm(tid, os.SCHED_OTHER)
+                    _calm(tid, os.SCHED_OTHER)  # who else resets it on fork?
 
 
 class Freezer:
@@ -256,8 +281,8 @@ class Freezer:
     def freeze(self, groups: list[Group]) -> Stop:
         """Let all of them stand still. Returns within ``CONFIRM_NS``, whatever happens."""
         stop = Stop(called_ns=time.monotonic_ns())
-        grouped = [group for group in groups if group.path]
-        loose = [group for group in groups if not group.path]
+        grouped = [group for group in groups if group.is_v2]
+        loose = [group for group in groups if not group.is_v2]
         for group in loose:
             group.signal()
         for group in groups:
@@ -269,7 +294,7 @@ class Freezer:
         stop.stopped_ns = time.monotonic_ns()
         boosted = [group.boost() for group in groups]
         stop.boosted = all(boosted)
-        confirmed = self._confirm(groups, hedged, stop.called_ns + CONFIRM_NS)
+        confirmed = self._confirm(groups, stop.called_ns + CONFIRM_NS)
         stop.confirmed_ns = time.monotonic_ns() if confirmed else 0
         stop.threads = sum(group.threads_stopped for group in groups)
         stop.how = "hedged" if hedged else "signals" if loose else "freezer"
@@ -282,7 +307,7 @@ class Freezer:
         """Let them run again: at once, or as soon as the hierarchy's lock is free."""
         for group in groups:
             group.want(still=False)
-        self._ask([group for group in groups if group.path])
+        self._ask([group for group in groups if group.is_v2])
         for group in groups:
             group.release()
 
@@ -313,11 +338,14 @@ class Freezer:
         self._retired += groups
         self._settled(0)
 
-    def _confirm(self, groups: list[Group], hedged: bool, until_ns: int) -> bool:
+    def _confirm(self, groups: list[Group], until_ns: int) -> bool:
         spins = 0
         while True:
-            if all(g.stands() or (hedged and g.all_trapped()) for g in groups):
+            if all(group.stands() for group in groups):
                 return True
+            for group in groups:
+                if not group.is_v2:  # it may have forked before its signal came
+                    group.signal()
             if time.monotonic_ns() > until_ns:
                 return False
             spins += 1
@@ -335,10 +363,7 @@ def stragglers(groups: list[Group]) -> Iterator[str]:
             state = _state(tid)
             if state in ("R", "D"):
                 shown += 1
-                where = ""
-                with contextlib.suppress(OSError), open(f"/proc/{tid}/wchan") as file:
-                    where = file.read(64)
-                yield f"{tid} {state} {where or '?'}"
+                yield f"{tid} {state} {_where(tid)}"
 
 
 def _members(fd: int) -> list[int]:
@@ -402,8 +427,22 @@ def _calm(tid: int, policy: int) -> None:
 
 
 def _stopped(pid: int) -> bool:
-    """Stopped by a signal, or gone."""
-    return _state(pid) in ("T", "t", "Z", "X")
+    """Stopped by a signal, or gone; or waiting in the kernel for its vforked child, which has been
+    stopped too: it gets no further than to its own signal."""
+    state = _state(pid)
+    if state == "D":
+        where = _where(pid)
+        return where == "kernel_clone" or "vfork" in where
+    return state in ("T", "t", "Z", "X")
+
+
+def _where(tid: int) -> str:
+    """The function of the kernel in which it waits, where that is told."""
+    try:
+        with open(f"/proc/{tid}/wchan") as file:
+            return file.read(64)
+    except OSError:
+        return "?"
 
 
 _LEAVE = 1 << 32

@@ -5,12 +5,12 @@
 #                    runs), members the path of a group, or pids where the version is 0
 # One of these watches a directory (letgo.lock); it ends when nothing stands still and no fast path
 # has come back for a while, or when the fast path has ended in order, which removes `held`.
-# Ordinary priority, and nothing but the shell, flock, find and cat.
+# Ordinary priority; flock and chrt are of util-linux.
 directory=$1
 exec 9>"$directory/letgo.lock"
 flock -n 9 || exit 0
 idle=0
-while [ "$idle" -lt 60 ]; do
+while [ "$idle" -lt 10 ] && [ -d "$directory" ]; do
     sleep 0.5
     if ! flock -n "$directory/lock" true; then
         idle=0 # the fast path lives
@@ -30,19 +30,20 @@ while [ "$idle" -lt 60 ]; do
                 idle=0 # still held
                 continue
             fi
-            case $version in
-            2) echo 0 >"$members/cgroup.freeze" ;;
-            1) echo THAWED >"$members/freezer.state" ;;
-            esac
-            if [ "$version" != 0 ]; then
-                kill -CONT $(find "$members" -name cgroup.procs -exec cat {} +)
-                continue
-            fi
-            while [ -n "$members" ]; do # and their children
+            [ "$version" != 2 ] || echo 0 >"$members/cgroup.freeze"
+            [ "$version" = 0 ] || members=$(find "$members" -name cgroup.procs -exec cat {} +)
+            while [ -n "$members" ]; do # those processes, and then their children
                 kill -CONT $members
                 files=
-                for pid in $members; do files="$files /proc/$pid/task/[0-9]*/children"; done
-                members=$(cat $files)
+                for pid in $members; do
+                    for tid in "/proc/$pid/task"/*; do
+                        case $(chrt -p "${tid##*/}") in
+                        *SCHED_FIFO?SCHED_RESET_ON_FORK*) chrt -o -p 0 "${tid##*/}" ;; # ours
+                        esac
+                        files="$files $tid/children"
+                    done
+                done
+                members=$([ "$version" != 0 ] || cat $files)
             done
         done
     } <"$directory/held" 2>/dev/null

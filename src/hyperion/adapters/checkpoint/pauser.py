@@ -29,7 +29,7 @@ class FastPathPauser:
         self.rights: dict[str, Any] = {}
         self._armed: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
         self._socket: socket.socket | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._pid = 0
         self._one = asyncio.Lock()
         self._failures = 0
         self._sequence = 0
@@ -149,17 +149,24 @@ class FastPathPauser:
             steps = _RESTARTS_BACKOFF_S
             await asyncio.sleep(steps[min(self._failures, len(steps)) - 1])
         self._failures += 1
-        self._process = await asyncio.create_subprocess_exec(
+        self._reap()
+        self._pid = os.posix_spawn(  # noqa: ASYNC221 - takes no longer than any system call
             sys.executable,
-            "-I",
-            "-S",
-            str(_PROGRAM),
-            str(self.directory),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-            env={"PATH": os.environ.get("PATH", os.defpath)},
+            [sys.executable, "-I", "-S", str(_PROGRAM), str(self.directory)],
+            {"PATH": os.environ.get("PATH", os.defpath)},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            ],
+            setsid=True,
+            setsigmask=(),
         )
+
+    def _reap(self) -> None:
+        """Of one that has died no zombie is to stay."""
+        if self._pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._pid, os.WNOHANG)
 
     def _drop(self) -> None:
         if self._socket is not None:
@@ -167,6 +174,9 @@ class FastPathPauser:
             self._socket = None
 
     def kill(self) -> None:
-        """For tests of what outlives it."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
+        """SIGKILL to the one that we have started, for tests of what outlives it."""
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+            self._pid = 0

@@ -16,6 +16,11 @@ from msgspec import Struct
 
 from hyperion.adapters.runtime import tree
 
+_RT_ALL_US, _RT_EACH_US = 900_000, 50_000
+"""Of each second, what all replicas and one of them may run as real-time at most, on v1 hosts whose
+kernel counts that by group. None of them does, but for the moment in which it is paused. One that
+has used up its part would stand in the queue for the rest of the second, so it is not small; of
+more than 18 replicas the further ones get none."""
 _SWEEPS = 8
 """How often the members of a v1 group are listed and killed in one go."""
 
@@ -70,8 +75,12 @@ class Cgroups:
         for path in paths:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path)
-        if cpu and cpus_milli > 0 and cpus_milli != 1000:
-            _limit_cpu(f"{cpu.path}/{replica}", cpu.version, cpus_milli)
+        if cpu and cpus_milli > 0:
+            if cpus_milli != 1000:
+                _limit_cpu(f"{cpu.path}/{replica}", cpu.version, cpus_milli)
+            if cpu.version == 1:
+                _allow_realtime(cpu.path, _RT_ALL_US)
+                _allow_realtime(f"{cpu.path}/{replica}", _RT_EACH_US)
         if memory and memory_mib > 0:
             _limit_memory(f"{memory.path}/{replica}", memory.version, memory_mib << 20)
         return paths
@@ -178,6 +187,12 @@ def _limit_cpu(group: str, version: int, cpus_milli: int) -> None:
         _write(f"{group}/cpu.weight", str(min(10_000, max(1, cpus_milli // 10))))
     else:
         _write(f"{group}/cpu.shares", str(max(2, cpus_milli * 1024 // 1000)))
+
+
+def _allow_realtime(group: str, runtime_us: int) -> None:
+    """Without it no thread of the group can be real-time, which pausing makes it for an instant."""
+    with contextlib.suppress(OSError):  # not every kernel counts this
+        _write(f"{group}/cpu.rt_runtime_us", str(runtime_us))
 
 
 def _limit_memory(group: str, version: int, limit_bytes: int) -> None:

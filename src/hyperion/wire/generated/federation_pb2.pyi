@@ -119,7 +119,7 @@ class QuotaView(_message.Message):
     def __init__(self, queue: _Optional[str] = ..., resource: _Optional[str] = ..., used: _Optional[int] = ..., limit: _Optional[int] = ..., asked: _Optional[int] = ...) -> None: ...
 
 class OutlookView(_message.Message):
-    __slots__ = ("cluster", "queue", "position", "position_in_queue", "nodes", "nodes_with_room", "reasons", "never", "quota", "awaits", "not_before_ms", "starts_at_ms", "confidence", "because", "replicas", "replicas_now", "preempts")
+    __slots__ = ("cluster", "queue", "position", "position_in_queue", "nodes", "nodes_with_room", "reasons", "never", "quota", "awaits", "not_before_ms", "starts_at_ms", "confidence", "because", "replicas", "replicas_now", "preempts", "pauses")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +137,7 @@ class OutlookView(_message.Message):
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_NOW_FIELD_NUMBER: _ClassVar[int]
     PREEMPTS_FIELD_NUMBER: _ClassVar[int]
+    PAUSES_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     queue: str
     position: int
@@ -154,7 +155,8 @@ class OutlookView(_message.Message):
     replicas: int
     replicas_now: int
     preempts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, cluster: _Optional[str] = ..., queue: _Optional[str] = ..., position: _Optional[int] = ..., position_in_queue: _Optional[int] = ..., nodes: _Optional[int] = ..., nodes_with_room: _Optional[int] = ..., reasons: _Optional[_Iterable[_Union[NodeReason, _Mapping]]] = ..., never: _Optional[bool] = ..., quota: _Optional[_Union[QuotaView, _Mapping]] = ..., awaits: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., starts_at_ms: _Optional[int] = ..., confidence: _Optional[float] = ..., because: _Optional[_Iterable[str]] = ..., replicas: _Optional[int] = ..., replicas_now: _Optional[int] = ..., preempts: _Optional[_Iterable[str]] = ...) -> None: ...
+    pauses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cluster: _Optional[str] = ..., queue: _Optional[str] = ..., position: _Optional[int] = ..., position_in_queue: _Optional[int] = ..., nodes: _Optional[int] = ..., nodes_with_room: _Optional[int] = ..., reasons: _Optional[_Iterable[_Union[NodeReason, _Mapping]]] = ..., never: _Optional[bool] = ..., quota: _Optional[_Union[QuotaView, _Mapping]] = ..., awaits: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., starts_at_ms: _Optional[int] = ..., confidence: _Optional[float] = ..., because: _Optional[_Iterable[str]] = ..., replicas: _Optional[int] = ..., replicas_now: _Optional[int] = ..., preempts: _Optional[_Iterable[str]] = ..., pauses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PlanRow(_message.Message):
     __slots__ = ("rank", "cluster", "region", "accelerators", "instance_type", "market", "usd_per_hour", "egress_usd", "gco2e_per_hour", "latency_ms", "score", "chosen", "reason", "joined", "declared")
