@@ -51,6 +51,8 @@ IDLE_S = 1.0
 CALM_AGAIN_MS = 2
 WATCH_AGAIN_MS = 60_000
 """So often it is seen to that the dead-man's script is there."""
+SWITCH_S = 0.00005
+"""So long at most the thread that writes waits for the one that looks meanwhile."""
 LOCK_TRIES = 40
 LOCK_PAUSE_S = 0.025
 """The dead-man's script takes the lock for an instant when it looks."""
@@ -407,6 +409,7 @@ def main(directory: str) -> int:
     made.rights = rights
     made.take_over(left)
     watch(directory)
+    sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
     gc.disable()  # reference counts do: nothing here makes circles

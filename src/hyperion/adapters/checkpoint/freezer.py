@@ -65,6 +65,8 @@ class Group:
         self._before: dict[int, int] = {}
         """Policies of the threads that are boosted."""
         self._nice: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+        """Policies of threads that are yet to be boosted."""
         self._wanted = False
         """Whether it is to stand still; a write that comes late looks here."""
         self.threads_stopped = 0
@@ -171,31 +173,41 @@ class Group:
                     os.kill(pid, signal.SIGSTOP)
                     self._signalled[pid] = None
 
+    def look(self) -> None:
+        """See who is there and what they are, while somebody else asks the kernel to stop them."""
+        for tid in self.threads():
+            if tid not in self._before:
+                with contextlib.suppress(ProcessLookupError):
+                    self._seen[tid] = os.sched_getscheduler(tid)
+
     def boost(self) -> bool:
         """Let each thread that has yet to reach its trap run before all others; whether we may."""
         allowed = True
         for _ in range(BOOST_PASSES):
-            fresh = [tid for tid in self.threads() if tid not in self._before]
-            if not fresh or (self._before and self.stands()):
+            if not self._seen:
+                if self._before and self.stands():
+                    break
+                self.look()
+            if not self._seen:
                 break
-            allowed = self._make_realtime(fresh)
+            allowed = self._make_realtime()
             if not allowed:
                 self._hurry()
                 break
         self.threads_stopped = max(len(self._before), len(self._nice))
         return allowed
 
-    def _make_realtime(self, tids: list[int]) -> bool:
-        for tid in tids:
-            try:
-                policy = os.sched_getscheduler(tid)
-                self._before[tid] = policy
-                if policy in _ORDINARY:
+    def _make_realtime(self) -> bool:
+        seen, self._seen = self._seen, {}
+        for tid, policy in seen.items():
+            self._before[tid] = policy
+            if policy in _ORDINARY:
+                try:
                     os.sched_setscheduler(tid, _FIFO, _LOW)
-            except ProcessLookupError:
-                continue
-            except PermissionError:
-                return False
+                except ProcessLookupError:
+                    continue
+                except PermissionError:
+                    return False
         return True
 
     @property
@@ -228,6 +240,7 @@ class Group:
     def release(self) -> None:
         """Undo boosts and signals; the freezer's hold is the writer's."""
         self.calm()
+        self._seen.clear()
         signalled, self._signalled = self._signalled, {}
         for pid in signalled:
             with contextlib.suppress(OSError):
@@ -287,7 +300,7 @@ class Freezer:
             group.signal()
         for group in groups:
             group.want(still=True)
-        hedged = bool(grouped) and not self._ask(grouped)
+        hedged = bool(grouped) and not self._ask(grouped, look=True)
         if hedged:
             for group in grouped:
                 group.signal()
@@ -311,7 +324,7 @@ class Freezer:
         for group in groups:
             group.release()
 
-    def _ask(self, groups: list[Group]) -> bool:
+    def _ask(self, groups: list[Group], look: bool = False) -> bool:
         """Whether the kernel took it in time."""
         if not groups:
             return True
@@ -319,6 +332,9 @@ class Freezer:
         self._handed += 1
         self._queue.append((self._handed, groups))
         os.eventfd_write(self._order, 1)
+        if look:
+            for group in groups:
+                group.look()
         return self._settled(wait_ms) and self._refused != self._handed
 
     def _settled(self, within_ms: float) -> bool:
