@@ -24,10 +24,11 @@ from hyperion.adapters.runtime.cgroup import Cgroups
 METHOD = (
     "The agent's fast path in a process of its own; victims that never sleep, each with so many "
     "threads, in one control group. Each trial: some ms of running, the order to freeze, the "
-    "answer, 1 ms of standing, the order to go on. Commanded → frozen: clock of whoever asks, from before "
-    "the order is sent until the answer is read; called → …: stamps of the fast path. Overload: so "
-    "many further processes that never sleep. Whoever asks is real-time, unless --plain-clock: "
-    "then it is at nice -15, as the agent. Churn: two that make and remove groups all the time"
+    "answer, 1 ms of standing, the order to go on. Commanded → frozen: clock of whoever asks, from "
+    "before the order is sent until the answer is read; called → …: stamps of the fast path. "
+    "Overload: so many further processes that never sleep. Whoever asks is real-time, unless "
+    "--plain-clock: then it is at nice -15, as the agent. Churn: two that make and remove groups "
+    "all the time"
 )
 SEED = 20261126
 SPIN = """
