@@ -23,6 +23,8 @@ from hyperion.daemon.enrolment import enrol
 from hyperion.daemon.readiness import read_ready
 
 DOMAIN = "hyperion.local"
+_WATCHES = ("deadman.sh", "letgo.sh", "fastpath.py")
+"""What agents start beside themselves, and which ends after them."""
 READY_S = 30.0
 PORTS = range(20_000, 32_000)
 """Below what Linux gives to outgoing connections, so that a port is still free after a restart."""
@@ -210,12 +212,12 @@ class World:
         return processes_of(self.directory)
 
     def replicas(self):
-        """Those that are no daemons of ours: replicas, their shims, and the dead-man's switches."""
+        """Those that are no daemons of ours, nor watch over them: replicas and their shims."""
         ours = {d.process.pid for d in self.daemons if d.process is not None}
         return {
             pid: line
             for pid, line in self.processes().items()
-            if pid not in ours and "deadman.sh" not in line
+            if pid not in ours and not any(name in line for name in _WATCHES)
         }
 
     def end(self, check=True):

@@ -95,6 +95,7 @@ class FastPath:
         self._watched_ms = boot_ms()
         self._boosted: list[Group] = []
         """Groups whose threads are to be what they were before; once the answer is sent."""
+        self.over = False
 
     def close(self) -> None:
         self._freezer.close()
@@ -229,6 +230,13 @@ class FastPath:
             "rights": self.rights,
         }
 
+    def _leave(self, order: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Its agent ends: unless something stands still, this process is of no more use."""
+        if any(known.until_ms for known in self.sets.values()):
+            raise Refused("something stands still")
+        self.over = True
+        return {}
+
     def _known(self, order: dict[str, Any]) -> Set:
         known = self.sets.get(_name(order))
         if known is None:
@@ -304,7 +312,8 @@ class FastPath:
             if boot_ms() - self._watched_ms > WATCH_AGAIN_MS:
                 watch(self._directory)  # it ends at once where one is there
                 self._watched_ms = boot_ms()
-            if not ready and not self._clients and not self._next_ms and self._is_left():
+            alone = not ready and not self._clients and self._is_left()
+            if self.over or (alone and not self._next_ms):
                 self._held.unpublish()
                 return  # its agent has gone, and nothing stands still
 
@@ -408,12 +417,16 @@ def main(directory: str) -> int:
     made = FastPath(directory)
     made.rights = rights
     made.take_over(left)
-    watch(directory)
+    script = -1
+    with contextlib.suppress(OSError):  # it has ended already, for an older one is there
+        script = os.pidfd_open(watch(directory))
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
     gc.disable()  # reference counts do: nothing here makes circles
     made.serve(server)
+    with contextlib.suppress(OSError):
+        signal.pidfd_send_signal(script, signal.SIGTERM)
     return 0
 
 
@@ -426,10 +439,11 @@ def _locked(lock: int) -> bool:
     return False
 
 
-def watch(directory: str) -> None:
-    """Start the dead-man's script, which lets go what stands still when this process has died."""
+def watch(directory: str) -> int:
+    """Start the dead-man's script, which lets go what stands still when this process has died; its
+    pid."""
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "letgo.sh")
-    os.posix_spawn(
+    return os.posix_spawn(
         "/bin/sh",
         ["sh", script, directory],
         {"PATH": os.environ.get("PATH", os.defpath)},
@@ -450,6 +464,7 @@ _ORDERS = {
     "thaw": FastPath._thaw,
     "extend": FastPath._extend,
     "status": FastPath._status,
+    "leave": FastPath._leave,
 }
 
 if __name__ == "__main__":

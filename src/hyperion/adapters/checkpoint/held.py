@@ -7,6 +7,7 @@ Nothing is synced to the disk: with the machine's power all that stood still is 
 library only, like the fast path.
 """
 
+import contextlib
 import os
 import time
 
@@ -40,7 +41,8 @@ class Held:
 
     def unpublish(self) -> None:
         """Nothing stands still, and nobody needs to look any more."""
-        os.unlink(self._path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
 
     def add(self, version: int, members: str) -> int:
         """The line of a group from now on. OSError where it does not fit."""

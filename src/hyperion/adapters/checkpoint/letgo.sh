@@ -17,7 +17,7 @@ while [ "$idle" -lt 10 ] && [ -d "$directory" ]; do
         continue
     fi
     idle=$((idle + 1))
-    [ -f "$directory/held" ] || exit 0
+    [ -f "$directory/held" ] || exit 0 # it ended when nothing stood still
     read -r seconds _ </proc/uptime
     now=$((${seconds%.*} * 1000))
     {

@@ -75,10 +75,12 @@ class FastPathPauser:
         return bool(said["held"]) and bool(said["still"])
 
     async def close(self) -> None:
-        """Leave it running: it ends by itself once nothing stands still."""
+        """It ends too, unless something stands still: then it ends by itself afterwards."""
         if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+            async with self._one:
+                with contextlib.suppress(OSError, TimeoutError):
+                    await self._exchange({"do": "leave"})
+            self._drop()
 
     # -- the process ----------------------------------------------------------------------------
 
