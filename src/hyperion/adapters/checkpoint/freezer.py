@@ -249,7 +249,7 @@ class Group:
     def adopt(self) -> None:
         """Another process has stopped it and died since: undo its signals and boosts too."""
         self._wanted = True
-        self._signalled = {pid: None for pid in self.processes() if _stopped(pid)}
+        self._signalled = dict.fromkeys(self.processes())  # a signal may wait for its end, unseen
         for tid in self.threads():
             with contextlib.suppress(OSError):
                 if os.sched_getscheduler(tid) == _FIFO and os.sched_getparam(tid) == _LOW:
