@@ -122,8 +122,7 @@ def test_a_tree_stands_still_and_goes_on(groups, tree):
         assert stop.confirmed_ns >= stop.stopped_ns >= stop.called_ns, stop
         assert group.stands()
         assert tree.stands()
-        made.settle()
-        group.go_on()
+        made.go_on([group])
         assert tree.runs()
     group.close()
     made.close()
@@ -134,8 +133,7 @@ def test_whoever_was_boosted_is_afterwards_what_it_was(groups, tree):
     os.setpriority(os.PRIO_PROCESS, nice, 7)
     group, made = Group(groups.group("r.1-1.0")), Freezer()
     made.freeze([group])
-    made.settle()
-    group.go_on()
+    made.go_on([group])
     assert os.getpriority(os.PRIO_PROCESS, nice) == 7
     assert {os.sched_getscheduler(tid) for tid in group.threads()} == {os.SCHED_OTHER}
     group.close()
@@ -146,10 +144,10 @@ def test_a_write_that_hangs_is_hedged_by_signals(groups, tree):
     class Late(Group):
         """Another holds the lock of the hierarchy for a fifth of a second."""
 
-        def write(self, still):
+        def _write(self, still):
             if still:
                 time.sleep(0.2)
-            super().write(still)
+            return super()._write(still)
 
     group, made = Late(groups.group("r.1-1.0")), Freezer()
     if not group.is_v2:
@@ -157,8 +155,7 @@ def test_a_write_that_hangs_is_hedged_by_signals(groups, tree):
     stop = made.freeze([group])
     assert stop.how.startswith("hedged"), stop
     assert tree.stands()
-    made.settle()
-    group.go_on()
+    made.go_on([group])
     assert tree.runs(), "neither the signal nor the write that came late may hold it"
     group.close()
     made.close()
@@ -171,7 +168,7 @@ def test_without_a_group_signals_do(tmp_path):
         stop = made.freeze([group])
         assert stop.how.startswith("signals"), stop
         assert tree.stands()
-        group.go_on()
+        made.go_on([group])
         assert tree.runs()
     finally:
         tree.end()
@@ -191,10 +188,9 @@ def test_a_group_that_forks_all_the_time_stands_still(groups, tmp_path):
             before = group.processes()
             time.sleep(0.002)
             assert group.processes() == before
-            made.settle()
-            group.go_on()
+            made.go_on([group])
     finally:
-        group.go_on()
+        made.go_on([group])
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
         group.close()
@@ -384,6 +380,7 @@ def test_another_user_is_turned_away(directory):
 def test_what_is_held_is_read_as_it_was_written(tmp_path):
     path = str(tmp_path / "held")
     file = held.Held(path)
+    file.publish()
     first, second = file.add(2, "/a/group with spaces"), file.add(0, "11 12")
     file.mark(first, 5000)
     assert held.read(path) == [(5000, 2, "/a/group with spaces")]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hyperion.cli.asking import examples
+from hyperion.cli.asking import examples, output_option
 from hyperion.cli.settings_options import explained, loaded, settings_options
 
 
@@ -42,17 +42,36 @@ def scheduler(config: Path | None, **flags: object) -> int:
     return main(settings)
 
 
-@click.command(
+@click.group(
+    invoke_without_command=True,
     help=explained("Run a node's agent: it measures the machine and runs replicas on it.", "AGENT"),
     epilog=examples(
-        "hyperion agent --cluster lab --scheduler head:7080", "hyperiond --labels disk=ssd"
+        "hyperion agent --cluster lab --scheduler head:7080",
+        "hyperiond --labels disk=ssd",
+        "hyperion agent check",
     ),
 )
 @settings_options("agent")
-def agent(config: Path | None, **flags: object) -> int:
+@click.pass_context
+def agent(ctx: click.Context, /, config: Path | None, **flags: object) -> int:
+    if ctx.invoked_subcommand is not None:
+        return 0
     from hyperion.daemon.settings import AgentSettings
 
     settings = loaded(AgentSettings, config, flags)
     from hyperion.daemon.agent import main
 
     return main(settings)
+
+
+@agent.command(epilog=examples("hyperion agent check", "hyperion agent check -o json"))
+@output_option
+def check(output: str) -> None:
+    """Try what this host allows, and say which promises of preemption it can keep.
+
+    Run it as the user, and in the unit or container, of the agent. It makes a control group and a
+    process of its own, and removes both.
+    """
+    from hyperion.cli.checking import show
+
+    show(output)

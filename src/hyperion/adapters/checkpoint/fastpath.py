@@ -43,8 +43,21 @@ MAX_SETS = 4096
 MAX_GROUPS = 64
 MAX_NAME = 128
 MAX_HOLD_MS = 3_600_000
+MAX_PID = 1 << 22
+HELD_SHOWN = 48
+"""Names in the answer to ``status``, which has to fit into a packet."""
 MAX_CLIENTS = 16
 IDLE_S = 1.0
+CALM_AGAIN_MS = 2
+WATCH_AGAIN_MS = 60_000
+"""So often it is seen to that the dead-man's script is there."""
+SWITCH_S = 0.00005
+"""So long at most the thread that writes waits for the one that looks meanwhile."""
+LOCK_TRIES = 40
+LOCK_PAUSE_S = 0.025
+"""The dead-man's script takes the lock for an instant when it looks."""
+_LEFT = "left:"
+"""Names of what an earlier process has left standing begin so."""
 _CURRENT, _FUTURE = 1, 2
 """Flags of mlockall(2)."""
 
@@ -70,6 +83,7 @@ class Set:
 
 class FastPath:
     def __init__(self, directory: str) -> None:
+        self._directory = directory
         self._held = held.Held(f"{directory}/held")
         self.sets: dict[str, Set] = {}
         self.rights: dict[str, Any] = {}
@@ -77,7 +91,10 @@ class FastPath:
         self._clients: dict[int, socket.socket] = {}
         self._poll = select.poll()
         self._next_ms = 0
+        self._parent = os.getppid()
+        self._watched_ms = boot_ms()
         self._boosted: list[Group] = []
+        """Groups whose threads are to be what they were before; once the answer is sent."""
         self.over = False
 
     def close(self) -> None:
@@ -89,19 +106,20 @@ class FastPath:
     def answer(self, packet: bytes) -> bytes:
         """What is answered to one packet; never raises."""
         received_ns = time.monotonic_ns()
+        order: Any = None
         try:
             order = json.loads(packet)
             if not isinstance(order, dict):
                 raise Refused("an order is an object")
-            act = _ORDERS.get(order.get("do", ""))
+            do = order.get("do")
+            act = _ORDERS.get(do) if isinstance(do, str) else None
             if act is None:
                 raise Refused("no such order")
             said = act(self, order)
         except (Refused, ValueError, OSError, RecursionError) as error:
             said = {"error": str(error)[:500] or type(error).__name__}
-            order = {}
         said["received_ns"] = received_ns
-        if isinstance(order.get("seq"), int):
+        if isinstance(order, dict) and isinstance(order.get("seq"), int):
             said["seq"] = order["seq"]
         return json.dumps(said).encode()
 
@@ -112,10 +130,10 @@ class FastPath:
             raise Refused("groups and pids are lists")
         if len(paths) > MAX_GROUPS or len(pids) > MAX_SETS or not (paths or pids):
             raise Refused(f"1 to {MAX_GROUPS} groups, or some pids")
-        if not all(isinstance(x, str) and x.startswith("/") and len(x) < 4096 for x in paths):
+        if not all(isinstance(x, str) and x.startswith("/") and x.isprintable() for x in paths):
             raise Refused("a group is an absolute path")
-        if not all(isinstance(x, int) and x > 1 for x in pids):
-            raise Refused("a pid is a number above 1")
+        if not all(isinstance(x, int) and 1 < x <= MAX_PID for x in pids):
+            raise Refused(f"a pid is a number from 2 to {MAX_PID}")
         known = self.sets.get(name)
         if known is None and len(self.sets) >= MAX_SETS:
             raise Refused(f"{MAX_SETS} sets are armed already")
@@ -129,7 +147,11 @@ class FastPath:
                 group.close()
             raise
         fresh = self._set(groups)
-        left = [n for n in self.sets if n.startswith("left:") and n[5:] in paths]
+        left = [
+            other
+            for other, x in self.sets.items()
+            if other.startswith(_LEFT) and any(g.shares(paths, pids) for g in x.groups)
+        ]
         for old in (name, *left):
             before = self.sets.pop(old, None)
             if before is not None:
@@ -145,7 +167,7 @@ class FastPath:
         lines: list[int] = []
         try:
             for group in groups:
-                members = group.path or " ".join(map(str, group.processes()))
+                members = group.path or " ".join(map(str, group.pids))
                 lines.append(self._held.add(group.version, members))
         except OSError:
             self._drop(Set(groups, lines))
@@ -155,7 +177,10 @@ class FastPath:
     def _drop(self, known: Set) -> None:
         for line in known.lines:
             self._held.drop(line)
-        known.close()
+        self._boosted = [group for group in self._boosted if group not in known.groups]
+        for group in known.groups:
+            group.calm()
+        self._freezer.retire(known.groups)
 
     def _disarm(self, order: dict[str, Any]) -> dict[str, Any]:
         known = self.sets.pop(_name(order), None)
@@ -166,14 +191,10 @@ class FastPath:
         return {}
 
     def _freeze(self, order: dict[str, Any]) -> dict[str, Any]:
-        hold_ms = order.get("hold_ms")
-        if not isinstance(hold_ms, int) or not 0 < hold_ms <= MAX_HOLD_MS:
-            raise Refused(f"hold_ms is a whole number from 1 to {MAX_HOLD_MS}")
-        known = self._known(order)
+        hold_ms, known = _hold_ms(order), self._known(order)
         self._hold(known, boot_ms() + hold_ms)  # first, so that a death in between orphans nobody
         stop = self._freezer.freeze(known.groups)
-        if stop.confirmed_ns:
-            self._boosted += known.groups
+        self._boosted += [group for group in known.groups if group.is_boosted]
         return {
             "called_ns": stop.called_ns,
             "stopped_ns": stop.stopped_ns,
@@ -190,9 +211,7 @@ class FastPath:
         return {"resumed_ns": time.monotonic_ns()}
 
     def _extend(self, order: dict[str, Any]) -> dict[str, Any]:
-        known, hold_ms = self._known(order), order.get("hold_ms")
-        if not isinstance(hold_ms, int) or not 0 < hold_ms <= MAX_HOLD_MS:
-            raise Refused(f"hold_ms is a whole number from 1 to {MAX_HOLD_MS}")
+        hold_ms, known = _hold_ms(order), self._known(order)
         if not known.until_ms:
             raise Refused("it runs")
         self._hold(known, boot_ms() + hold_ms)
@@ -203,8 +222,13 @@ class FastPath:
             known = self._known(order)
             still = all(group.stands() for group in known.groups)
             return {"still": still, "held": bool(known.until_ms)}
-        held = [name for name, x in self.sets.items() if x.until_ms]
-        return {"sets": len(self.sets), "held": held[:256], "rights": self.rights}
+        names = [name[:MAX_NAME] for name, x in self.sets.items() if x.until_ms]
+        return {
+            "sets": len(self.sets),
+            "held": names[:HELD_SHOWN],
+            "held_count": len(names),
+            "rights": self.rights,
+        }
 
     def _leave(self, order: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Its agent ends: unless something stands still, this process is of no more use."""
@@ -219,12 +243,6 @@ class FastPath:
             raise Refused("no such set")
         return known
 
-    def _calm(self) -> None:
-        """Once they stand they need no priority; and if we die, they are not to keep it."""
-        boosted, self._boosted = self._boosted, []
-        for group in boosted:
-            group.calm()
-
     def _hold(self, known: Set, until_ms: int) -> None:
         known.until_ms = until_ms
         self._next_ms = min(self._next_ms or until_ms, until_ms)
@@ -232,9 +250,7 @@ class FastPath:
             self._held.mark(line, until_ms)
 
     def _let_go(self, known: Set) -> None:
-        self._freezer.settle()
-        for group in known.groups:
-            group.go_on()
+        self._freezer.go_on(known.groups)
         known.until_ms = 0
         for line in known.lines:
             self._held.mark(line, 0)
@@ -248,8 +264,9 @@ class FastPath:
                 pids = () if version else tuple(map(int, members.split()))
                 group = Group(members if version else "", pids)
                 group.adopt()
-                known = self.sets[f"left:{members}"] = self._set([group])
+                known = self.sets[f"{_LEFT}{members}"] = self._set([group])
                 self._hold(known, until_ms)
+        self._held.publish()
 
     def expire(self) -> None:
         """Let go on what has stood still for its whole hold."""
@@ -261,9 +278,16 @@ class FastPath:
                 left.append(known.until_ms)
                 continue
             self._let_go(known)
-            if name.startswith("left:"):
+            if name.startswith(_LEFT):
                 self._drop(self.sets.pop(name))
         self._next_ms = min(left, default=0)
+
+    def calm(self) -> None:
+        """What has come to a stand is real-time no more: nobody has to remember that it was."""
+        for group in self._boosted:
+            if group.stands():
+                group.calm()
+        self._boosted = [group for group in self._boosted if group.is_boosted]
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -273,19 +297,35 @@ class FastPath:
             wait_ms = 1000 * IDLE_S
             if self._next_ms:
                 wait_ms = min(wait_ms, max(0, self._next_ms - boot_ms()))
-            for fd, _ in self._poll.poll(wait_ms):
+            if self._boosted:
+                wait_ms = min(wait_ms, CALM_AGAIN_MS)
+            ready = self._poll.poll(wait_ms)
+            for fd, _ in ready:
                 if fd == server.fileno():
                     self._admit(server)
                 else:
                     self._take(fd)
+            if self._boosted:
+                self.calm()
             if self._next_ms and boot_ms() >= self._next_ms:
                 self.expire()
-            alone = os.getppid() == 1 and not self._clients
+            if boot_ms() - self._watched_ms > WATCH_AGAIN_MS:
+                watch(self._directory)  # it ends at once where one is there
+                self._watched_ms = boot_ms()
+            alone = not ready and not self._clients and self._is_left()
             if self.over or (alone and not self._next_ms):
+                self._held.unpublish()
                 return  # its agent has gone, and nothing stands still
 
+    def _is_left(self) -> bool:
+        return os.getppid() != self._parent or not os.path.isdir(self._directory)
+
     def _admit(self, server: socket.socket) -> None:
-        client, _ = server.accept()
+        try:
+            client, _ = server.accept()
+        except OSError:  # too many open files, say: never a loop without a breath
+            time.sleep(0.01)
+            return
         _, uid, _ = struct.unpack(
             "3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         )
@@ -300,10 +340,12 @@ class FastPath:
         """Answer one packet."""
         client = self._clients[fd]
         try:
-            packet = client.recv(MAX_PACKET)
+            packet, _, flags, _ = client.recvmsg(MAX_PACKET)
+            if packet and flags & socket.MSG_TRUNC:
+                packet = b'"too long"'
             if packet:
                 client.send(self.answer(packet))
-                self._calm()
+                self.calm()
                 return
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EINTR):
@@ -315,14 +357,28 @@ class FastPath:
 
 def _name(order: dict[str, Any]) -> str:
     name = order.get("set")
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not _is_plain(name):
         raise Refused(f"set is a name of at most {MAX_NAME} characters")
     return name
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.isprintable() and not name.startswith(_LEFT)
+
+
+def _hold_ms(order: dict[str, Any]) -> int:
+    hold_ms = order.get("hold_ms")
+    if type(hold_ms) is not int or not 0 < hold_ms <= MAX_HOLD_MS:
+        raise Refused(f"hold_ms is a whole number from 1 to {MAX_HOLD_MS}")
+    return hold_ms
 
 
 def claim_rights() -> dict[str, Any]:
     """Become real-time and lock all memory, as far as this host lets us; what came of it."""
     rights: dict[str, Any] = {"realtime": False, "locked": False}
+    with contextlib.suppress(OSError, ValueError):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
     unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
@@ -343,9 +399,7 @@ def claim_rights() -> dict[str, Any]:
 
 def main(directory: str) -> int:
     lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locked(lock):
         print(f"another fast path serves {directory}", file=sys.stderr)
         return 75
     path = f"{directory}/socket"
@@ -359,18 +413,30 @@ def main(directory: str) -> int:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the script is nobody's zombie
     left = held.read(f"{directory}/held")
+    rights = claim_rights()  # before there is a second thread, which inherits them
     made = FastPath(directory)
+    made.rights = rights
     made.take_over(left)
-    script = watch(directory)  # before it becomes real-time, which the script would inherit
-    made.rights = claim_rights()
+    script = -1
+    with contextlib.suppress(OSError):  # it has ended already, for an older one is there
+        script = os.pidfd_open(watch(directory))
+    sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
     gc.disable()  # reference counts do: nothing here makes circles
     made.serve(server)
-    os.unlink(f"{directory}/held")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(script, signal.SIGTERM)
+    with contextlib.suppress(OSError):
+        signal.pidfd_send_signal(script, signal.SIGTERM)
     return 0
+
+
+def _locked(lock: int) -> bool:
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(LOCK_PAUSE_S)
+    return False
 
 
 def watch(directory: str) -> int:
@@ -387,6 +453,7 @@ def watch(directory: str) -> int:
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
+        scheduler=(os.SCHED_OTHER, os.sched_param(0)),  # or it would inherit ours
     )
 
 

@@ -13,12 +13,14 @@ Three things make the tail short (docs/pausing.md has the figures):
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 HEDGE_NS = 1_500_000
@@ -27,6 +29,7 @@ CONFIRM_NS = 50_000_000
 SPINS = 40
 BREATH_S = 0.00005
 BOOST_PASSES = 4
+SIGNAL_PASSES = 8
 STRAGGLERS_SHOWN = 8
 
 
@@ -54,14 +57,19 @@ class Group:
     def __init__(self, path: str, pids: tuple[int, ...] = ()) -> None:
         """``path``: of the group, empty where there is none. OSError if it cannot be used."""
         self.path = path
-        self._pids = pids
+        self.pids = pids
         self._state = self._events = -1
         self._lists: dict[str, int] = {}
         """Files of the group's own members, open."""
         self._signalled: dict[int, None] = {}
         self._before: dict[int, int] = {}
-        """Policies of the threads that were boosted."""
+        """Policies of the threads that are boosted."""
         self._nice: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+        """Policies of threads that are yet to be boosted."""
+        self._wanted = False
+        """Whether it is to stand still; a write that comes late looks here."""
+        self.threads_stopped = 0
         self.is_v2 = bool(path) and os.path.exists(f"{path}/cgroup.freeze")
         self._tasks = "cgroup.threads" if self.is_v2 else "tasks"
         if not self.is_v2:
@@ -104,16 +112,17 @@ class Group:
         return all(map(_stopped, self.threads()))
 
     def processes(self) -> list[int]:
-        return self._list("cgroup.procs") if self.path else list(self._pids)
+        """With all their children, where no group says who belongs to it."""
+        return self._list("cgroup.procs") if self.path else _family(self.pids)
 
     def threads(self) -> list[int]:
         if self.path:
             return self._list(self._tasks)
-        found = []
-        for pid in self._pids:
-            with contextlib.suppress(OSError):
-                found += [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
-        return found
+        return [tid for pid in self.processes() for tid in _tasks(pid)]
+
+    def shares(self, paths: Sequence[str], pids: Collection[int]) -> bool:
+        """Whether it is one of these groups, or holds one of these processes."""
+        return self.path in paths if self.path else any(pid in pids for pid in self.pids)
 
     def _list(self, name: str) -> list[int]:
         found: list[int] = []
@@ -131,81 +140,120 @@ class Group:
 
     # -- what is done ---------------------------------------------------------------------------
 
-    def write(self, still: bool) -> None:
-        """Ask the kernel's freezer; may wait for the hierarchy's lock."""
-        if self.is_v2:
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                os.pwrite(self._state, b"1" if still else b"0", 0)
+    def want(self, still: bool) -> None:
+        """How it is to be; ``write`` lets the kernel's freezer do it."""
+        self._wanted = still
+
+    def write(self) -> bool:
+        """May wait for the hierarchy's lock, and looks afterwards whether it is still wanted so.
+
+        Whether the kernel took the order.
+        """
+        while True:
+            still = self._wanted
+            done = self._write(still)
+            if self._wanted == still:
+                return done
+
+    def _write(self, still: bool) -> bool:
+        try:
+            os.pwrite(self._state, b"1" if still else b"0", 0)
+        except OSError as error:  # nothing runs in a group that is gone
+            return error.errno in (errno.ENODEV, errno.ENOENT, errno.ESRCH)
+        return True
 
     def signal(self) -> None:
-        """The other way to the same end; those that have been signalled are left alone."""
-        for pid in self.processes():
-            if pid not in self._signalled:
+        """The other way to the same end. Children that are born meanwhile are found too."""
+        for _ in range(SIGNAL_PASSES):
+            fresh = [pid for pid in self.processes() if pid not in self._signalled]
+            if not fresh:
+                return
+            for pid in fresh:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGSTOP)
                     self._signalled[pid] = None
 
+    def look(self) -> None:
+        """See who is there and what they are, while somebody else asks the kernel to stop them."""
+        for tid in self.threads():
+            if tid not in self._before:
+                with contextlib.suppress(ProcessLookupError):
+                    self._seen[tid] = os.sched_getscheduler(tid)
+
     def boost(self) -> bool:
         """Let each thread that has yet to reach its trap run before all others; whether we may."""
+        allowed = True
         for _ in range(BOOST_PASSES):
-            fresh = [tid for tid in self.threads() if tid not in self._before]
-            if not fresh or (self._before and self.stands()):
-                return True
-            for tid in fresh:
+            if not self._seen:
+                if self._before and self.stands():
+                    break
+                self.look()
+            if not self._seen:
+                break
+            allowed = self._make_realtime()
+            if not allowed:
+                self._hurry()
+                break
+        self.threads_stopped = max(len(self._before), len(self._nice))
+        return allowed
+
+    def _make_realtime(self) -> bool:
+        seen, self._seen = self._seen, {}
+        for tid, policy in seen.items():
+            self._before[tid] = policy
+            if policy in _ORDINARY:
                 try:
-                    policy = os.sched_getscheduler(tid)
-                    self._before[tid] = policy
-                    if policy in _ORDINARY:
-                        os.sched_setscheduler(tid, _FIFO, _LOW)
+                    os.sched_setscheduler(tid, _FIFO, _LOW)
                 except ProcessLookupError:
                     continue
                 except PermissionError:
-                    return self._hurry()
+                    return False
         return True
 
-    def _hurry(self) -> bool:
+    @property
+    def is_boosted(self) -> bool:
+        return bool(self._before or self._nice)
+
+    def _hurry(self) -> None:
         """Second best, where the kernel lets no thread of the group be real-time: be nice to it."""
         for tid in self.threads():
             try:
-                nice = os.getpriority(os.PRIO_PROCESS, tid)
+                nice = self._nice.get(tid, os.getpriority(os.PRIO_PROCESS, tid))
                 os.setpriority(os.PRIO_PROCESS, tid, -20)
                 self._nice[tid] = nice
             except ProcessLookupError:
                 continue
             except PermissionError:
                 break
-        return False
 
     def calm(self) -> None:
         """Each thread is again what it was before the boost."""
         for tid, policy in self._before.items():
             if policy in _ORDINARY:
-                with contextlib.suppress(OSError):
-                    os.sched_setscheduler(tid, policy, _NONE)
+                _calm(tid, policy)
         for tid, nice in self._nice.items():
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, tid, nice)
         self._before.clear()
         self._nice.clear()
 
-    def go_on(self) -> None:
+    def release(self) -> None:
+        """Undo boosts and signals; the freezer's hold is the writer's."""
         self.calm()
-        self.write(still=False)
+        self._seen.clear()
         signalled, self._signalled = self._signalled, {}
         for pid in signalled:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGCONT)
 
     def adopt(self) -> None:
-        """It may have been stopped by a process that has died since: undo what that did."""
-        self._signalled = {pid: None for pid in self.processes() if _stopped(pid)}
+        """Another process has stopped it and died since: undo its signals and boosts too."""
+        self._wanted = True
+        self._signalled = dict.fromkeys(self.processes())  # a signal may wait for its end, unseen
         for tid in self.threads():
             with contextlib.suppress(OSError):
-                if os.sched_getscheduler(tid) == _FIFO:  # our mark: who else resets it on fork?
-                    os.sched_setscheduler(tid, os.SCHED_OTHER, _NONE)
-
-    def __len__(self) -> int:
-        return max(len(self._before), len(self._nice), len(self._signalled))
+                if os.sched_getscheduler(tid) == _FIFO and os.sched_getparam(tid) == _LOW:
+                    _calm(tid, os.SCHED_OTHER)  # who else resets it on fork?
 
 
 class Freezer:
@@ -216,16 +264,25 @@ class Freezer:
         self._order, self._done = os.eventfd(0), os.eventfd(0, os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._done, select.POLLIN)
-        self._groups: list[Group] = []
-        self._busy = False
+        self._queue: deque[tuple[int, list[Group]]] = deque()
+        self._handed = self._through = 0
+        """Numbers of the newest order that was handed to the writer, and of the last one done."""
+        self._refused = 0
+        """Number of the last order that the kernel did not take."""
+        self._retired: list[Group] = []
+        """Groups that are used no more, but that a late write may still be for."""
         self._writer = threading.Thread(target=self._write, name="freezer", daemon=True)
         self._writer.start()
 
     def _write(self) -> None:
         while os.eventfd_read(self._order) < _LEAVE:
-            for group in self._groups:
-                group.write(still=True)
-            os.eventfd_write(self._done, 1)
+            while self._queue:
+                number, groups = self._queue.popleft()
+                done = [group.write() for group in groups]
+                if not all(done):
+                    self._refused = number
+                self._through = number
+                os.eventfd_write(self._done, 1)
 
     def close(self) -> None:
         os.eventfd_write(self._order, _LEAVE)
@@ -241,7 +298,9 @@ class Freezer:
         loose = [group for group in groups if not group.is_v2]
         for group in loose:
             group.signal()
-        hedged = bool(grouped) and not self._ask(grouped)
+        for group in groups:
+            group.want(still=True)
+        hedged = bool(grouped) and not self._ask(grouped, look=True)
         if hedged:
             for group in grouped:
                 group.signal()
@@ -250,32 +309,50 @@ class Freezer:
         stop.boosted = all(boosted)
         confirmed = self._confirm(groups, stop.called_ns + CONFIRM_NS)
         stop.confirmed_ns = time.monotonic_ns() if confirmed else 0
-        stop.threads = sum(len(group) for group in groups)
+        stop.threads = sum(group.threads_stopped for group in groups)
         stop.how = "hedged" if hedged else "signals" if loose else "freezer"
         if not confirmed:
             stop.how += ", degraded"
             stop.stragglers = list(stragglers(groups))
         return stop
 
-    def _ask(self, groups: list[Group]) -> bool:
-        """Whether the write was through in time."""
-        if self._busy and not self._poll.poll(0):
-            return False  # the last one still waits for the lock
-        if self._busy:
-            os.eventfd_read(self._done)
-        self._groups, self._busy = groups, True
+    def go_on(self, groups: list[Group]) -> None:
+        """Let them run again: at once, or as soon as the hierarchy's lock is free."""
+        for group in groups:
+            group.want(still=False)
+        self._ask([group for group in groups if group.is_v2])
+        for group in groups:
+            group.release()
+
+    def _ask(self, groups: list[Group], look: bool = False) -> bool:
+        """Whether the kernel took it in time."""
+        if not groups:
+            return True
+        wait_ms = self._hedge_ns / 1e6 if self._settled(0) else 0  # one that is late holds up all
+        self._handed += 1
+        self._queue.append((self._handed, groups))
         os.eventfd_write(self._order, 1)
-        if not self._poll.poll(self._hedge_ns / 1e6):
-            return False
-        os.eventfd_read(self._done)
-        self._busy = False
+        if look:
+            for group in groups:
+                group.look()
+        return self._settled(wait_ms) and self._refused != self._handed
+
+    def _settled(self, within_ms: float) -> bool:
+        """Whether all writes are through."""
+        until_ns = time.monotonic_ns() + int(1e6 * within_ms)
+        while self._through < self._handed:
+            left_ms = (until_ns - time.monotonic_ns()) / 1e6
+            if not self._poll.poll(max(0, left_ms)):
+                return False
+            os.eventfd_read(self._done)
+        while self._retired:
+            self._retired.pop().close()
         return True
 
-    def settle(self) -> None:
-        """Wait for a write that was late: it must not come true after its group was let go on."""
-        if self._busy and self._poll.poll(2000):
-            os.eventfd_read(self._done)
-            self._busy = False
+    def retire(self, groups: list[Group]) -> None:
+        """They are used no more. Their files are closed once no late write can be for them."""
+        self._retired += groups
+        self._settled(0)
 
     def _confirm(self, groups: list[Group], until_ns: int) -> bool:
         spins = 0
@@ -331,6 +408,38 @@ def _state(pid: int) -> str:
     except OSError:
         return "X"
     return chr(text[text.rfind(b")") + 2])
+
+
+def _tasks(pid: int) -> list[int]:
+    try:
+        return [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def _family(pids: Sequence[int]) -> list[int]:
+    """The processes and all that descend from them, as far as the chain of parents is whole."""
+    found = dict.fromkeys(pids)
+    ask = list(pids)
+    while ask:
+        pid = ask.pop()
+        for tid in _tasks(pid):
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{pid}/task/{tid}/children", "rb") as file,
+            ):
+                fresh = [child for child in map(int, file.read().split()) if child not in found]
+                found.update(dict.fromkeys(fresh))
+                ask += fresh
+    return list(found)
+
+
+def _calm(tid: int, policy: int) -> None:
+    with contextlib.suppress(OSError):
+        try:
+            os.sched_setscheduler(tid, policy, _NONE)
+        except PermissionError:  # only root may take the flag away again; it does no harm
+            os.sched_setscheduler(tid, policy | os.SCHED_RESET_ON_FORK, _NONE)
 
 
 def _stopped(pid: int) -> bool:

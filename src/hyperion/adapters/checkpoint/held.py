@@ -7,6 +7,7 @@ Nothing is synced to the disk: with the machine's power all that stood still is 
 library only, like the fast path.
 """
 
+import contextlib
 import os
 import time
 
@@ -26,13 +27,22 @@ def boot_id() -> str:
 
 class Held:
     def __init__(self, path: str) -> None:
-        """A new file in place of an older one. Raises OSError."""
-        draft = f"{path}.new"
-        self._fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        """A new file, which takes an older one's place once it is published. Raises OSError."""
+        self._path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._fd = os.open(f"{path}.new", flags, 0o600)
         self._spare: list[int] = []
         self._lines = 1
         os.pwrite(self._fd, _line(boot_id()), 0)
-        os.replace(draft, path)
+
+    def publish(self) -> None:
+        """Only when it holds all that the older one held: a death in between orphans nobody."""
+        os.replace(f"{self._path}.new", self._path)
+
+    def unpublish(self) -> None:
+        """Nothing stands still, and nobody needs to look any more."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
 
     def add(self, version: int, members: str) -> int:
         """The line of a group from now on. OSError where it does not fit."""
