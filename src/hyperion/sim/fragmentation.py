@@ -44,39 +44,62 @@ def shapes(jobs: Iterable[TraceJob]) -> list[Shape]:
     return [Shape(*shape, part=n / total) for shape, n in most]
 
 
-def stranded(
-    nodes: Sequence[Node],
-    devices: NDArray[np.int32],
-    cpus: NDArray[np.int64],
-    memory: NDArray[np.int64],
-    mixture: Sequence[Shape],
-) -> tuple[float, float]:
-    """(free GPUs that are useless to the mixture, free GPUs), in GPUs.
+class Stranded:
+    """(free GPUs that are useless to the mixture, free GPUs), kept up to date row by row.
 
     ``devices`` holds what is free of each device in thousandths; devices that a node has not are 0.
+    The arrays are the caller's, who says which rows have changed. All sums are whole numbers, so
+    that it does not matter in which order they came about.
     """
-    free = devices.sum(axis=1)
-    all_free = int(free.sum())
-    total_free = float(all_free) / MILLI
-    useless = 0.0
-    whole = (devices == MILLI).sum(axis=1)
-    largest = devices.max(axis=1, initial=0)
-    useful: dict[int, NDArray[np.int64]] = {}
-    """By what a shape needs of one device: the parts of devices that are large enough."""
-    for shape in mixture:
-        fits = (cpus >= shape.cpus_milli) & (memory >= shape.memory_mib)
-        if shape.gpus_milli >= MILLI:
-            fits &= whole >= shape.gpus_milli // MILLI
-        else:
-            fits &= largest >= shape.gpus_milli
-        if shape.gpu_type:
-            fits &= _of_type(nodes, shape.gpu_type)
-        need = min(shape.gpus_milli, MILLI)
-        if need not in useful:
-            useful[need] = np.where(devices >= need, devices, 0).sum(axis=1)
-        useless += shape.part * float(all_free - int(useful[need][fits].sum()))
-    return useless / MILLI, total_free
 
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        devices: NDArray[np.int32],
+        cpus: NDArray[np.int64],
+        memory: NDArray[np.int64],
+        mixture: Sequence[Shape],
+    ) -> None:
+        self._devices, self._cpus, self._memory = devices, cpus, memory
+        self._mixture = mixture
+        types = np.array([n.capacity.gpu_type for n in nodes])
+        self._of_type = {s.gpu_type: types == s.gpu_type for s in mixture if s.gpu_type}
+        self._needs = sorted({min(s.gpus_milli, MILLI) for s in mixture})
+        self._free = np.zeros(len(nodes), np.int64)
+        self._useful = np.zeros((len(mixture), len(nodes)), np.int64)
+        self._all_free = 0
+        self._all_useful = [0] * len(mixture)
+        self._update(np.arange(len(nodes)))
 
-def _of_type(nodes: Sequence[Node], gpu_type: str) -> NDArray[np.bool_]:
-    return np.array([n.capacity.gpu_type == gpu_type for n in nodes], np.bool_)
+    def gpus(self, changed: Iterable[int]) -> tuple[float, float]:
+        """(useless, free) in GPUs, once these rows have been looked at anew."""
+        rows = np.fromiter(changed, np.int64)
+        if rows.size:
+            self._update(rows)
+        useless = 0.0
+        for shape, useful in zip(self._mixture, self._all_useful, strict=True):
+            useless += shape.part * float(self._all_free - useful)
+        return useless / MILLI, float(self._all_free) / MILLI
+
+    def _update(self, rows: NDArray[np.int64]) -> None:
+        devices, cpus, memory = self._devices[rows], self._cpus[rows], self._memory[rows]
+        free = devices.sum(axis=1, dtype=np.int64)
+        self._all_free += int((free - self._free[rows]).sum())
+        self._free[rows] = free
+        whole = (devices == MILLI).sum(axis=1)
+        largest = devices.max(axis=1, initial=0)
+        large_enough = {
+            need: np.where(devices >= need, devices, 0).sum(axis=1, dtype=np.int64)
+            for need in self._needs
+        }
+        for n, shape in enumerate(self._mixture):
+            fits = (cpus >= shape.cpus_milli) & (memory >= shape.memory_mib)
+            if shape.gpus_milli >= MILLI:
+                fits &= whole >= shape.gpus_milli // MILLI
+            else:
+                fits &= largest >= shape.gpus_milli
+            if shape.gpu_type:
+                fits &= self._of_type[shape.gpu_type][rows]
+            useful = large_enough[min(shape.gpus_milli, MILLI)] * fits
+            self._all_useful[n] += int((useful - self._useful[n, rows]).sum())
+            self._useful[n, rows] = useful

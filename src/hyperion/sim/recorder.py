@@ -18,7 +18,7 @@ from hyperion.model.job import JobPhase
 from hyperion.model.node import Node
 from hyperion.model.queue import DEFAULT_QUEUE
 from hyperion.model.resources import MILLI
-from hyperion.sim.fragmentation import Shape, stranded
+from hyperion.sim.fragmentation import Shape, Stranded
 from hyperion.sim.trace import TraceJob
 
 SAMPLES_MAX = 400
@@ -118,6 +118,9 @@ class Recorder:
         """The same memory, row by row."""
         self._cpus: NDArray[np.int64] = np.array([n.capacity.cpus_milli for n in nodes], np.int64)
         self._memory: NDArray[np.int64] = np.array([n.capacity.memory_mib for n in nodes], np.int64)
+        self._stranded = Stranded(nodes, self.devices, self._cpus, self._memory, shapes)
+        self._touched: set[int] = set()
+        """Rows that have changed since the last sample."""
 
     # -- the fold -------------------------------------------------------------------------------
 
@@ -200,6 +203,7 @@ class Recorder:
     def _hold(self, a: Allocation) -> None:
         row, request = self._row[a.node], a.request
         self._live[a.id] = a
+        self._touched.add(row)
         self.placements += 1
         self._held_gpus += request.gpus_milli
         self._held_cpus += request.cpus_milli
@@ -219,6 +223,7 @@ class Recorder:
         if a is None:
             return
         row, request = self._row[a.node], a.request
+        self._touched.add(row)
         self._held_gpus -= request.gpus_milli
         self._held_cpus -= request.cpus_milli
         self._held_usd_per_ms -= request.gpus_milli * self._share_usd[row]
@@ -268,7 +273,8 @@ class Recorder:
             self.active += 1
 
     def _sample(self) -> None:
-        useless, free = stranded(self.nodes, self.devices, self._cpus, self._memory, self.shapes)
+        useless, free = self._stranded.gpus(self._touched)
+        self._touched.clear()
         passed = self._now_ms - self._sampled_ms
         self._sampled_ms = self._now_ms
         self._stranded_ms += passed * useless
