@@ -7,7 +7,7 @@ import time
 
 from measure import median, parser, progress, report
 
-from hyperion.placement import ranking
+from hyperion.placement import kernels, ranking
 from hyperion.sim import machines
 from hyperion.sim.cluster_world import ClusterWorld
 from hyperion.sim.generators import generate
@@ -17,7 +17,8 @@ from hyperion.sim.traces.cells import Reading
 METHOD = (
     "generated workload ({jobs:,} jobs of the generator training, arrivals at {load:g} of the"
     " cluster) on {nodes:,} nodes of 8 GPUs, policy pack; a step is one event through the"
-    " production machine, rounds and the keeping of results included; CPU of one process"
+    " production machine, rounds and the keeping of results included; CPU of one process; "
+    "inner loops in {kernels}"
 )
 GOAL_PER_S = 10_000
 
@@ -37,6 +38,7 @@ def main():
     options.add_argument("--jobs", type=int, default=3000)
     options.add_argument("--load", type=float, default=0.5)
     chosen = options.parse_args()
+    compiled = "numba" if kernels.warm() else "NumPy"
     nodes = machines.uniform(chosen.nodes, 8, "A100")
     trace = generate("training", chosen.jobs, 0, Reading())
     trace = with_estimates(at_load(trace, nodes, chosen.load), "rounded")
@@ -58,7 +60,7 @@ def main():
         {"figure": "simulated time", "value": days, "unit": "days"},
         {"figure": "fastest run", "value": round(max(r[0] / r[1] for r in runs)), "unit": "1/s"},
     ]  # fmt: skip
-    method = METHOD.format(jobs=chosen.jobs, load=chosen.load, nodes=chosen.nodes)
+    method = METHOD.format(jobs=chosen.jobs, load=chosen.load, nodes=chosen.nodes, kernels=compiled)
     report("simulator", method, rows, chosen.json)
 
 

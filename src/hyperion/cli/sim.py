@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FAULTS = ("calm", "storm", "partition", "spot", "drift")
 ESTIMATES = ("none", "rounded", "exact")
 TELL_S = 0.1
+COMPILED_FROM = 2000
+"""Jobs from which on it pays to load the compiled loops, where there are any: half a second."""
 
 
 class SimView(Struct, frozen=True, kw_only=True):
@@ -146,6 +148,10 @@ def simulate(
     makers = [_world_maker(trace, nodes, name, seed, faults) for name in policies]
     for message in _remarks(trace):
         click.echo(message, err=True)
+    if len(trace.jobs) >= COMPILED_FROM:
+        from hyperion.placement import kernels
+
+        kernels.warm()
     runs: list[Run] = []
     spent: list[float] = []
     with _interruptible() as stopped:
