@@ -57,7 +57,7 @@ spin(f"{place}/beat-{n}-0")
 """
 
 
-@click.group()
+@click.group(epilog=examples("hyperion bench preempt"))
 def bench() -> None:
     """Measure on this machine what is promised elsewhere."""
 

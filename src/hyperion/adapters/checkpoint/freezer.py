@@ -58,7 +58,7 @@ class Group:
         """``path``: of the group, empty where there is none. OSError if it cannot be used."""
         self.path = path
         self.pids = pids
-        self._state = self._events = -1
+        self._state = self._events = self._stat = -1
         self._lists: dict[str, int] = {}
         """Files of the group's own members, open."""
         self._signalled: dict[int, None] = {}
@@ -79,6 +79,8 @@ class Group:
         self._state = os.open(f"{path}/cgroup.freeze", os.O_RDWR | os.O_CLOEXEC)
         try:
             self._events = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            with contextlib.suppress(FileNotFoundError):
+                self._stat = os.open(f"{path}/cgroup.stat", os.O_RDONLY | os.O_CLOEXEC)
             for name in ("cgroup.procs", self._tasks):
                 self._lists[name] = os.open(f"{path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -91,9 +93,9 @@ class Group:
         return (2 if self.is_v2 else 1) if self.path else 0
 
     def close(self) -> None:
-        for fd in {self._state, self._events, *self._lists.values()} - {-1}:
+        for fd in {self._state, self._events, self._stat, *self._lists.values()} - {-1}:
             os.close(fd)
-        self._state = self._events = -1
+        self._state = self._events = self._stat = -1
         self._lists.clear()
 
     # -- what the kernel says -------------------------------------------------------------------
@@ -132,11 +134,18 @@ class Group:
             with contextlib.suppress(OSError), open(f"{self.path}/{name}", "rb") as file:
                 found = [int(word) for word in file.read().split()]
         with contextlib.suppress(OSError):
-            if os.stat(self.path).st_nlink > 2:  # the job has made groups of its own in it
+            if self._has_groups():
                 for place in _subtree(self.path)[1:]:
                     with open(f"{place}/{name}", "rb") as file:
                         found += map(int, file.read().split())
         return found
+
+    def _has_groups(self) -> bool:
+        """Whether the job has made groups of its own in it. Not by stat(2), which waits for whoever
+        makes or removes a group anywhere, and that may be a process that waits for a CPU."""
+        if self._stat < 0:
+            return not self.is_v2 and os.stat(self.path).st_nlink > 2
+        return not os.pread(self._stat, 256, 0).startswith(b"nr_descendants 0\n")
 
     # -- what is done ---------------------------------------------------------------------------
 
