@@ -379,13 +379,10 @@ class QueueTree:
         self._refreshed_ms = now_ms
         for branch in self._branches.values():
             branch.renew(now_ms, self.half_life_ms, self._scale)
-            gone = []
-            for user, usage in branch.users.items():
+            for user, usage in list(branch.users.items()):
                 usage.renew(now_ms, self.half_life_ms, self._scale)
                 if usage.share < 1e-9 and not any(usage.held):
-                    gone.append(user)
-            for user in gone:
-                del branch.users[user]
+                    del branch.users[user]
         return True
 
     def history(self) -> dict[str, History]:
