@@ -16,11 +16,12 @@ from msgspec import Struct
 
 from hyperion.adapters.runtime import tree
 
-_RT_ALL_US, _RT_EACH_US = 900_000, 50_000
+_RT_ALL_US, _RT_EACH_US = 300_000, 15_000
 """Of each second, what all replicas and one of them may run as real-time at most, on v1 hosts whose
 kernel counts that by group. None of them does, but for the moment in which it is paused. One that
-has used up its part would stand in the queue for the rest of the second, so it is not small; of
-more than 18 replicas the further ones get none."""
+has used up its part would stand in the queue for the rest of the second, so it is not small: some
+five pauses a second. Others on the machine, three agents in a rehearsal too, have theirs; of more
+than 20 replicas the further ones get none."""
 _SWEEPS = 8
 """How often the members of a v1 group are listed and killed in one go."""
 
