@@ -1,6 +1,8 @@
 """What thousands of agents cost one scheduler process, and how soon a placement reaches its agent.
 
-Run: ``python bench/agents.py [--agents 5000] [--seconds 20] [--repeat 3] [--json]``
+Run: ``python bench/agents.py [--agents 5000] [--seconds 20] [--repeat 3] [--ordinary] [--json]``
+As root all three processes run in real time (``chrt --rr``), so that what is measured is the
+scheduler and not who else had a core; ``--ordinary`` leaves them to the kernel's fair shares.
 ``--floor`` puts a server in the scheduler's place that reads envelopes and does nothing else.
 """
 
@@ -37,6 +39,9 @@ from hyperion.wire.relay import Measured
 
 DOMAIN, CLUSTER = "bench.hyperion", "home"
 SUBMIT = "/hyperion.v1.FederationScheduler/SubmitJob"
+SCHEDULER, PROBE, LOAD = 1, 2, 3
+"""Real-time priorities. The load's is the highest, for agents beat evenly on machines of their own:
+held up, it would send hundreds of heartbeats at once. The scheduler gets what the others leave."""
 PROBES = 20
 """Agents of a process of their own that does little else, so that it can look at its watch."""
 DIALS_AT_ONCE = 16
@@ -47,8 +52,13 @@ METHOD = (
     "reading of 8 GPUs, by the agent's own lease rule; a third process holds the other {probes} "
     "agents, submits jobs to the scheduler's own API at a steady {rate}/s and takes the time "
     "until the Run order is on its agent's stream, then reports it running and ended; CPU of the "
-    "scheduler from /proc/PID/stat over {seconds} s after all have attached"
+    "scheduler from /proc/PID/stat over {seconds} s after all have attached; {priority}"
 )
+REALTIME = (
+    f"once they have, all three run in real time, the load first (SCHED_RR, scheduler {SCHEDULER}, "
+    f"probe {PROBE}, load {LOAD})"
+)
+ORDINARY = "all three with the kernel's ordinary priority, beside what else runs on the machine"
 
 
 class Said(msgspec.Struct, omit_defaults=True):
@@ -58,6 +68,8 @@ class Said(msgspec.Struct, omit_defaults=True):
     port: int = 0
     waits_ms: list[float] = []
     accepted_ms: list[float] = []
+    held_up_ms: list[float] = []
+    """How late the submissions left this process: its own doing, and part of both waits."""
     lost: int = 0
     leases: int = 0
     beats: int = 0
@@ -182,10 +194,10 @@ async def probe_process(
         stop = asyncio.Event()
         asyncio.get_running_loop().add_reader(0, stop.set)
         beating = asyncio.create_task(beat_all(agents, separately, stop))
-        waits, accepted = await submit_steadily(submit, rate, arrived, stop)
+        seen = await submit_steadily(submit, rate, arrived, stop)
         await beating
-    lost = sum(reader.done() for reader in readers)
-    say(Said(waits_ms=waits, accepted_ms=accepted, lost=lost))
+    seen.lost = sum(reader.done() for reader in readers)
+    say(seen)
     os._exit(0)
 
 
@@ -194,15 +206,17 @@ async def submit_steadily(
     rate: float,
     arrived: dict[str, float],
     stop: asyncio.Event,
-) -> tuple[list[float], list[float]]:
+) -> Said:
     """By a timetable, late answers or not: ms until on the stream, and until answered."""
     asked: dict[str, float] = {}
+    held_up: list[float] = []
     answered: dict[str, float] = {}
 
     async def one(name: str, due: float) -> None:
         request = ResourceRequest(gpus_milli=1000, cpus_milli=1000, labels={"probe": "yes"})
         job = Job(id=JobId(name), alternatives=(request,), command=("true",))
         asked[name] = due
+        held_up.append(1e3 * (time.monotonic() - due))
         await submit(codec.job_to_proto(job).SerializeToString())
         answered[name] = time.monotonic()
 
@@ -216,9 +230,10 @@ async def submit_steadily(
     await asyncio.sleep(0.5)
     missing = asked.keys() - arrived.keys()
     assert not missing, f"{len(missing)} of {len(asked)} jobs reached no agent"
-    return (
-        [1e3 * (arrived[name] - at) for name, at in asked.items()],
-        [1e3 * (answered[name] - at) for name, at in asked.items()],
+    return Said(
+        waits_ms=[1e3 * (arrived[name] - at) for name, at in asked.items()],
+        accepted_ms=[1e3 * (answered[name] - at) for name, at in asked.items()],
+        held_up_ms=held_up,
     )
 
 
@@ -339,6 +354,23 @@ def told(process: "subprocess.Popen[bytes]") -> Said:
     return heard(process)
 
 
+def realtime_permitted() -> bool:
+    """Whether we may; the fair scheduling that we began with is put back."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(SCHEDULER))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return True
+
+
+def hasten(process: "subprocess.Popen[bytes]", priority: int) -> None:
+    """Every thread of it; those that it starts from now on inherit that."""
+    for thread in os.listdir(f"/proc/{process.pid}/task"):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(priority))
+
+
 def make_world(directory: Path) -> None:
     authority = Authority.open(directory / "authority", DOMAIN)
     for role, name in ((Role.SCHEDULER, CLUSTER), (Role.CLIENT, "bench")):
@@ -371,6 +403,10 @@ def one_run(options: argparse.Namespace) -> dict[str, float]:
                 ) as probe:
                     if probe is not None:
                         heard(probe)
+                    if options.realtime:
+                        for process, rank in ((scheduler, SCHEDULER), (probe, PROBE), (load, LOAD)):
+                            if process is not None:
+                                hasten(process, rank)
                     time.sleep(3)
                     beats = told(scheduler).beats
                     began, cpu = time.monotonic(), sum(cpu_s(scheduler.pid))
@@ -395,6 +431,7 @@ def one_run(options: argparse.Namespace) -> dict[str, float]:
         "p50": percentile(seen.waits_ms, 0.5) if seen.waits_ms else 0.0,
         "p99": percentile(seen.waits_ms, 0.99) if seen.waits_ms else 0.0,
         "accepted_p99": percentile(seen.accepted_ms, 0.99) if seen.accepted_ms else 0.0,
+        "held_up_p99": percentile(seen.held_up_ms, 0.99) if seen.held_up_ms else 0.0,
     }
 
 
@@ -412,6 +449,7 @@ def rows_of(
         yield row("submit → on its agent's stream meanwhile, p50", "p50", "ms", 1)
         yield row("submit → on its agent's stream meanwhile, p99", "p99", "ms", 1, goal=10.0)
         yield row("submit → answered (durable) meanwhile, p99", "accepted_p99", "ms", 1)
+        yield row("of it before it left the submitting process, p99", "held_up_p99", "ms", 1)
     yield row("memory of an attached agent (PSS)", "kib", "KiB", 0)
     yield row(
         "CPU of an agent until all had attached, heartbeats and TLS included", "attach_ms", "ms", 1
@@ -428,6 +466,9 @@ def main() -> int:
     arguments.add_argument("--floor", action="store_true")
     arguments.add_argument(
         "--separately", action="store_true", help="heartbeat and reading apart, each answered"
+    )
+    arguments.add_argument(
+        "--ordinary", action="store_true", help="nothing in real time, even where that is permitted"
     )
     arguments.add_argument("--process", choices=["scheduler", "floor", "load", "probe"])
     arguments.add_argument("--directory", type=Path)
@@ -450,11 +491,17 @@ def main() -> int:
                     options.separately,
                 )
             )
+    options.realtime = not options.ordinary and realtime_permitted()
     runs = []
     for n in range(options.repeat):
         progress(f"run {n + 1} of {options.repeat}")
         runs.append(one_run(options))
-    method = METHOD.format(probes=PROBES, rate=options.rate, seconds=options.seconds)
+    method = METHOD.format(
+        probes=PROBES,
+        rate=options.rate,
+        seconds=options.seconds,
+        priority=REALTIME if options.realtime else ORDINARY,
+    )
     report("agents", method, list(rows_of(runs, options)), options.json)
     return 0
 
