@@ -140,6 +140,18 @@ def test_a_promised_start_never_moves_later_whatever_is_backfilled(stream, promi
     assert len(world.started) == len(stream), "every job starts"
 
 
+def test_a_share_promised_beside_a_whole_gpu_does_not_bar_it():
+    """A share that fits beside another is booked as a whole GPU: once it was promised one that
+    had been promised already, and the first promise was broken."""
+    asked = [(2, 2, 3, 2), (1, 0, 1, 1), (1, 0, 1, 1), (1, 0, 1, 1), (1, 0, 1, 1), (1, 1, 1, 1),
+             (1, 0.5, 1, 1), (8, 0, 1, 2), (1, 1, 1, 1), (1, 0.5, 1, 2), (1, 0.5, 1, 1),
+             (1, 0, 1, 1)]  # fmt: skip
+    stream = [(job(f"j{n}", *shape), 0, takes, takes) for n, (*shape, takes) in enumerate(asked)]
+    world = World(stream, promises=2)
+    world.run()
+    assert world.started["j8"] == NOW_MS + 1000
+
+
 @given(st.integers(0, 2**16), st.sampled_from([(1, 4, 3), (8, 0, 3), (1, 2, 6)]))
 @LAW
 def test_a_wide_gang_starts_under_an_endless_stream_of_small_ones(seed, shape):

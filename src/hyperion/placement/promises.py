@@ -233,7 +233,10 @@ def _kept(
         if begin:
             needed = active - freed.by(when)
             np.maximum(most, needed, out=most)
-            np.maximum(shared, needed[GPUS] + np.minimum(shares, freed.again), out=shared)
+            taken = np.minimum(shares, freed.again)
+            if at.begins_ms > at.now_ms:  # to be promised: each share is booked as a whole GPU
+                taken = np.where(active[GPUS] > 0, shares, taken)
+            np.maximum(shared, needed[GPUS] + taken, out=shared)
     return Kept(rows, most, shared)
 
 
