@@ -398,7 +398,7 @@ class WaitingQueue:
             later[:] = [item for item in later if self._not_due.get(item[2]) == item[0]]
             heapq.heapify(later)
         self._follow_tree()
-        if self.tree.refresh(self._now_ms):
+        if self.tree.refresh(self._now_ms, alone=len(self._waiting) <= 1):
             for urgency in self._urgencies.values():
                 urgency.renew_users()
         self._patience.expire(self._now_ms)

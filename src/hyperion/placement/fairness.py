@@ -369,12 +369,14 @@ class QueueTree:
         """Which part of the cluster is due to it when every queue wants more."""
         return self.branch(name).part
 
-    def refresh(self, now_ms: int) -> bool:
-        """Bring all shares up to date, if that was some time ago; users long gone are forgotten."""
+    def refresh(self, now_ms: int, *, alone: bool = False) -> bool:
+        """Bring all shares up to date, if that was some time ago; users long gone are forgotten.
+        ``alone``: nobody waits who could be before another, so that it need not be soon."""
         self.settle()
         if self._stale:
             self._rebuild()
-        if 0 <= now_ms - self._refreshed_ms < self.half_life_ms / REFRESHES_PER_HALF_LIFE:
+        often = 1 if alone else REFRESHES_PER_HALF_LIFE
+        if 0 <= now_ms - self._refreshed_ms < self.half_life_ms / often:
             return False
         self._refreshed_ms = now_ms
         for branch in self._branches.values():
