@@ -31,6 +31,7 @@ from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import CannotStart, run, together
 from hyperion.daemon.settings import FederationSettings
 from hyperion.daemon.starting import TRANSLATION, listen, load_credentials, open_store, pace
+from hyperion.daemon.urgency import keep_hurrying
 from hyperion.model.ids import ClusterId
 from hyperion.model.market import MarketView
 from hyperion.placement.ranking import Rankers
@@ -110,6 +111,7 @@ class FederationDaemon:
         port = await listen(server, settings.listen)
         gateway = Gateway(self.application, _gateway_settings(settings, self.directory))
         running = asyncio.create_task(together(stop, self.driver.run()))
+        hurrying = asyncio.create_task(keep_hurrying())
         try:
             try:
                 await gateway.start()
@@ -118,6 +120,7 @@ class FederationDaemon:
             say_ready(self.directory, port=port, rest=gateway.url)
             await running
         finally:
+            hurrying.cancel()
             stop.set()
             await gateway.close()
             await server.stop()
