@@ -1,0 +1,126 @@
+"""The workload's side of the page: where it may pause, and how it waits while it does.
+
+`point` is one load and one comparison while nobody asks. A pause ends when the agent says so, or by
+itself at the deadline, so a dead agent holds nobody up for longer than it had asked for.
+"""
+
+import contextlib
+import fcntl
+import mmap
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from hyperion.workload import page
+
+# A lost wake-up costs this much and no more.
+RECHECK_S = 0.05
+
+
+class Channel:
+    def __init__(self, path: str) -> None:
+        """Maps the page. ValueError where it is not one of ours; OSError."""
+        if sys.byteorder != "little":
+            raise ValueError("the page is little-endian, this machine is not")
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_size != page.SIZE:
+                raise ValueError(f"{path} is no page of a workload: wrong size")
+            mapped = mmap.mmap(fd, page.SIZE)
+            self._words = memoryview(mapped).cast("Q")
+            known = mapped[:8] == page.MAGIC_BYTES
+            if not known or self._words[page.VERSION] != page.VERSION_NUMBER:
+                raise ValueError(f"{path} is no page of a workload that is known here")
+            self._pid = os.getpid()
+            self._claim(fd)
+        finally:
+            os.close(fd)
+        # Read and write: a FIFO without a writer would be readable for ever.
+        self._wake = os.open(page.wake_path(path), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._seen = 0
+        self._lock = threading.Lock()
+        self._snapshot: Callable[[int], int] | None = None
+
+    def _claim(self, fd: int) -> None:
+        """One process answers for a page. Raises ValueError where another one does."""
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        owner = self._words[page.PID]
+        if owner not in (0, self._pid) and os.path.exists(f"/proc/{owner}"):
+            raise ValueError(f"process {owner} answers for this page")
+        self._words[page.PID] = self._pid
+        self._words[page.STATE] = page.RUNNING
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def able(self, capabilities: int, snapshot: Callable[[int], int] | None = None) -> None:
+        """Says what this workload can do; `snapshot` gets the step and gives its bytes."""
+        if snapshot is not None:
+            self._snapshot = snapshot
+            capabilities |= page.SNAPSHOTS
+        self._words[page.CAPABILITIES] |= capabilities
+
+    def point(self) -> None:
+        """A place where the workload may pause."""
+        if self._words[page.ORDER] != self._seen:
+            self._obey(at_step=False)
+
+    def step(self, number: int | None = None) -> None:
+        """A step is done: it is committed, then what was asked for is done."""
+        if os.getpid() != self._pid:
+            return
+        words = self._words
+        words[page.STEP] += 1
+        words[page.COMMITTED] = words[page.COMMITTED] + 1 if number is None else number
+        if words[page.ORDER] != self._seen:
+            self._obey(at_step=True)
+
+    def _obey(self, at_step: bool) -> None:
+        # A forked child (a DataLoader's worker) shares the mapping: it must not answer.
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            order = self._words[page.ORDER]
+            if order == self._seen:
+                return
+            wanted = order & 255
+            if wanted in (page.SNAPSHOT, page.SNAPSHOT_PAUSE):
+                if not at_step:
+                    return
+                self._take_snapshot()
+            self._seen = order
+            if wanted in (page.PAUSE, page.SNAPSHOT_PAUSE):
+                self._words[page.STATE] = page.AT_STEP if at_step else page.AT_POINT
+            self._acknowledge(order >> 8)
+            if wanted in (page.PAUSE, page.SNAPSHOT_PAUSE):
+                self._wait(order)
+            self._words[page.STATE] = page.RUNNING
+
+    def _take_snapshot(self) -> None:
+        if self._snapshot is None:
+            return
+        words = self._words
+        words[page.STATE] = page.SNAPSHOTTING
+        step = words[page.COMMITTED]
+        try:
+            size = self._snapshot(step)
+        except Exception as error:  # The user's program goes on without a snapshot.
+            print(f"hyperion: no snapshot of step {step}: {error!r}", file=sys.stderr)
+            return
+        words[page.SNAPSHOT_BYTES] = size
+        words[page.SNAPSHOT_STEP] = step
+
+    def _acknowledge(self, request: int) -> None:
+        # The number last: who sees it finds the rest written.
+        self._words[page.ACKNOWLEDGED_AT] = time.monotonic_ns()
+        self._words[page.ACKNOWLEDGED] = request
+
+    def _wait(self, order: int) -> None:
+        while self._words[page.ORDER] == order:
+            left_s = (self._words[page.DEADLINE] - time.monotonic_ns()) / 1e9
+            if left_s <= 0:
+                return
+            if select.select([self._wake], [], [], min(RECHECK_S, left_s))[0]:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, page.SIZE)

@@ -1,0 +1,47 @@
+"""The page that a workload shares with its node's agent: 4,096 bytes in a file, both sides map it.
+
+Little-endian words of 8 bytes, each written by one side only, so that every word is read whole:
+
+====== ================= ========== ==========================================================
+offset name              written by meaning
+====== ================= ========== ==========================================================
+0      MAGIC             agent      the bytes ``HYPXPAGE``
+8      VERSION           agent      1
+64     ORDER             agent      request number * 256 + what is wanted (RUN ... SNAPSHOT_PAUSE)
+72     DEADLINE          agent      a pause ends by itself here: CLOCK_MONOTONIC in ns
+128    CAPABILITIES      workload   bits POINTS, STEPS, SNAPSHOTS
+136    PID               workload   who answers; 0: nobody has mapped the page
+144    STEP              workload   step boundaries passed by this process
+152    COMMITTED         workload   the last step that is done for good
+160    STATE             workload   RUNNING ... SNAPSHOTTING
+168    ACKNOWLEDGED      workload   the last request number that was carried out
+176    ACKNOWLEDGED_AT   workload   when: CLOCK_MONOTONIC in ns
+184    SNAPSHOT_BYTES    workload   size of the last snapshot
+192    SNAPSHOT_STEP     workload   its step
+====== ================= ========== ==========================================================
+
+Request number and what is wanted share a word: no reader sees the one without the other. A
+snapshot that failed, or that the workload cannot take, is acknowledged too: SNAPSHOT_STEP and
+SNAPSHOT_BYTES then stay as they were, so ask whether they moved before counting on it. Beside the
+page lies a FIFO, ``<page>.wake``: a byte in it wakes a workload that waits.
+"""
+
+SIZE = 4096
+MAGIC_BYTES = b"HYPXPAGE"
+VERSION_NUMBER = 1
+
+# Indices of 8-byte words.
+VERSION, ORDER, DEADLINE = 1, 8, 9
+CAPABILITIES, PID, STEP, COMMITTED, STATE = 16, 17, 18, 19, 20
+ACKNOWLEDGED, ACKNOWLEDGED_AT, SNAPSHOT_BYTES, SNAPSHOT_STEP = 21, 22, 23, 24
+
+# What is wanted.
+RUN, PAUSE, SNAPSHOT, SNAPSHOT_PAUSE = range(4)
+# What the workload can do.
+POINTS, STEPS, SNAPSHOTS = 1, 2, 4
+# What it does.
+RUNNING, AT_POINT, AT_STEP, SNAPSHOTTING = range(4)
+
+
+def wake_path(page: str) -> str:
+    return f"{page}.wake"

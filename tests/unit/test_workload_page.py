@@ -1,0 +1,114 @@
+"""The page between a workload and its agent, with real processes on both sides."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperion.adapters.checkpoint.cooperative import Cooperative
+from hyperion.workload import page
+from hyperion.workload.channel import Channel
+
+PROGRAM = """
+import hyperion, time
+while True:
+    hyperion.point()
+    time.sleep(0.001)
+    hyperion.step()
+"""
+
+
+def soon(seconds: float = 30) -> int:
+    return time.monotonic_ns() + int(seconds * 1e9)
+
+
+@pytest.fixture
+def workload(tmp_path: Path) -> Iterator[Cooperative]:
+    path = str(tmp_path / "page")
+    agent = Cooperative(path)
+    environment = {**os.environ, "HYPERION_WORKLOAD_PAGE": path}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment)
+    while not agent.read().capabilities & page.STEPS:
+        assert process.poll() is None
+        time.sleep(0.01)
+    yield agent
+    process.kill()
+    process.wait()
+    agent.close()
+
+
+def test_a_process_pauses_when_asked_stays_and_goes_on(workload: Cooperative) -> None:
+    for _ in range(20):
+        assert workload.wait(workload.ask(page.PAUSE, soon()), 10)
+        paused = workload.read()
+        assert paused.state in (page.AT_POINT, page.AT_STEP)
+        time.sleep(0.01)
+        assert workload.read() == paused
+        assert workload.wait(workload.resume(), 10)
+        while workload.read().committed_step == paused.committed_step:
+            time.sleep(0.001)
+
+
+def test_a_pause_ends_by_itself_at_its_deadline(workload: Cooperative) -> None:
+    assert workload.wait(workload.ask(page.PAUSE, soon(0.5)), 10)
+    step = workload.read().committed_step
+    while workload.read().committed_step == step:
+        time.sleep(0.01)
+
+
+def test_a_snapshot_waits_for_the_end_of_the_step(tmp_path: Path) -> None:
+    agent, channel = pair(tmp_path)
+    channel.able(page.POINTS | page.STEPS, lambda step: 100 + step)
+    request = agent.ask(page.SNAPSHOT, soon())
+    channel.point()
+    assert agent.read().acknowledged == 0
+    channel.step(7)
+    answer = agent.read()
+    assert (answer.acknowledged, answer.snapshot_step, answer.snapshot_bytes) == (request, 7, 107)
+    assert answer.state == page.RUNNING
+
+
+def test_a_snapshot_that_fails_does_not_fail_the_workload(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent, channel = pair(tmp_path)
+    channel.able(page.STEPS, lambda step: 1 // 0)
+    agent.ask(page.SNAPSHOT, soon())
+    channel.step()
+    assert agent.read().snapshot_bytes == 0
+    assert agent.read().state == page.RUNNING
+    assert "no snapshot of step 1" in capsys.readouterr().err
+
+
+def test_a_forked_child_neither_answers_nor_counts(tmp_path: Path) -> None:
+    agent, channel = pair(tmp_path)
+    agent.ask(page.PAUSE, soon())
+    child = os.fork()
+    if not child:
+        channel.point()
+        channel.step()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (agent.read().acknowledged, agent.read().committed_step) == (0, 0)
+
+
+def test_a_second_process_does_not_take_the_page(tmp_path: Path, workload: Cooperative) -> None:
+    with pytest.raises(ValueError, match="answers for this page"):
+        Channel(str(tmp_path / "page"))
+
+
+def test_a_file_that_is_no_page_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(b"x")
+    (tmp_path / "other").write_bytes(bytes(page.SIZE))
+    for name in ("short", "other"):
+        with pytest.raises(ValueError, match="no page"):
+            Channel(str(tmp_path / name))
+
+
+def pair(tmp_path: Path) -> tuple[Cooperative, Channel]:
+    path = str(tmp_path / "page")
+    return Cooperative(path), Channel(path)
