@@ -89,14 +89,15 @@ def disturbed(program, steps, out, dice, left, cgroups, freezer, took):
         group = Group(cgroups.group("run")) if paths else Group("", (process.pid,))
         while process.poll() is None and done < left:
             time.sleep(dice.random() * 2 * REST_S)
-            stop = freezer.freeze([group])
-            time.sleep(dice.random() * 0.005)
-            freezer.settle()
-            group.go_on()
+            try:
+                stop = freezer.freeze([group])
+                time.sleep(dice.random() * 0.005)
+            finally:
+                freezer.go_on([group])
             done += 1
             took.append(((stop.confirmed_ns or time.monotonic_ns()) - stop.called_ns) / 1e6)
         process.wait()
-        group.close()
+        freezer.retire([group])
     while paths and not cgroups.remove("run"):
         time.sleep(0.01)
     return done
