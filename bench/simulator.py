@@ -3,6 +3,7 @@
 Run: ``python bench/simulator.py [--nodes 1000] [--jobs 3000] [--load 0.5] [--json]``
 """
 
+import gc
 import time
 
 from measure import median, parser, progress, report
@@ -18,7 +19,7 @@ METHOD = (
     "generated workload ({jobs:,} jobs of the generator training, arrivals at {load:g} of the"
     " cluster) on {nodes:,} nodes of 8 GPUs, policy pack; a step is one event through the"
     " production machine, rounds and the keeping of results included; CPU of one process; "
-    "inner loops in {kernels}"
+    "inner loops in {kernels}; garbage is collected as the daemons and `hyperion sim` do"
 )
 GOAL_PER_S = 10_000
 
@@ -39,6 +40,8 @@ def main():
     options.add_argument("--load", type=float, default=0.5)
     chosen = options.parse_args()
     compiled = "numba" if kernels.warm() else "NumPy"
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     nodes = machines.uniform(chosen.nodes, 8, "A100")
     trace = generate("training", chosen.jobs, 0, Reading())
     trace = with_estimates(at_load(trace, nodes, chosen.load), "rounded")

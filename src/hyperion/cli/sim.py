@@ -1,5 +1,6 @@
 """``sim``: a cluster in simulated time, from a trace or a generator, under one or more policies."""
 
+import gc
 import shutil
 import signal
 import sys
@@ -152,6 +153,8 @@ def simulate(
         from hyperion.placement import kernels
 
         kernels.warm()
+    gc.freeze()  # as the daemons do: what is loaded stays, and little of what follows is garbage
+    gc.set_threshold(50_000, 20, 50)
     runs: list[Run] = []
     spent: list[float] = []
     with _interruptible() as stopped:
