@@ -12,7 +12,8 @@ from multiprocessing import Pool
 from measure import parser, progress, report
 
 from hyperion.sim.faults import PROFILES
-from hyperion.sim.world import World, size_of
+from hyperion.sim.workload import size_of
+from hyperion.sim.world import World
 
 METHOD = (
     "each world: federation, 2 clusters of 3 nodes, 24 jobs in 30 s of its time, faults for 45 s, "

@@ -109,6 +109,9 @@ class Runtime(Protocol):
     async def members(self, allocation: AllocationId) -> tuple[list[str], list[int]] | None:
         """Its control groups, or its processes where there are none; None: it does not run."""
 
+    def gate(self, allocation: AllocationId) -> int:
+        """The descriptor of the socket that a standby listens on; -1 where there is none."""
+
     async def sweep(self, known: Iterable[AllocationId]) -> list[AllocationId]:
         """Kill every replica on this machine that is ours but not ``known``; return which."""
 
@@ -144,11 +147,22 @@ class Paused(Struct, frozen=True, kw_only=True):
     """What those were doing."""
 
 
+class Woken(Struct, frozen=True, kw_only=True):
+    """A standby has become active."""
+
+    frozen: tuple[str, ...]
+    """Who stands still for it now and did not before."""
+    paused: Paused
+    asked_ns: int
+    """When it was known that it is wanted; of ``time.monotonic_ns``."""
+
+
 class Pauser(Protocol):
     """Lets the processes of replicas on this machine stand still, and go on. Each pause ends by
     itself after its hold, whoever has died meanwhile. ``OSError`` when it cannot be done."""
 
-    async def start(self) -> None: ...
+    async def start(self, woken: Callable[[str, Woken], None]) -> None:
+        """``woken`` is told of each standby that is activated by a connection to its gate."""
 
     def abilities(self) -> Mapping[str, str]:
         """``pause`` and how well, in words; empty where it cannot be done."""
@@ -165,6 +179,16 @@ class Pauser(Protocol):
     async def thaw(self, name: str) -> None: ...
 
     async def is_still(self, name: str) -> bool: ...
+
+    async def guard(self, name: str, victims: Sequence[tuple[str, int]], gate: int = -1) -> None:
+        """Who stands still, and for how many ms at most, as soon as this standby is wanted.
+        ``gate`` is the descriptor of the socket that it listens on; -1: as it was, or none."""
+
+    async def activate(self, name: str) -> Woken:
+        """It is wanted. Changes nothing when it is active already."""
+
+    async def rest(self, name: str) -> None:
+        """It is quiet, and waits to be wanted."""
 
     async def close(self) -> None: ...
 

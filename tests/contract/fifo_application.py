@@ -23,6 +23,7 @@ from hyperion.model.ids import JobId
 from hyperion.model.job import Job, JobPhase, Secret, TaskFailure
 from hyperion.model.queue import Queue
 from hyperion.wire.api import (
+    ActivationView,
     ClusterView,
     JobChange,
     JobView,
@@ -234,6 +235,13 @@ class Fifo:
                 usd_per_hour=0.1, gco2e_per_kwh=300, declared=False, version="0", heard_ms_ago=10,
             )
         ]  # fmt: skip
+
+    async def activate(self, job_id: str, release: bool) -> list[ActivationView]:
+        view = await self.job(job_id)
+        if view.phase != "running":
+            raise Conflict(f"job {view.id} is {view.phase}, not running")
+        frozen = () if release else ("job-b",)
+        return [ActivationView(cluster="home", node="n1", rank=0, stands_still=frozen)]
 
     async def promise(self) -> list[PromiseView]:
         took = Quantiles(count=3, p50=2.0, p99=4.5, p999=4.5, max=4.5)

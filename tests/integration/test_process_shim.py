@@ -20,7 +20,9 @@ NAME = "job.1-1.0"
 def shim(directory, *command):
     """Start a shim as an agent does; what it claims and runs is its own affair."""
     marks = {tree.ALLOCATION: NAME, tree.RUNTIME: "test", "PATH": os.defpath}
-    return launch.spawn(str(directory), ledger.boot_id(), "/", "", [], command, marks)
+    job = Job(id=JobId("job"), command=command)
+    order = Run(AllocationId(NAME), 1, job, 0, 1, ResourceRequest())
+    return launch.spawn(str(directory), ledger.boot_id(), "/", [], order, marks)
 
 
 def exit_code(pid):

@@ -16,7 +16,8 @@ from hyperion.placement.fairness import Admission, QueueTree
 from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction, victims
 from hyperion.sim.faults import PROFILES
-from hyperion.sim.world import Size, World
+from hyperion.sim.workload import Size
+from hyperion.sim.world import World
 
 SEEDS = 120
 

@@ -3,7 +3,8 @@
 import pytest
 
 from hyperion.sim.faults import PROFILES
-from hyperion.sim.world import World, size_of
+from hyperion.sim.workload import size_of
+from hyperion.sim.world import World
 
 SEEDS = 40
 """Of each mixture of faults; 200 worlds in all. More by ``bench/seeds.py``."""

@@ -26,6 +26,7 @@ from hyperion.client.reach import (
 from hyperion.model.job import Job, JobPhase
 from hyperion.model.queue import Queue
 from hyperion.wire.api import (
+    ActivationView,
     ClusterView,
     JobChange,
     JobView,
@@ -49,6 +50,7 @@ MAX_IDLE_CONNECTIONS = 8
 Submissions = list[Submitted]
 JobViews = list[JobView]
 NodeViews = list[NodeView]
+ActivationViews = list[ActivationView]
 ClusterViews = list[ClusterView]
 OfferViews = list[OfferView]
 PolicyViews = list[PolicyView]
@@ -118,6 +120,14 @@ class AsyncClient:
 
     async def cancel(self, job_id: str) -> JobView:
         return await self._call(calls.cancel(job_id))
+
+    async def activate(self, job_id: str) -> ActivationViews:
+        """A standby is wanted: those on whose CPUs it sits stand still."""
+        return await self._call(calls.activate(job_id, release=False))
+
+    async def release(self, job_id: str) -> ActivationViews:
+        """It is wanted no more, without waiting until it is quiet."""
+        return await self._call(calls.activate(job_id, release=True))
 
     async def nodes(self, cluster: str = "") -> NodeViews:
         return await self._call(calls.nodes(cluster))

@@ -25,6 +25,7 @@ from hyperion.client.exchange import Head, Request
 from hyperion.model.job import Job
 from hyperion.model.queue import Queue
 from hyperion.wire.api import (
+    ActivationView,
     ClusterView,
     JobView,
     NodeView,
@@ -101,6 +102,12 @@ def jobs(
 
 def cancel(job_id: str) -> Call[JobView]:
     return Call(Request("DELETE", f"{API_PREFIX}/jobs/{_part(job_id)}"), JobView)
+
+
+def activate(job_id: str, release: bool) -> Call[list[ActivationView]]:
+    action = "release" if release else "activate"
+    request = Request("POST", f"{API_PREFIX}/jobs/{_part(job_id)}/{action}")
+    return Call(request, list[ActivationView])
 
 
 def logs(job_id: str, rank: int | None, tail_lines: int | None) -> Request:

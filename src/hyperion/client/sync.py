@@ -27,6 +27,7 @@ from hyperion.client.reach import (
 from hyperion.model.job import Job, JobPhase
 from hyperion.model.queue import Queue
 from hyperion.wire.api import (
+    ActivationView,
     ClusterView,
     JobChange,
     JobView,
@@ -53,6 +54,7 @@ MAX_IDLE_CONNECTIONS = 8
 Submissions = list[Submitted]
 JobViews = list[JobView]
 NodeViews = list[NodeView]
+ActivationViews = list[ActivationView]
 ClusterViews = list[ClusterView]
 OfferViews = list[OfferView]
 PolicyViews = list[PolicyView]
@@ -126,6 +128,14 @@ class Client:
 
     def cancel(self, job_id: str) -> JobView:
         return self._call(calls.cancel(job_id))
+
+    def activate(self, job_id: str) -> ActivationViews:
+        """A standby is wanted: those on whose CPUs it sits stand still."""
+        return self._call(calls.activate(job_id, release=False))
+
+    def release(self, job_id: str) -> ActivationViews:
+        """It is wanted no more, without waiting until it is quiet."""
+        return self._call(calls.activate(job_id, release=True))
 
     def nodes(self, cluster: str = "") -> NodeViews:
         return self._call(calls.nodes(cluster))

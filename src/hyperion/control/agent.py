@@ -15,6 +15,7 @@ from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.liveness import Holder
 from hyperion.control.machine import Outcome, key, sort_out, split
+from hyperion.control.replicas import STANDING, carry_out, end, moved, report
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId
 from hyperion.model.node import Node
@@ -101,9 +102,8 @@ class Agent:
                 self.replicas[replica.id] = replica
                 self._touch(replica)
             case r.ReplicaMoved():
-                moved = _moved(self.replicas[record.id], record)
-                self.replicas[record.id] = moved
-                self._touch(moved)
+                replica = self.replicas[record.id] = moved(self.replicas[record.id], record)
+                self._touch(replica)
             case r.ReplicaForgotten(id, generation, at_ms):
                 self.replicas.pop(id, None)
                 self._live.discard(id)
@@ -139,6 +139,14 @@ class Agent:
                 yield from self._hear_runtime(event, now_ms)
             case m.ReplicaPaused() | m.ReplicaResumed():
                 yield from self._hear_standing(event, now_ms)
+            case m.Guard(allocation):
+                replica = self.replicas.get(allocation)
+                if replica is not None and replica.state in _PRESENT:
+                    yield m.GuardReplica(event)
+            case m.ReplicaWarm(allocation):
+                yield from self._hear_warm(allocation, now_ms)
+            case m.ReplicaActivated():
+                yield from self._hear_activated(event, now_ms)
             case m.Lease(sequence, duration_ms):
                 if not self._may_run(now_ms):
                     yield from self._fence(now_ms)  # what the gap made void must not go on
@@ -149,8 +157,10 @@ class Agent:
             case m.SchedulerAttached():
                 self.attached = True
                 self.lease.attached(now_ms)
-                reports = tuple(_report(x) for x in self.replicas.values())
+                reports = tuple(report(x) for x in self.replicas.values())
                 yield m.SendToScheduler(m.NodeHello(node=self.node, allocations=reports))
+            case m.SchedulerDetached():
+                self.attached = False
             case m.Tick():
                 yield from self._tick(now_ms)
             case _:
@@ -176,13 +186,13 @@ class Agent:
                 yield r.ReplicaOrdered(
                     r.Replica(id=order.allocation, generation=order.generation, order=order)
                 )
-                yield _carry_out(order)
+                yield carry_out(order)
         elif order.generation <= replica.generation or replica.order is None:
             yield from self._tell(order.allocation, now_ms)  # it answers itself
         elif replica.state in (S.PLACED, S.READY):
             if self._may_run(now_ms):
                 yield r.ReplicaOrdered(replace(replica, generation=order.generation, order=order))
-                yield _carry_out(order)
+                yield carry_out(order)
         else:
             yield r.ReplicaOrdered(replace(replica, generation=order.generation))
             yield from self._tell(order.allocation, now_ms)
@@ -213,7 +223,7 @@ class Agent:
         replica = self.replicas.get(id)
         if replica is None:
             yield from self._miss(id, generation, now_ms)
-        elif generation > replica.generation and replica.state in _STANDING:
+        elif generation > replica.generation and replica.state in STANDING:
             if self._pausing.get(id, 0) < generation:
                 # Nothing is kept before it is done: a disk would take longer than all the rest.
                 self._pausing[id] = generation
@@ -261,7 +271,7 @@ class Agent:
                 return
         else:
             freeze, reason, state = None, event.reason, S.RUNNING
-        if replica.state not in _STANDING or (state is replica.state and not generation):
+        if replica.state not in STANDING or (state is replica.state and not generation):
             return
         yield r.ReplicaMoved(
             id=replica.id,
@@ -272,6 +282,58 @@ class Agent:
             freeze=freeze,
         )
         yield from self._tell(replica.id, now_ms)
+
+    def _hear_warm(self, id: AllocationId, now_ms: int) -> _Decisions:
+        replica = self.replicas.get(id)
+        if replica is None or replica.state is not S.RUNNING:
+            return
+        yield r.ReplicaMoved(
+            id=id,
+            generation=replica.generation,
+            state=S.WARM,
+            at_ms=now_ms,
+            turn=replica.turn + 1,
+        )
+        yield from self._tell(id, now_ms)
+        yield from self._release_alone(id)
+
+    def _hear_activated(self, event: m.ReplicaActivated, now_ms: int) -> _Decisions:
+        """It has happened already: what is left is to know of it, the standby first."""
+        standby = self.replicas.get(event.allocation)
+        lives = standby is not None and standby.state in _PRESENT
+        if standby is not None and standby.state in _PRESENT:
+            yield r.ReplicaMoved(
+                id=standby.id,
+                generation=standby.generation,
+                state=S.RUNNING,
+                at_ms=now_ms,
+                freeze=event.freeze,
+                turn=standby.turn + 1,
+            )
+            yield from self._tell(standby.id, now_ms)
+        for id in event.frozen:
+            replica = self.replicas.get(id)
+            if not lives:
+                yield m.ResumeReplica(id)
+            elif replica is not None and replica.state is S.RUNNING and id not in self._pausing:
+                yield r.ReplicaMoved(
+                    id=id,
+                    generation=replica.generation,
+                    state=S.PAUSED,
+                    at_ms=now_ms,
+                    freeze=event.freeze,
+                    turn=replica.turn + 1,
+                    stands_for=event.allocation,
+                )
+                yield from self._tell(id, now_ms)
+
+    def _release_alone(self, standby: AllocationId) -> _Decisions:
+        """Those that stand still for it go on. With a scheduler there, it is he who says so, for
+        somebody else may have the CPUs by then."""
+        if not self.attached:
+            for id in sorted(self._live):
+                if self.replicas[id].stands_for == standby:
+                    yield m.ResumeReplica(id)
 
     def _hear_runtime(
         self, event: m.ReplicaStarted | m.ReplicaPrepared | m.ReplicaExited, now_ms: int
@@ -301,7 +363,7 @@ class Agent:
                     id=id, generation=generation, state=S.RUNNING, at_ms=started_at_ms, pid=pid
                 )
             case m.ReplicaExited():
-                state, reason = _end(replica, event)
+                state, reason = end(replica, event)
                 yield r.ReplicaMoved(
                     id=id,
                     generation=generation,
@@ -311,6 +373,7 @@ class Agent:
                     exit_code=event.exit_code,
                     reason=reason,
                 )
+                yield from self._release_alone(id)
         yield from self._tell(id, now_ms)
 
     def _tick(self, now_ms: int) -> _Decisions:
@@ -356,7 +419,7 @@ class Agent:
                 else:
                     yield m.KillReplica(id, 0)
             elif replica.state is not S.READY or isinstance(replica.order, m.Run):
-                yield _carry_out(replica.order)
+                yield carry_out(replica.order)
                 if replica.state in (S.RUNNING, S.PAUSED):
                     yield m.InspectReplica(id)
                 elif replica.state is S.RESUMING:
@@ -373,7 +436,7 @@ class Agent:
         replica = self.replicas[id]
         self._unacknowledged[id] = now_ms
         if self.attached:
-            yield m.SendToScheduler(_report(replica))
+            yield m.SendToScheduler(report(replica))
 
     def _due(self, id: AllocationId, sent_ms: int, now_ms: int) -> bool:
         ended = self.replicas[id].state.is_terminal
@@ -388,56 +451,7 @@ class Agent:
             self._live.add(replica.id)
 
 
-_STANDING = (S.RUNNING, S.PAUSED, S.RESUMING)
-"""It has processes, and they may run or stand still."""
+_PRESENT = (S.RUNNING, S.WARM)
+"""What a standby is in as long as it is there."""
 _REPLICA = msgspec.json.Decoder(r.Replica)
 _MARK = msgspec.json.Decoder(r.Mark)
-
-
-def _carry_out(order: m.Run | m.Prepare) -> m.AgentCommand:
-    return m.LaunchReplica(order) if isinstance(order, m.Run) else m.PrepareReplica(order)
-
-
-def _end(replica: r.Replica, event: m.ReplicaExited) -> tuple[S, str]:
-    """What an exit means depends on whether anybody had asked for it."""
-    if event.by_itself and event.exit_code is not None:
-        return (S.SUCCEEDED, "") if event.exit_code == 0 else (S.FAILED, event.reason)
-    if replica.state is S.STOPPING:
-        if replica.fenced:
-            return S.LOST, replica.reason
-        return S.STOPPED, event.reason or replica.reason
-    if event.never_ran:
-        return S.FAILED, event.reason
-    return S.LOST, event.reason or "its processes vanished"
-
-
-def _report(x: r.Replica) -> m.AllocationReport:
-    return m.AllocationReport(
-        allocation=x.id,
-        generation=x.generation,
-        state=x.state,
-        address=x.address,
-        port=x.port,
-        exit_code=x.exit_code,
-        reason=x.reason,
-        started_at_ms=x.started_at_ms,
-        ended_at_ms=x.ended_at_ms,
-        freeze=x.freeze,
-    )
-
-
-def _moved(old: r.Replica, by: r.ReplicaMoved) -> r.Replica:
-    return replace(
-        old,
-        generation=by.generation,
-        state=by.state,
-        fenced=by.fenced or old.fenced,
-        address=by.address or old.address,
-        port=by.port or old.port,
-        pid=by.pid or old.pid,
-        exit_code=by.exit_code,
-        reason=by.reason if by.state in _STANDING else by.reason or old.reason,
-        started_at_ms=old.started_at_ms or (by.at_ms if by.state is S.RUNNING else 0),
-        ended_at_ms=by.at_ms if by.state.is_terminal else 0,
-        freeze=by.freeze,
-    )

@@ -25,6 +25,7 @@ from hyperion.control.pausing import Pausing
 from hyperion.control.preempting import Preempting
 from hyperion.control.rounds import Rounds
 from hyperion.control.seating import Seating
+from hyperion.control.standbys import Standbys
 from hyperion.control.uplink import ClusterTimes, Uplink
 from hyperion.model.allocation import TRANSITIONS, Allocation
 from hyperion.model.allocation import AllocationState as S
@@ -54,6 +55,8 @@ _RECORDS = frozenset(
 )
 _STANDING = frozenset({S.PAUSED, S.RUNNING})
 """A replica stands still, or will not: somebody may wait for that."""
+_UNASKED = frozenset({S.RUNNING, S.WARM, S.PAUSED})
+"""What a node may do with a replica though nobody has told it to."""
 _OPENING = frozenset({r.NodeAdmitted, r.NodeMarked, r.QueuesKept, r.WindowKept, r.WindowDropped})
 """There may be room now where there was none."""
 _Decisions = Iterator[Any]
@@ -76,8 +79,15 @@ class ClusterMachine:
         )
         self.pausing = Pausing(self.state, self.attempts, self.seating, self.orders)
         self.preempting = Preempting(self.state, self.attempts, self.seating, self.pausing)
+        self.standbys = Standbys(self.policy, self.state, self.seating, self.pausing)
         self.rounds = Rounds(
-            self.policy, times, self.state, self.uplink, self.seating, self.preempting
+            self.policy,
+            times,
+            self.state,
+            self.uplink,
+            self.seating,
+            self.preempting,
+            self.standbys,
         )
         self.consolidating = Consolidating(
             self.policy, times, self.state, self.seating, self.preempting
@@ -141,7 +151,9 @@ class ClusterMachine:
             if record.allocation.state.is_terminal:
                 self.rounds.due = True
                 self.orders.over(record.allocation.id)
-            elif record.allocation.state in _STANDING and self.state.noted.winners():
+            elif self.state.occupancy.lending.changed or (
+                record.allocation.state in _STANDING and self.state.noted.winners()
+            ):
                 self.rounds.due = True
         elif kind in _OPENING:
             self.rounds.freed()
@@ -153,7 +165,7 @@ class ClusterMachine:
     def _decide(self, event: m.ClusterEvent, now_ms: int) -> _Decisions:  # noqa: PLR0912
         match event:
             case m.NodeReported(node, report):
-                if self.pausing.promise.watches:
+                if report.freeze is not None or self.pausing.promise.watches:
                     self.pausing.hear(node, report, now_ms)
                 yield from self._hear_replica(node, report, now_ms)
             case m.NodeHeard(node, heartbeat):
@@ -215,6 +227,7 @@ class ClusterMachine:
         self.state.set_silent(node.id, False)
         self.rounds.freed()
         yield from self._renew(node.id, 0, now_ms)  # the lease leads, orders follow
+        self.standbys.attached(node.id)
         for report in hello.allocations:
             yield from self._hear_replica(node.id, report, now_ms)
         mentioned = {report.allocation for report in hello.allocations}
@@ -240,15 +253,10 @@ class ClusterMachine:
     def _hear_replica(self, node: NodeId, report: m.AllocationReport, now_ms: int) -> _Decisions:
         a = self.state.allocations.get(report.allocation)
         if a is None or a.node != node:
-            if report.state.is_terminal:
-                yield m.SendToNode(
-                    node, m.Forget(allocation=report.allocation, generation=report.generation)
-                )
-            elif report.state is not S.STOPPING:
-                yield m.SendToNode(
-                    node, m.Stop(allocation=report.allocation, generation=report.generation + 1)
-                )
+            yield from _away_with(node, report)
             return
+        if report.turn < a.turn and report.state in _UNASKED:
+            return  # it was overtaken by a newer one
         if report.generation != a.generation:
             if a.state.is_terminal and not report.state.is_terminal:
                 # Given up for lost here, alive there: it must end before anything else.
@@ -261,21 +269,23 @@ class ClusterMachine:
         if not a.state.is_terminal:
             self.orders.heard(a.id, now_ms)
         if report.state in TRANSITIONS[a.state]:
-            yield from self._moved(gang.reported(a, report), now_ms)
+            yield from self._moved(gang.reported(a, report), report, now_ms)
             if report.state.is_terminal:
                 yield m.SendToNode(node, m.Forget(allocation=a.id, generation=a.generation))
-        elif a.answered != report.generation:
-            yield r.AllocationMoved(replace(a, answered=report.generation))
+        elif a.answered != report.generation or report.turn > a.turn:
+            yield r.AllocationMoved(replace(a, answered=report.generation, turn=report.turn))
         elif a.state.is_terminal and report.state.is_terminal:
             yield m.SendToNode(node, m.Forget(allocation=a.id, generation=a.generation))
         elif a.state.is_terminal:
             yield m.SendToNode(node, m.Stop(allocation=a.id, generation=a.generation + 1))
 
-    def _moved(self, a: Allocation, now_ms: int) -> _Decisions:
+    def _moved(self, a: Allocation, report: m.AllocationReport, now_ms: int) -> _Decisions:
         """A replica is in another state than before."""
         if self.state.jobs[a.job].job.array is None:
             yield r.AllocationMoved(a)
             yield from self.attempts.advance(a.job, now_ms)
+            if self.state.occupancy.lending and not a.state.is_terminal:
+                yield from self.standbys.hear(a, report, now_ms)
         elif not a.state.is_terminal:
             yield r.AllocationMoved(a)
         else:
@@ -353,7 +363,7 @@ class ClusterMachine:
             elif self.state.occupancy.freed:
                 self.rounds.due = True
             yield from self._tidy(now_ms)
-        if not self.rounds.due and self.state.queue.next_due_ms(now_ms):
+        if self.state.occupancy.lending.changed or self.state.queue.next_due_ms(now_ms):
             self.rounds.due = True
 
     def _fence(self, now_ms: int) -> _Decisions:
@@ -405,3 +415,12 @@ _NOBODY = Peer(0, 0)
 def _ended(decision: Any) -> JobId | None:
     ends = isinstance(decision, r.JobMoved) and decision.status.phase.is_terminal
     return decision.job if ends else None
+
+
+def _away_with(node: NodeId, report: m.AllocationReport) -> _Decisions:
+    """Nothing is known here of what the node reports: it is to end, or to be forgotten."""
+    id, generation = report.allocation, report.generation
+    if report.state.is_terminal:
+        yield m.SendToNode(node, m.Forget(allocation=id, generation=generation))
+    elif report.state is not S.STOPPING:
+        yield m.SendToNode(node, m.Stop(allocation=id, generation=generation + 1))

@@ -80,8 +80,11 @@ def _check_capacity(state: "ClusterState", held: list[Allocation]) -> None:
     custom: dict[tuple[NodeId, str], int] = {}
     for a in held:
         sums = used.setdefault(a.node, [0, 0, 0])
-        # What stands still, or is being stopped after it has, lends its CPUs to another.
-        cpus = 0 if state.jobs[a.job].status.paused_for else a.request.cpus_milli
+        known = state.jobs[a.job]
+        # What stands still, or is being stopped after it has, lends its CPUs to another. So does a
+        # standby; when it is wanted its node acts first, and tells of it replica by replica.
+        idle = known.status.paused_for or known.job.standby is not None
+        cpus = 0 if idle else a.request.cpus_milli
         for n, amount in enumerate((cpus, a.request.memory_mib, a.request.disk_mib)):
             sums[n] += amount
         for device in a.devices:

@@ -75,7 +75,7 @@ def _progress(
     known: r.ClusterJob, allocations: Sequence[Allocation], states: set[S], now_ms: int
 ) -> Verdict:
     """All is well so far: is the gang ready, or running?"""
-    if states <= {S.RUNNING, S.SUCCEEDED} and known.status.phase is JobPhase.STARTING:
+    if states <= {S.RUNNING, S.WARM, S.SUCCEEDED} and known.status.phase is JobPhase.STARTING:
         return Started(max(a.started_at_ms for a in allocations) or now_ms)
     ready = tuple(a for a in allocations if a.state is S.READY and a.generation == 1)
     if ready and (len(ready) == len(allocations) or known.status.phase is JobPhase.RUNNING):
@@ -172,9 +172,12 @@ def stop_order(a: Allocation, known: r.ClusterJob) -> m.Stop:
 
 
 def pause_order(a: Allocation, job: Job) -> m.Pause:
+    return m.Pause(allocation=a.id, generation=a.generation, hold_ms=hold_ms(job))
+
+
+def hold_ms(job: Job) -> int:
     """The node lets it go on by itself a while after its hold, if it is told nothing by then."""
-    hold_ms = int(1000 * job.pausing.hold_s) + HOLD_EXTRA_MS
-    return m.Pause(allocation=a.id, generation=a.generation, hold_ms=hold_ms)
+    return int(1000 * job.pausing.hold_s) + HOLD_EXTRA_MS
 
 
 def peers(allocations: Iterable[Allocation]) -> tuple[m.Peer, ...]:
@@ -195,6 +198,7 @@ def reported(a: Allocation, report: m.AllocationReport) -> Allocation:
         a,
         state=report.state,
         answered=report.generation,
+        turn=report.turn,
         address=report.address or a.address,
         port=report.port or a.port,
         exit_code=report.exit_code,

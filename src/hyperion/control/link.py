@@ -159,6 +159,21 @@ class Resume(Struct, frozen=True, tag=True):
     generation: int
 
 
+class Yielding(Struct, frozen=True):
+    """Who stands still when a standby is activated, and for how long at most."""
+
+    allocation: AllocationId
+    hold_ms: int
+
+
+class Guard(Struct, frozen=True, tag=True, omit_defaults=True):
+    """From now on these stand still as soon as this standby is wanted: the node does not ask. Each
+    of them replaces the one before; without any the standby has its CPUs to itself."""
+
+    allocation: AllocationId
+    victims: tuple[Yielding, ...] = ()
+
+
 class Forget(Struct, frozen=True, tag=True):
     """The final report has been kept."""
 
@@ -183,6 +198,10 @@ class AllocationReport(Struct, frozen=True, tag=True, omit_defaults=True):
     ended_at_ms: int = 0
     freeze: Freeze | None = None
     """While it stands still."""
+    turn: int = 0
+    """Counts what the node did unasked; a report with a lower one has been overtaken."""
+    stands_for: AllocationId = AllocationId("")
+    """The standby on its node that was activated, where that is why it stands still."""
 
 
 class NodeHello(Struct, frozen=True, tag=True, omit_defaults=True):

@@ -11,6 +11,7 @@ from hyperion.control.link import (
     ClusterHello,
     Forget,
     ForgetJob,
+    Guard,
     JobReport,
     Lease,
     NodeHeartbeat,
@@ -23,6 +24,7 @@ from hyperion.control.link import (
     Run,
     Stop,
     StopJob,
+    Yielding,
 )
 from hyperion.model.allocation import Freeze
 from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId, WindowId
@@ -37,6 +39,7 @@ __all__ = [
     "ClusterHello",
     "Forget",
     "ForgetJob",
+    "Guard",
     "JobReport",
     "Lease",
     "NodeHeartbeat",
@@ -49,6 +52,7 @@ __all__ = [
     "Run",
     "Stop",
     "StopJob",
+    "Yielding",
 ]
 """What is handed on from ``control/link``."""
 
@@ -152,6 +156,10 @@ class SchedulerAttached(Struct, frozen=True, tag=True):
     """The agent's stream to its scheduler is open."""
 
 
+class SchedulerDetached(Struct, frozen=True, tag=True):
+    """The agent's stream to its scheduler has ended."""
+
+
 class ReplicaPrepared(Struct, frozen=True, tag=True):
     allocation: AllocationId
     address: str
@@ -191,6 +199,21 @@ class ReplicaResumed(Struct, frozen=True, tag=True):
     allocation: AllocationId
     reason: str = ""
     """Why it runs though nobody told it to."""
+
+
+class ReplicaWarm(Struct, frozen=True, tag=True):
+    """A standby has become quiet: it waits to be wanted."""
+
+    allocation: AllocationId
+
+
+class ReplicaActivated(Struct, frozen=True, tag=True):
+    """A standby is wanted, and those on its guard stand still."""
+
+    allocation: AllocationId
+    frozen: tuple[AllocationId, ...] = ()
+    freeze: Freeze | None = None
+    """How long it took for all of them."""
 
 
 class LeaseRecovered(Struct, frozen=True, tag=True):
@@ -235,16 +258,20 @@ ClusterEvent = (
 )
 AgentEvent = (
     SchedulerAttached
+    | SchedulerDetached
     | Prepare
     | Run
     | Stop
     | Pause
     | Resume
+    | Guard
     | Forget
     | Lease
     | LeaseRecovered
     | ReplicaPrepared
     | ReplicaStarted
+    | ReplicaWarm
+    | ReplicaActivated
     | ReplicaPaused
     | ReplicaResumed
     | ReplicaExited
@@ -254,7 +281,7 @@ AgentEvent = (
 # -- commands -----------------------------------------------------------------------------------
 
 ClusterOrder = PlaceJob | StopJob | ForgetJob | Lease
-NodeOrder = Prepare | Run | Stop | Pause | Resume | Forget | Lease
+NodeOrder = Prepare | Run | Stop | Pause | Resume | Guard | Forget | Lease
 ClusterUpward = ClusterHello | ClusterHeartbeat | JobReport
 AgentUpward = NodeHello | NodeHeartbeat | AllocationReport
 
@@ -335,6 +362,13 @@ class InspectReplica(Struct, frozen=True, tag=True):
     allocation: AllocationId
 
 
+class GuardReplica(Struct, frozen=True, tag=True):
+    """See to it that these stand still as soon as the standby is wanted. Answered by
+    ReplicaActivated each time that it is, and by ReplicaWarm each time that it is quiet."""
+
+    order: Guard
+
+
 class DropReplica(Struct, frozen=True, tag=True):
     """Nobody will ask for this replica again; its logs stay until their own time is up."""
 
@@ -356,6 +390,7 @@ AgentCommand = (
     | PauseReplica
     | ResumeReplica
     | InspectReplica
+    | GuardReplica
     | KillReplica
     | DropReplica
     | KeepLease

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from hyperion.control import records as r
+from hyperion.control.lending import Lending
 from hyperion.model.allocation import Allocation
 from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
 from hyperion.model.job import Job, JobPhase
@@ -27,6 +28,7 @@ class Occupancy:
     def __init__(self, quantum_ms: int = 0) -> None:
         self.snapshot = columns.empty()
         self.running = Running()
+        self.lending = Lending(self.snapshot)
         self.tree = QueueTree()
         self.claims: dict[JobId, tuple[Allocation, ...]] = {}
         """Places being cleared for jobs, as allocations that nobody runs."""
@@ -77,11 +79,15 @@ class Occupancy:
         else:
             self.running.seat(a)
         self._see_leaving(a)
+        if self.lending or known.job.standby is not None:
+            self.lending.seat(a, known)
 
     def moved(self, a: Allocation) -> None:
         """A replica with a place is in another state."""
         self.running.seat(a)
         self._see_leaving(a)
+        if self.lending:
+            self.lending.moved(a)
 
     def _see_leaving(self, a: Allocation) -> None:
         leaves = self.running.leaves(a)
@@ -99,6 +105,8 @@ class Occupancy:
         if on_node:
             self.snapshot.drop(a)
             self.freed.add(a.node)
+        if self.lending:
+            self.lending.unseat(a)
         self.running.unseat(a)
         if next(iter(self.running.seats(known.job.id)), None) is None:
             self.running.drop(known.job.id)

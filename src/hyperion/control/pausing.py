@@ -23,7 +23,7 @@ from hyperion.control.seating import Seating
 from hyperion.model.allocation import Allocation
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId, JobId, NodeId
-from hyperion.model.job import JobPhase
+from hyperion.model.job import Job, JobPhase
 from hyperion.model.node import PAUSE
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement.planner import Plan, Seat
@@ -79,7 +79,7 @@ class Pausing:
 
     def _may_pause(self, loser: r.ClusterJob, winner: r.ClusterJob, now_ms: int) -> bool:
         job, status = loser.job, loser.status
-        if job.pausing.forbidden or job.array is not None or job.priority >= winner.job.priority:
+        if not can_stand_still(job) or job.priority >= winner.job.priority:
             return False
         if status.phase is not JobPhase.RUNNING:
             return False
@@ -90,9 +90,9 @@ class Pausing:
         ran_ms = now_ms - status.started_at_ms
         if status.paused_ms > MOST_PAUSED * ran_ms:
             return False
-        return all(self._can_pause(a) for a in self._state.live_of(job.id))
+        return all(self.can_pause(a) for a in self._state.live_of(job.id))
 
-    def _can_pause(self, a: Allocation) -> bool:
+    def can_pause(self, a: Allocation) -> bool:
         """A GPU would finish what has been given to it, and its memory stays full."""
         node = self._state.nodes[a.node].node
         able = PAUSE in node.abilities and a.node not in self._state.silent
@@ -125,22 +125,7 @@ class Pausing:
         losers = [state.jobs[victim] for victim in eviction.victims]
         losers = [loser for loser in losers if not loser.status.paused_for]
         for loser in losers:
-            victim = loser.job.id
-            for a in state.live_of(victim):
-                pausing = replace(a, state=S.PAUSING, generation=a.generation + 1)
-                yield r.AllocationMoved(pausing)
-                self._orders.sent(a.id, now_ms)
-                yield m.SendToNode(a.node, gang.pause_order(pausing, loser.job))
-            yield state.moved(
-                loser,
-                now_ms,
-                paused_for=known.job.id,
-                paused_at_ms=now_ms,
-                pauses=loser.status.pauses + 1,
-                reason=f"paused for job {known.job.id}",
-            )
-            self._attempts.tell_later(victim, now_ms)
-        self.count += len(losers)
+            yield from self.stand(loser, known.job.id, now_ms)
         ids = tuple(loser.job.id for loser in losers)
         self.promise.ordered(known.job.id, ids, known.submitted_at_ms, now_ms)
         yield state.moved(
@@ -152,6 +137,29 @@ class Pausing:
             claims_over=True,
             reason=f"waits until {len(losers)} of lower rank stand still",
         )
+
+    def stand(self, loser: r.ClusterJob, winner: JobId, now_ms: int) -> _Decisions:
+        """It stands still for that job: whatever of it still runs is told to."""
+        for a in self._state.live_of(loser.job.id):
+            if a.state in (S.RUNNING, S.RESUMING):
+                pausing = replace(a, state=S.PAUSING, generation=a.generation + 1)
+                yield r.AllocationMoved(pausing)
+                self._orders.sent(a.id, now_ms)
+                yield m.SendToNode(a.node, gang.pause_order(pausing, loser.job))
+        yield self._state.moved(
+            loser,
+            now_ms,
+            paused_for=winner,
+            paused_at_ms=now_ms,
+            pauses=loser.status.pauses + 1,
+            reason=f"paused for job {winner}",
+        )
+        self.count += 1
+        self.tell_later(loser.job.id, now_ms)
+
+    def tell_later(self, job: JobId, now_ms: int) -> None:
+        """The federation is to know of it soon."""
+        self._attempts.tell_later(job, now_ms)
 
     def start(self, known: r.ClusterJob, now_ms: int) -> _Decisions:
         """Start the job that claims its places if all stand still; give up if one will not."""
@@ -185,6 +193,8 @@ class Pausing:
             return
         if report.freeze is not None and a.state is S.PAUSING:
             self.promise.froze(node, report.freeze)
+        elif report.freeze is not None and a.state is S.WARM:
+            self.promise.activated(node, report.freeze)
         elif report.state is S.RUNNING and a.state is not S.RUNNING:
             self.promise.runs(a.job, now_ms)
 
@@ -200,8 +210,12 @@ class Pausing:
         state = self._state
         for winner in state.noted.winners():
             known = state.jobs.get(winner)
-            if known is None or not (known.status.claim or state.live_of(winner)):
+            if known is None or not (known.status.claim or self._has_cpus(winner)):
                 yield from self._let_go(winner, now_ms)
+
+    def _has_cpus(self, winner: JobId) -> bool:
+        """Whether it uses CPUs; a standby that waits to be wanted does not."""
+        return any(a.state is not S.WARM for a in self._state.live_of(winner))
 
     def _let_go(self, winner: JobId, now_ms: int) -> _Decisions:
         self.promise.resumed(winner, now_ms)
@@ -217,11 +231,7 @@ class Pausing:
             yield self._state.moved(loser, now_ms, paused_for=heir, reason=reason)
             return
         for a in self._state.live_of(loser.job.id):
-            if a.state in (S.PAUSING, S.PAUSED):
-                resuming = replace(a, state=S.RESUMING, generation=a.generation + 1)
-                yield r.AllocationMoved(resuming)
-                self._orders.sent(a.id, now_ms)
-                yield m.SendToNode(a.node, m.Resume(a.id, resuming.generation))
+            yield from self.go_on(a, now_ms)
         status = loser.status
         yield self._state.moved(
             loser,
@@ -233,6 +243,14 @@ class Pausing:
         )
         self._attempts.tell_later(loser.job.id, now_ms)
 
+    def go_on(self, a: Allocation, now_ms: int) -> _Decisions:
+        """Order a replica that stands still to go on."""
+        if a.state in (S.PAUSING, S.PAUSED):
+            resuming = replace(a, state=S.RESUMING, generation=a.generation + 1)
+            yield r.AllocationMoved(resuming)
+            self._orders.sent(a.id, now_ms)
+            yield m.SendToNode(a.node, m.Resume(a.id, resuming.generation))
+
     def _heir(self, loser: r.ClusterJob) -> JobId:
         """Who runs on the CPUs of a job that could go on otherwise: the one for which the job that
         it stood still for stood still itself. Empty: they are free."""
@@ -240,14 +258,16 @@ class Pausing:
         for own in state.live_of(loser.job.id):
             here = [a for a in state.live_on(own.node) if a.job != loser.job.id]
             claimants = [state.jobs[job] for job in state.claimants_on(own.node)]
-            still = [a for a in here if state.jobs[a.job].status.paused_for]
+            warm = {a.id for a in here if a.state is S.WARM}
+            still = [a for a in here if state.jobs[a.job].status.paused_for or a.id in warm]
             for known in claimants:
                 if not known.status.claims_over:  # others leave for it: it waits until they have
                     still += [a for a in state.claims[known.job.id] if a.node == own.node]
             lent = sum(a.request.cpus_milli for a in still)
             if state.snapshot.free(own.node).cpus_milli + lent >= 0:
                 continue
-            over = [state.jobs[a.job] for a in here if not state.jobs[a.job].status.paused_for]
+            over = [state.jobs[a.job] for a in here if a.id not in warm]
+            over = [known for known in over if not known.status.paused_for]
             over += [known for known in claimants if known.status.claims_over]
             over = [known for known in over if known.job.priority > loser.job.priority]
             if over:
@@ -262,10 +282,19 @@ class Pausing:
                 status, hold_s = loser.status, loser.job.pausing.hold_s
                 held_ms = now_ms - status.paused_at_ms
                 if status.phase is JobPhase.RUNNING and held_ms >= 1000 * hold_s:
-                    yield from self._attempts.stop(
-                        loser,
-                        JobPhase.QUEUED,
-                        f"preempted by job {winner}, after it had stood still for {hold_s:g}s",
-                        now_ms,
-                        preemptions=status.preemptions + 1,
-                    )
+                    why = f"after it had stood still for {hold_s:g}s"
+                    yield from self.give_up(loser, why, now_ms)
+
+    def give_up(self, loser: r.ClusterJob, why: str, now_ms: int) -> _Decisions:
+        """It is stopped after all, for the one that it stands still for."""
+        status = loser.status
+        reason = f"preempted by job {status.paused_for}, {why}"
+        preemptions = status.preemptions + 1
+        yield from self._attempts.stop(
+            loser, JobPhase.QUEUED, reason, now_ms, preemptions=preemptions
+        )
+
+
+def can_stand_still(job: Job) -> bool:
+    """Tasks of an array are stopped instead, and so are standbys, which must answer at once."""
+    return not job.pausing.forbidden and job.array is None and job.standby is None

@@ -50,6 +50,8 @@ class Promise:
         self.traces: deque[Trace] = deque(maxlen=REMEMBERED)
         """The newest last."""
         self.freezes: deque[Freezing] = deque(maxlen=REMEMBERED)
+        self.activations: deque[Freezing] = deque(maxlen=REMEMBERED)
+        """Of standbys: from when it was known at the node that one is wanted."""
         self._open: dict[JobId, Trace] = {}
 
     def ordered(
@@ -65,6 +67,9 @@ class Promise:
 
     def froze(self, node: NodeId, freeze: Freeze) -> None:
         self.freezes.append(Freezing(node, freeze))
+
+    def activated(self, node: NodeId, freeze: Freeze) -> None:
+        self.activations.append(Freezing(node, freeze))
 
     def free(self, job: JobId, now_ms: int) -> None:
         trace = self._open.get(job)

@@ -309,6 +309,9 @@ class Replica(Struct, frozen=True, omit_defaults=True, kw_only=True):
     ended_at_ms: int = 0
     forgotten_at_ms: int = 0
     freeze: Freeze | None = None
+    turn: int = 0
+    stands_for: AllocationId = AllocationId("")
+    """The standby on this node for which it stands still, if for one."""
 
 
 class ReplicaOrdered(Struct, frozen=True, tag=True):
@@ -329,6 +332,8 @@ class ReplicaMoved(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=Tr
     exit_code: int | None = None
     reason: str = ""
     freeze: Freeze | None = None
+    turn: int = 0
+    stands_for: AllocationId = AllocationId("")
 
 
 class ReplicaForgotten(Struct, frozen=True, tag=True):

@@ -10,6 +10,7 @@ from hyperion.control.cluster_state import ClusterState
 from hyperion.control.entitlement import EVERY_BORROWER, MOST_BORROWERS, entitlement
 from hyperion.control.preempting import Preempting
 from hyperion.control.seating import Seating
+from hyperion.control.standbys import Standbys
 from hyperion.control.uplink import ClusterTimes, Uplink
 from hyperion.model.ids import JobId
 from hyperion.model.job import JobPhase
@@ -40,6 +41,7 @@ class Rounds:
         uplink: Uplink,
         seating: Seating,
         preempting: Preempting,
+        standbys: Standbys,
     ) -> None:
         self.due = True
         self.blocked = Blocked()
@@ -49,6 +51,7 @@ class Rounds:
         self._uplink = uplink
         self._seating = seating
         self._preempting = preempting
+        self._standbys = standbys
         self._asked: tuple[r.ClusterJob, Admission] | None = None
         """Whose wish the planner was given last."""
         self._reclaiming: list[r.ClusterJob] = []
@@ -84,6 +87,9 @@ class Rounds:
         self._state.occupancy.see_capacity()
         for shape in self.blocked.hopeful(self._state.snapshot, self._state.occupancy.freed):
             self._unblock(shape)
+        if self._state.occupancy.lending.grown:
+            self._state.occupancy.lending.grown = False
+            self.freed()  # who may borrow looks at more than what is free
         self._state.occupancy.freed.clear()
         self._room = self._times.placements_per_round
         self._searches = SEARCHES_PER_ROUND
@@ -100,6 +106,8 @@ class Rounds:
                 break  # they are the first of the next round
             if not (yield from self._preempt(known, now_ms)):
                 self._state.queue.pass_over(known.job.id)
+        if self._state.occupancy.lending.changed:
+            yield from self._standbys.guard(now_ms)
         self.due = self._room <= 0 or self._searches <= 0 or bool(self._state.occupancy.freed)
 
     def explain(self, now_ms: int) -> _Decisions:
@@ -141,7 +149,9 @@ class Rounds:
                 self._room -= len(result.seats)
                 if self._room <= 0:
                     return False
-            elif (yield from self._preempt(known, now_ms)):
+            elif (yield from self._borrow(known, now_ms)) or (
+                yield from self._preempt(known, now_ms)
+            ):
                 return True
             else:
                 yield from self._block(known, result, now_ms)
@@ -158,6 +168,15 @@ class Rounds:
                 continue
             self._asked = (known, admission)
             yield self._seating.wish(known, self._room, now_ms)
+
+    def _borrow(self, known: r.ClusterJob, now_ms: int) -> _Tried:
+        """Start it on CPUs that standbys lend, to it or to others; whether it fits there."""
+        plan = self._standbys.plan(known, self._room, now_ms)
+        if plan is None or not self._state.occupancy.admits_plan(known.job, plan):
+            return False
+        yield from self._seating.start(known, plan, now_ms)
+        self._room -= len(plan.seats)
+        return True
 
     def _block(self, known: r.ClusterJob, refusal: Unplaceable, now_ms: int) -> _Decisions:
         """Pass over its likes until something is freed; what can never fit goes back."""
@@ -272,4 +291,6 @@ class Rounds:
                 return None
             wish = self._seating.wish(known, self._room, now_ms)
             found = planner.plan(state.snapshot, wish, self._policy, state.calendar, now_ms)
-        return found if isinstance(found, Plan) else None
+            if not isinstance(found, Plan):
+                return self._standbys.plan(known, self._room, now_ms)
+        return found

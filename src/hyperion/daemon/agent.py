@@ -20,6 +20,7 @@ from hyperion.adapters.telemetry.host import HostTelemetry
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent, AgentTimes
 from hyperion.daemon import questions as q
+from hyperion.daemon.application import NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.clock import WallClock
 from hyperion.daemon.driver import Driver
@@ -28,6 +29,7 @@ from hyperion.daemon.observe import start_logging
 from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import Tasks, run, together
 from hyperion.daemon.settings import DAY_MS, AgentSettings
+from hyperion.daemon.standby import Standbys, freeze
 from hyperion.daemon.standing import Standing
 from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
 from hyperion.daemon.urgency import keep_hurrying
@@ -70,12 +72,13 @@ class AgentDaemon:
         self.tasks = Tasks()
         pauser = FastPathPauser(self.directory / "fastpath")
         self.standing = Standing(pauser, self.runtime, self._heard, self.tasks)
+        self.standbys = Standbys(pauser, self.runtime, self._heard, self.standing.watch, self.tasks)
 
     async def serve(self, stop: asyncio.Event) -> None:
         settings = self.settings
         store = open_store(self.directory / "agent.db", settings)
         await self.runtime.start(self._heard)
-        await self.standing.start()
+        await self.standing.start(self.standbys.woken)
         abilities = {**self.runtime.abilities(), **self.standing.abilities()}
         node = msgspec.structs.replace(self.node, abilities=abilities)
         self.machine = Agent(
@@ -97,10 +100,11 @@ class AgentDaemon:
             lambda: self.credentials,
             on_attached=self._attached,
             on_message=self.driver.note,
-            on_detached=lambda: self._say(attached=False),
+            on_detached=self._detached,
             translation=TRANSLATION,
         )
         self.uplink.serve(q.LOGS, self._logs)
+        self.uplink.serve(q.ACTIVATE, self._activate)
         self.driver.recover()
         unknown = await self.runtime.sweep(list(self.machine.replicas))
         if unknown:
@@ -122,6 +126,10 @@ class AgentDaemon:
         self.driver.note(m.SchedulerAttached())
         self._say(attached=True)
 
+    def _detached(self) -> None:
+        self.driver.note(m.SchedulerDetached())
+        self._say(attached=False)
+
     def _say(self, *, attached: bool) -> None:
         say_ready(self.directory, attached=attached)
 
@@ -129,8 +137,10 @@ class AgentDaemon:
         match event:
             case m.ReplicaStarted(allocation):
                 self.standing.begun(allocation)
+                self.standbys.begun(allocation)
             case m.ReplicaExited(allocation):
                 self.standing.ended(allocation)
+                self.standbys.ended(allocation)
         self.driver.note(event)
 
     def _perform(self, command: m.AgentCommand) -> None:
@@ -140,6 +150,7 @@ class AgentDaemon:
                 if type(message) is m.NodeHeartbeat and self.reading is not None:
                     self._send_reading(self.reading)
             case m.LaunchReplica(order):
+                self.standbys.ordered(order)
                 self.tasks.begin(self.runtime.launch(order), f"launching {order.allocation}")
             case m.PrepareReplica(order):
                 self.tasks.begin(self.runtime.prepare(order), f"preparing {order.allocation}")
@@ -151,6 +162,8 @@ class AgentDaemon:
                 self.tasks.begin(self.standing.resume(allocation), f"resuming {allocation}")
             case m.InspectReplica(allocation):
                 self.tasks.begin(self.standing.inspect(allocation), f"looking at {allocation}")
+            case m.GuardReplica(order):
+                self.tasks.begin(self.standbys.guard(order), f"guarding {order.allocation}")
             case m.DropReplica(allocation):
                 self.tasks.begin(self.runtime.drop(allocation), f"dropping {allocation}")
             case m.KeepLease(remaining_ms):
@@ -188,6 +201,22 @@ class AgentDaemon:
         pieces = self.runtime.logs(AllocationId(asked.allocation), asked.follow, asked.tail_lines)
         async for piece in pieces:
             yield piece
+
+    async def _activate(self, body: bytes) -> AsyncIterator[bytes]:
+        asked = msgspec.json.decode(body, type=q.Activate)
+        id = AllocationId(asked.allocation)
+        try:
+            if asked.release:
+                await self.standbys.release(id)
+                yield msgspec.json.encode(q.Activated())
+                return
+            woken = await self.standbys.activate(id)
+        except LookupError as error:
+            raise NotFound(str(error)) from None
+        except OSError as error:
+            raise Unavailable(str(error)) from None
+        took = freeze(woken.paused, woken.asked_ns)
+        yield msgspec.json.encode(q.Activated(woken.frozen, took))
 
     async def _fetch(self, digest: str) -> AsyncIterator[bytes]:
         async for piece in self.uplink.call(q.BUNDLE, msgspec.json.encode(q.GetBundle(digest))):

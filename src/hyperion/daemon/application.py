@@ -6,6 +6,7 @@ from typing import Protocol
 from hyperion.model.job import Job
 from hyperion.model.queue import Queue
 from hyperion.wire.api import (
+    ActivationView,
     ClusterView,
     JobChange,
     JobView,
@@ -93,6 +94,9 @@ class Application(Protocol):
 
     async def promise(self) -> list[PromiseView]:
         """What it took to let jobs stand still for others, by cluster, step and node."""
+
+    async def activate(self, job_id: str, release: bool) -> list[ActivationView]:
+        """Want a standby, or want it no more: NotFound, or Conflict for one that is none."""
 
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
         """``node`` is ``cluster/node``, or a node's name where it is unique."""

@@ -24,7 +24,7 @@ from hyperion.daemon.history import History
 from hyperion.model.checks import check
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
-from hyperion.model.job import Job, Secret
+from hyperion.model.job import Job, JobPhase, Secret
 from hyperion.model.market import Offer
 from hyperion.model.queue import Queue
 from hyperion.placement import explain, ranking
@@ -32,6 +32,7 @@ from hyperion.placement.catalogue import catalogue
 from hyperion.ports import Clock
 from hyperion.wire import spec
 from hyperion.wire.api import (
+    ActivationView,
     ClusterView,
     JobChange,
     JobView,
@@ -185,6 +186,16 @@ class FederationApplication:
         id = self._find(job_id).job.id
         _raise(await self._driver.ask(lambda token: JobCancelRequested(id, by, token)))
         return await self.job(id)
+
+    async def activate(self, job_id: str, release: bool) -> list[ActivationView]:
+        known = self._find(job_id)
+        if known.job.standby is None:
+            raise Conflict(f"job {known.job.id} is no standby; standby: in its spec makes it one")
+        if known.status.phase is not JobPhase.RUNNING:
+            raise Conflict(f"job {known.job.id} is {known.status.phase.value}, not running")
+        question = q.ActivateJob(known.job.id, release)
+        body = await self._ask(known.status.cluster, q.ACTIVATE, question)
+        return msgspec.json.decode(body, type=list[ActivationView])
 
     async def logs(
         self, job_id: str, rank: int | None, follow: bool, tail_lines: int | None

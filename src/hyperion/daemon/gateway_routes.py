@@ -41,6 +41,7 @@ from hyperion.daemon.gateway_streams import (
 )
 from hyperion.model.job import Job
 from hyperion.wire.api import (
+    ActivationView,
     ClusterView,
     JobView,
     NodeView,
@@ -158,6 +159,18 @@ async def why(request: Req, job: JobRef) -> WhyView:
 )
 async def cancel(request: Req, job: JobRef, user: Caller = "") -> JobView:
     return await application_of(request).cancel(job, user)
+
+
+@post(
+    "/jobs/{job:str}/{action:str}",
+    status_code=200,
+    responses=declared(404, 409),
+    summary="A standby is wanted: others stand still for it. Or it is wanted no more",
+)
+async def activate(
+    request: Req, job: JobRef, action: FromPath[Literal["activate", "release"]]
+) -> list[ActivationView]:
+    return await application_of(request).activate(job, release=action == "release")
 
 
 @get(
@@ -402,7 +415,7 @@ async def openapi(request: Req) -> Response[bytes]:
 
 ROUTES = [
     openapi,
-    submit, plan, list_jobs, show, spec, why, cancel, logs, watch, nodes, cordon,
+    submit, plan, list_jobs, show, spec, why, cancel, activate, logs, watch, nodes, cordon,
     queues, apply_queues, drop_queue, windows, add_window, drop_window,
     clusters, policies, slo, offers, version, healthz, authority, join, new_join_token, upload,
 ]  # fmt: skip

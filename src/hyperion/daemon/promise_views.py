@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from hyperion.control.promise import PROMISED_MS, Freezing, Promise, Trace
+from hyperion.control.promise import PROMISED_MS, Promise, Trace
+from hyperion.model.allocation import Freeze
 from hyperion.wire.api import PromiseView, Quantiles
 
 NODES_SHOWN = 1000
@@ -10,7 +11,7 @@ NODES_SHOWN = 1000
 
 def promise_views(promise: Promise, cluster: str) -> list[PromiseView]:
     """Of the newest pauses that the scheduler remembers."""
-    return [*_steps(promise.traces, cluster), *_nodes(promise.freezes, cluster)]
+    return [*_steps(promise.traces, cluster), *_nodes(promise, cluster)]
 
 
 def _steps(traces: Iterable[Trace], cluster: str) -> Iterator[PromiseView]:
@@ -41,24 +42,31 @@ def _steps(traces: Iterable[Trace], cluster: str) -> Iterator[PromiseView]:
         )
 
 
-def _nodes(freezes: Iterable[Freezing], cluster: str) -> Iterator[PromiseView]:
-    by: dict[tuple[str, str], list[Freezing]] = {}
-    for x in freezes:
-        by.setdefault((x.node, x.freeze.how), []).append(x)
-    for (node, how), found in sorted(by.items())[:NODES_SHOWN]:
-        confirmed = [x.freeze.confirmed_us / 1000 for x in found if x.freeze.confirmed_us]
-        for step, took in (
-            ("stopped", [x.freeze.stopped_us / 1000 for x in found]),
-            ("frozen", confirmed),
-        ):
-            yield PromiseView(
-                cluster=cluster,
-                node=node,
-                step=f"called → {step} ({how})",
-                promised_ms=0.0,
-                missed=0,
-                took=quantiles(took),
-            )
+def _nodes(promise: Promise, cluster: str) -> Iterator[PromiseView]:
+    """``called``: an order to pause has reached the fast path. ``wanted``: it was known there
+    that a standby is, by a connection or an order; that is promised as well."""
+    for word, promised_ms, freezes in (
+        ("called", 0.0, promise.freezes),
+        ("wanted", PROMISED_MS, promise.activations),
+    ):
+        by: dict[tuple[str, str], list[Freeze]] = {}
+        for x in freezes:
+            by.setdefault((x.node, x.freeze.how), []).append(x.freeze)
+        for (node, how), found in sorted(by.items())[:NODES_SHOWN]:
+            confirmed = [x.confirmed_us / 1000 for x in found if x.confirmed_us]
+            late = sum(ms > PROMISED_MS for ms in confirmed) + len(found) - len(confirmed)
+            for step, promised, missed, took in (
+                ("stopped", 0.0, 0, [x.stopped_us / 1000 for x in found]),
+                ("frozen", promised_ms, late if promised_ms else 0, confirmed),
+            ):
+                yield PromiseView(
+                    cluster=cluster,
+                    node=node,
+                    step=f"{word} → {step} ({how})",
+                    promised_ms=promised,
+                    missed=missed,
+                    took=quantiles(took),
+                )
 
 
 def quantiles(took_ms: Sequence[float]) -> Quantiles:

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from hyperion.model.allocation import Freeze
 from hyperion.wire.api import OutlookView
 
 LOGS = "logs"
@@ -18,6 +19,7 @@ DROP_WINDOW = "drop-window"
 TRIAL = "trial"
 EXPLAIN = "explain"
 BUNDLE = "bundle"
+ACTIVATE = "activate"
 
 
 class ReadLogs(Struct, frozen=True, omit_defaults=True):
@@ -70,6 +72,27 @@ class Explanation(Struct, frozen=True, omit_defaults=True):
     queue_position: int | None = None
     outlook: OutlookView | None = None
     """While it waits."""
+
+
+class Activate(Struct, frozen=True, omit_defaults=True):
+    """Of an agent: this standby is wanted, or (``release``) wanted no more; answered by an
+    Activated. Not an order of the machine: nothing is kept before it is done."""
+
+    allocation: str
+    release: bool = False
+
+
+class Activated(Struct, frozen=True, omit_defaults=True):
+    frozen: tuple[str, ...] = ()
+    """Allocations that stand still since then."""
+    took: Freeze | None = None
+
+
+class ActivateJob(Struct, frozen=True, omit_defaults=True):
+    """Of a scheduler: the same for all replicas of a job; answered by ActivationViews."""
+
+    job: str
+    release: bool = False
 
 
 class GetBundle(Struct, frozen=True):

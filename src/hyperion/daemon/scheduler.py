@@ -22,6 +22,7 @@ from hyperion.control.records import AllocationPlaced
 from hyperion.control.uplink import ClusterTimes
 from hyperion.daemon import plugins, views
 from hyperion.daemon import questions as q
+from hyperion.daemon.activation import Activation
 from hyperion.daemon.application import Conflict, Exhausted, NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.clock import WallClock
@@ -186,6 +187,7 @@ class SchedulerDaemon:
         uplink.serve(q.CORDON, self._answer_cordon)
         uplink.serve(q.POLICIES, self._answer_policies)
         uplink.serve(q.LOGS, self._answer_logs)
+        uplink.serve(q.ACTIVATE, Activation(self.machine, self.agents).answer)
         self.questions.serve(uplink)
         return uplink
 

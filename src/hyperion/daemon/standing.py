@@ -8,7 +8,7 @@ from hyperion.control import messages as m
 from hyperion.daemon.running import Tasks
 from hyperion.model.allocation import Freeze
 from hyperion.model.ids import AllocationId
-from hyperion.ports import Paused, Pauser, Runtime
+from hyperion.ports import Paused, Pauser, Runtime, Woken
 
 _log = logging.getLogger("hyperion.agent")
 _LOOK_AGAIN_S = 0.1
@@ -41,10 +41,10 @@ class Standing:
         """What stands still, and who looks when its hold has ended."""
         self._works = False
 
-    async def start(self) -> None:
-        """Without it replicas can be stopped, and not paused."""
+    async def start(self, woken: Callable[[str, Woken], None]) -> None:
+        """Without it replicas can be stopped, and not paused. ``woken``: see ``ports.Pauser``."""
         try:
-            await self._pauser.start()
+            await self._pauser.start(woken)
             self._works = True
         except OSError as error:
             _log.warning("replicas cannot be paused on this node: %s", error)
@@ -76,7 +76,7 @@ class Standing:
             return
         if not paused.confirmed_ns:
             _log.warning("%s is slow to stand still: %s", id, "; ".join(paused.stragglers))
-        self._watch(id, hold_ms)
+        self.watch(id, hold_ms)
         self._emit(m.ReplicaPaused(id, _freeze(paused)))
 
     async def resume(self, id: AllocationId) -> None:
@@ -94,7 +94,7 @@ class Standing:
             except OSError as error:
                 _log.warning("cannot tell whether %s stands still: %s", id, error)
         if still:
-            self._watch(id, 1000)
+            self.watch(id, 1000)
             self._emit(m.ReplicaPaused(id))
         else:
             self._unwatch(id)
@@ -122,7 +122,8 @@ class Standing:
         except OSError as error:
             _log.warning("%s goes on at the end of its hold only: %s", id, error)
 
-    def _watch(self, id: AllocationId, hold_ms: int) -> None:
+    def watch(self, id: AllocationId, hold_ms: int) -> None:
+        """It stands still: look for it when its hold has ended."""
         self._unwatch(id)
         loop = asyncio.get_running_loop()
         self._held[id] = loop.call_later(

@@ -10,7 +10,8 @@ import asyncio
 import os
 from contextlib import suppress
 
-PRIORITY = 1
+PRIORITY = 3
+"""Above standbys (1) and what is being stopped for them (2)."""
 NICE = -15
 LOOKS_S = (0.0, 1.0, 5.0, 30.0)
 """When its threads are looked at, for some are made only once work comes in."""

@@ -16,6 +16,8 @@ class AllocationState(Enum):
     """The agent holds what it needs (directory, rendezvous port) and waits for its gang."""
     RUNNING = "running"
     """Its process runs on the node."""
+    WARM = "warm"
+    """It is there, and waits to be wanted: its CPUs are lent to others (a job with ``standby``)."""
     PAUSING = "pausing"
     """Told to stand still, with all that it holds, so that another can have its CPUs."""
     PAUSED = "paused"
@@ -47,9 +49,10 @@ _ENDS = frozenset({_S.SUCCEEDED, _S.FAILED, _S.STOPPED, _S.LOST})
 
 #: The whole life cycle. Reports may be lost on the way, so later states can be reached directly.
 TRANSITIONS: Mapping[AllocationState, frozenset[AllocationState]] = {
-    _S.PLACED: _ENDS | {_S.READY, _S.RUNNING, _S.STOPPING},
-    _S.READY: _ENDS | {_S.RUNNING, _S.STOPPING},
-    _S.RUNNING: _ENDS | {_S.PAUSING, _S.STOPPING},
+    _S.PLACED: _ENDS | {_S.READY, _S.RUNNING, _S.WARM, _S.STOPPING},
+    _S.READY: _ENDS | {_S.RUNNING, _S.WARM, _S.STOPPING},
+    _S.RUNNING: _ENDS | {_S.WARM, _S.PAUSING, _S.PAUSED, _S.STOPPING},
+    _S.WARM: _ENDS | {_S.RUNNING, _S.STOPPING},
     _S.PAUSING: _ENDS | {_S.PAUSED, _S.RUNNING, _S.RESUMING, _S.STOPPING},
     _S.PAUSED: _ENDS | {_S.RUNNING, _S.RESUMING, _S.STOPPING},
     _S.RESUMING: _ENDS | {_S.RUNNING, _S.STOPPING},
@@ -88,6 +91,8 @@ class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False
     """Counts the orders given about this allocation; a report must name the order it answers."""
     answered: int = 0
     """The newest generation that the agent has answered."""
+    turn: int = 0
+    """Counts what its node did unasked: a standby comes and goes as it is wanted."""
     address: str = ""
     """Where its gang can reach it, once it is READY."""
     port: int = 0

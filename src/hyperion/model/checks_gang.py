@@ -1,4 +1,4 @@
-"""What is wrong with the form of a job: its roles, its width if elastic, its tasks if an array."""
+"""What is wrong with the form of a job: roles, width if elastic, tasks if an array, a standby."""
 
 import re
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from hyperion.model.bounds import (
     MAX_ARRAY_INDEX,
     MAX_ARRAY_TASKS,
+    MAX_HOLD_S,
     MAX_NAME_CHARS,
     MAX_REPLICAS,
     MAX_ROLES,
@@ -14,14 +15,14 @@ from hyperion.model.bounds import (
 )
 from hyperion.model.checks_resources import request_faults
 from hyperion.model.checks_work import work_faults
-from hyperion.model.faults import Fault, pointer_part, quoted, range_faults
-from hyperion.model.job import Array, Elastic, Job, Role
+from hyperion.model.faults import Fault, number_faults, pointer_part, quoted, range_faults
+from hyperion.model.job import Array, Elastic, Job, Priority, Role, Standby
 
 _name = re.compile(NAME_PATTERN).fullmatch
 
 
 def gang_faults(job: Job) -> Iterator[Fault]:
-    """Of ``replicas``, ``roles``, ``elastic`` and ``array``, and of what they are together."""
+    """Of ``replicas``, ``roles``, ``elastic``, ``array``, ``standby``, and of them together."""
     yield from range_faults("/replicas", job.replicas, 1, MAX_REPLICAS)
     if job.roles:
         yield from _roles(job)
@@ -29,6 +30,8 @@ def gang_faults(job: Job) -> Iterator[Fault]:
         yield from _elastic(job, job.elastic)
     if job.array is not None:
         yield from _array(job, job.array)
+    if job.standby is not None:
+        yield from _standby(job, job.standby)
 
 
 def _roles(job: Job) -> Iterator[Fault]:
@@ -113,3 +116,18 @@ def _array(job: Job, array: Array) -> Iterator[Fault]:
         )
     if job.packing is not None:
         yield Fault("/array", "cannot be combined with topology: its tasks need not be together")
+
+
+def _standby(job: Job, standby: Standby) -> Iterator[Fault]:
+    if standby.port:
+        yield from range_faults("/standby/port", standby.port, 1, 65535)
+    yield from number_faults("/standby/quiet", standby.quiet_s, MAX_HOLD_S, "s")
+    if job.priority < Priority.LATENCY_CRITICAL:
+        yield Fault(
+            "/standby",
+            f"is for jobs for which others stand still, and priority is {job.priority.name};"
+            " say priority: LATENCY_CRITICAL",
+        )
+    for name, value in (("array", job.array), ("elastic", job.elastic)):
+        if value is not None:
+            yield Fault("/standby", f"cannot be combined with {name}; remove one of the two")

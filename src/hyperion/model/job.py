@@ -90,6 +90,16 @@ class Pausing(Struct, frozen=True, omit_defaults=True, gc=False):
     """At a stretch no longer than this; then it is stopped, and goes on from its checkpoint."""
 
 
+class Standby(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The job is there before it is wanted: started, its memory its own, quiet. Until then its CPUs
+    are lent to jobs that can stand still, and do so the moment that it has something to do."""
+
+    port: int = 0
+    """TCP, on each of its nodes: a connection activates it. 0: only an order and load do."""
+    quiet_s: float = 1.0
+    """Having done next to nothing for so long, it lends its CPUs again."""
+
+
 class Toleration(Struct, frozen=True, gc=False):
     """Lets the job onto nodes with this taint; an empty value tolerates any value of the key."""
 
@@ -200,6 +210,7 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     restart: Restart = Restart()
     checkpoint: Checkpoint = Checkpoint()
     pausing: Pausing = Pausing()
+    standby: Standby | None = None
     tolerations: tuple[Toleration, ...] = ()
     metadata: dict[str, str] = {}
 

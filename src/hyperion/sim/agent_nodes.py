@@ -140,6 +140,7 @@ class AgentNodes:
         if not tie.is_open:
             return
         tie.is_open = False
+        self._deliver(tie, m.SchedulerDetached())
         session, node = tie.session, tie.node.id
 
         def tell() -> None:

@@ -88,12 +88,13 @@ def nothing_left_running(executions: Iterable[Execution]) -> None:
 
 def within_capacity(host: Host, capacity: Capacity) -> None:
     """What really runs on a machine fits it, GPU by GPU. What stands still needs no CPU; what went
-    on by itself was forgotten by a scheduler that was away, and may crowd the others."""
+    on by itself was forgotten by a scheduler that was away, and may crowd the others. Of standbys
+    ``posts`` knows when they need theirs."""
     cpus = memory = 0
     devices: dict[int, int] = {}
     custom: dict[str, int] = {}
     for x in host.running.values():
-        if x.still_since_ms is None and not x.let_go:
+        if x.still_since_ms is None and not x.let_go and not x.lends:
             cpus += x.request.cpus_milli
         memory += x.request.memory_mib
         for device in x.devices:

@@ -27,6 +27,8 @@ class Execution(Struct):
     """When it goes on by itself."""
     let_go: bool = False
     """It has gone on by itself, at the end of its hold: nobody had told it to."""
+    lends: bool = False
+    """It is a standby: its CPUs are others' for as long as it is not wanted."""
     disk: int = 0
     """Which disk of the host it ran on: an empty one knows of no earlier claims."""
 
@@ -40,6 +42,8 @@ class Host:
         self.disk = 0
         self.claims: set[AllocationId] = set()
         self.running: dict[AllocationId, Execution] = {}
+        self.stopping: set[AllocationId] = set()
+        """Told to end, and taking their grace for it."""
         self.exits: dict[AllocationId, int] = {}
         """Exit codes written by replicas that ended by themselves."""
 
@@ -58,6 +62,7 @@ class Host:
             exit_code,
             request=order.request,
             devices=order.devices,
+            lends=order.job.standby is not None,
             disk=self.disk,
         )
         self.running[order.allocation] = execution

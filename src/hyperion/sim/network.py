@@ -96,6 +96,9 @@ class Network:
         detached: Any = m.ClusterDetached(cluster=ClusterId(link.child))
         if "/" in link.child:
             detached = m.NodeDetached(node=NodeId(link.child.partition("/")[2]))
+            child = self.world.processes[link.child]
+            if child.incarnation == link.child_incarnation:
+                self.world.deliver(child, m.SchedulerDetached())
 
         def tell() -> None:
             if link.session == session and parent.incarnation == link.parent_incarnation:

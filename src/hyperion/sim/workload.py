@@ -6,8 +6,29 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from hyperion.model.ids import JobId, UserId
-from hyperion.model.job import Checkpoint, Job, Pausing, Priority, Restart
+from hyperion.model.job import Checkpoint, Job, Pausing, Priority, Restart, Standby
 from hyperion.model.resources import ResourceRequest
+
+
+class Size(Struct, frozen=True, kw_only=True):
+    clusters: int = 2
+    nodes: int = 3
+    """In each cluster."""
+    jobs: int = 24
+    over_ms: int = 30_000
+    """Jobs arrive within this time."""
+    urgent: bool = False
+    """Batch jobs that fill the CPUs, and urgent ones for which they stand still."""
+    varied: bool = False
+    """Jobs of every shape, queues with quotas, windows; otherwise plain jobs and gangs."""
+
+
+def size_of(seed: int) -> Size:
+    """Odd seeds bring jobs of every shape, queues and windows; of the even ones every second brings
+    plain jobs and gangs, every second urgent jobs for which others stand still."""
+    if seed % 4 == 2:
+        return Size(urgent=True, jobs=40)
+    return Size(varied=seed % 2 == 1)
 
 
 class Arrival(Struct, frozen=True):
@@ -55,6 +76,8 @@ def urgent_arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Ar
         urgent = dice.random() < 0.5
         priority = dice.choice((Priority.LATENCY_CRITICAL, Priority.ULTRA_LOW_LATENCY))
         fails = dice.random() < 0.1
+        stays = urgent and dice.random() < 0.25
+        runs_ms = (20_000, 70_000) if stays else (10, 500, 3000) if urgent else (20_000, 40_000)
         yield Arrival(
             at_ms=at_ms,
             job=Job(
@@ -72,8 +95,9 @@ def urgent_arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Ar
                 restart=Restart(max=2 if fails else 0, backoff_s=1.0),
                 checkpoint=Checkpoint(grace_s=dice.choice((0.5, 2.0, 20.0))),
                 pausing=Pausing(forbidden=dice.random() < 0.1, hold_s=dice.choice((2.0, 30.0))),
+                standby=Standby(quiet_s=0.5) if stays else None,
             ),
-            runs_ms=dice.choice((10, 500, 3000)) if urgent else dice.choice((20_000, 40_000)),
+            runs_ms=dice.choice(runs_ms),
             exit_codes=(1, 0) if fails else (0,),
             cancel_at_ms=at_ms + dice.randrange(8000) if dice.random() < 0.1 else None,
         )

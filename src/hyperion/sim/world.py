@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from hyperion.control import cluster_laws
@@ -22,7 +21,7 @@ from hyperion.control.federation import Federation
 from hyperion.control.federation_times import FederationTimes
 from hyperion.control.uplink import ClusterTimes
 from hyperion.model.cluster import Cluster
-from hyperion.model.ids import ClusterId, JobId, NodeId
+from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId
 from hyperion.model.market import MarketView, Region
 from hyperion.model.node import PAUSE, Node
 from hyperion.model.resources import Capacity
@@ -31,11 +30,14 @@ from hyperion.sim import checkers, varied
 from hyperion.sim.faults import CALM, Faults
 from hyperion.sim.fleet import Execution, Host
 from hyperion.sim.network import Network, from_cluster, from_node
+from hyperion.sim.posts import Posts
 from hyperion.sim.process import Process
-from hyperion.sim.workload import Arrival, arrivals, urgent_arrivals
+from hyperion.sim.workload import Arrival, Size, arrivals, urgent_arrivals
 
 TICK_MS = 250
 FAULTS_END_MS = 45_000
+SETTLED_MS = FAULTS_END_MS + 15_000
+"""By then everybody has noticed which sessions and leases have ended."""
 GIVE_UP_MS = 600_000
 """Without faults everything converges long before this."""
 
@@ -62,27 +64,6 @@ MARKET = MarketView(
         for name, g in zip(_REGIONS, (380.0, 150.0, 240.0), strict=True)
     },
 )
-
-
-class Size(Struct, frozen=True, kw_only=True):
-    clusters: int = 2
-    nodes: int = 3
-    """In each cluster."""
-    jobs: int = 24
-    over_ms: int = 30_000
-    """Jobs arrive within this time."""
-    urgent: bool = False
-    """Batch jobs that fill the CPUs, and urgent ones for which they stand still."""
-    varied: bool = False
-    """Jobs of every shape, queues with quotas, windows; otherwise plain jobs and gangs."""
-
-
-def size_of(seed: int) -> Size:
-    """Odd seeds bring jobs of every shape, queues and windows; of the even ones every second brings
-    plain jobs and gangs, every second urgent jobs for which others stand still."""
-    if seed % 4 == 2:
-        return Size(urgent=True, jobs=40)
-    return Size(varied=seed % 2 == 1)
 
 
 class World:
@@ -114,7 +95,13 @@ class World:
             self.at(arrival.at_ms, self._asking(arrival))
         if size.varied:
             self._rule(size)
+        self.posts = Posts(self, seed, 0 if faults == CALM else SETTLED_MS)
         self._plan_faults()
+        self.after(0, self._attend)
+
+    def _attend(self) -> None:
+        self.posts.turn()
+        self.after(50, self._attend)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -329,6 +316,7 @@ class World:
                 self.after(soon_ms, lambda: self._claim(host, order, tell))
             case m.KillReplica(allocation, grace_ms):
                 host.claims.add(allocation)
+                host.stopping.add(allocation)
                 took_ms = self.random.randrange(1, max(2, grace_ms))
                 self.after(took_ms, lambda: self._killed(host, allocation, tell))
             case m.PauseReplica(allocation, hold_ms):
@@ -339,8 +327,8 @@ class World:
                 still = host.is_still(allocation)
                 kind = m.ReplicaPaused if still else m.ReplicaResumed
                 tell(kind(allocation), soon_ms)
-            case m.DropReplica():
-                pass
+            case m.GuardReplica(guard):
+                self.posts.guard(guard)
 
     def _pause(self, host: Host, id: Any, hold_ms: int, tell: Callable[[Any, int], None]) -> None:
         """As on a real machine it happens, whether the agent lives to see it or not."""
@@ -349,6 +337,16 @@ class World:
         elif host.pause(id, self.now_ms, hold_ms):
             tell(m.ReplicaPaused(id), 1)
             self.after(hold_ms, lambda: self._let_go(host, id, tell))
+
+    def freeze(self, host: Host, id: AllocationId, hold_ms: int) -> None:
+        """The fast path does it; an agent that is not there hears nothing of it."""
+        agent = self.processes[host.name]
+        host.pause(id, self.now_ms, hold_ms)
+
+        def tell(event: Any, delay_ms: int) -> None:
+            self.after(delay_ms, lambda: self.deliver(agent, event))
+
+        self.after(hold_ms, lambda: self._let_go(host, id, tell))
 
     def _let_go(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
         execution = host.running.get(id)

@@ -305,6 +305,23 @@ class Quantiles(Struct, frozen=True, kw_only=True):
     max: float = 0.0
 
 
+class ActivationView(Struct, frozen=True, kw_only=True):
+    """What became of one replica of a standby that was wanted, or is wanted no more."""
+
+    cluster: str
+    node: str
+    rank: int
+    stands_still: tuple[str, ...] = ()
+    """The jobs that stand still for it since then."""
+    stopped_ms: float | None = None
+    """From the agent's order until they ran no more code of their own, by the node's clock."""
+    frozen_ms: float | None = None
+    """Until the kernel said so; None: not within 50 ms, or nobody had to."""
+    how: str = ""
+    error: str = ""
+    """Why it could not be done."""
+
+
 class PromiseView(Struct, frozen=True, kw_only=True):
     """A row of ``hyperion slo``: one step of pausing, in a cluster or on one of its nodes."""
 

@@ -29,7 +29,15 @@ from hyperion.wire.spec_kinds import (
     Whole,
 )
 from hyperion.wire.spec_places import REPLICA_TERM, SPREAD, TOPOLOGY
-from hyperion.wire.spec_records import BUDGET, CHECKPOINT, DATA, PAUSING, RESTART, TOLERATED
+from hyperion.wire.spec_records import (
+    BUDGET,
+    CHECKPOINT,
+    DATA,
+    PAUSING,
+    RESTART,
+    STANDBY,
+    TOLERATED,
+)
 from hyperion.wire.spec_resources import RESOURCES
 from hyperion.wire.spec_tree import Kind, Node, Scalar, Table
 from hyperion.wire.spec_work import Image, Moment, Run
@@ -332,6 +340,7 @@ SPEC = _Spec(
         Field("restart", RESTART, "Retries after a failure of its own."),
         Field("checkpoint", CHECKPOINT, "What the job itself does to survive."),
         Field("pausing", PAUSING, "Whether, and for how long, it may stand still for others."),
+        Field("standby", STANDBY, "Is there before it is wanted, and lends its CPUs until then."),
         Field(
             "tolerations",
             ListOf(TOLERATED, bounds.MAX_ENTRIES),

@@ -114,7 +114,10 @@ def _wishes_mapping(job: Job) -> dict[str, Any]:
         "tolerations": [_without_defaults(toleration) for toleration in job.tolerations],
         "metadata": dict(job.metadata),
     }
-    return out | {name: value for name, value in rest.items() if value}
+    out |= {name: value for name, value in rest.items() if value}
+    if job.standby is not None:
+        out["standby"] = _renamed(job.standby, quiet_s="quiet")
+    return out
 
 
 def _without_defaults(value: Struct) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The mappings inside a spec: data, budget, restart, checkpoint, tolerations."""
 
 from hyperion.model import bounds
-from hyperion.model.job import Budget, Checkpoint, DataSource, Pausing, Restart, Toleration
+from hyperion.model.job import Budget, Checkpoint, DataSource, Pausing, Restart, Standby, Toleration
 from hyperion.wire.spec_kinds import Amount, Duration, Field, Flag, Number, Record, Text, Whole
 from hyperion.wire.spec_shorthand import Parsed, Shorthand
 
@@ -158,4 +158,27 @@ PAUSING = Record(
         ),
     ),
     Pausing,
+)
+
+STANDBY = Record(
+    (
+        Field(
+            "port",
+            Whole(1, 65535),
+            "TCP port on each of its nodes: opened before it starts and handed to it; whoever"
+            " connects wakes it.",
+            default="none",
+            example="8080",
+        ),
+        Field(
+            "quiet",
+            Duration(),
+            "Having done next to nothing for so long, it lends its CPUs.",
+            to="quiet_s",
+            unit="s",
+            default="1s",
+            example="5s",
+        ),
+    ),
+    Standby,
 )

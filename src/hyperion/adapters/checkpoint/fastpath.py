@@ -4,7 +4,8 @@
 
 It listens on ``DIRECTORY/socket`` (packets of JSON, at most 16 KiB, its own user only) and knows
 nothing of jobs: an agent *arms* it with the control groups of a replica under a name, and orders
-``freeze``, ``thaw``, ``extend``, ``status``, ``disarm``. Every freeze has a hold, after which the
+``freeze``, ``thaw``, ``status``, ``disarm``; ``guard`` says who stands still as soon as a standby
+is wanted, ``activate`` and ``rest`` when it is and is not. Every freeze has a hold, after which the
 group goes on by itself. ``DIRECTORY/held`` says what stands still and until when, so that a new
 process, or the dead-man's script, knows what to let go.
 
@@ -12,13 +13,11 @@ Standard library only: it is started in 10 ms and stays below 12 MiB.
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -28,16 +27,18 @@ import time
 from typing import Any
 
 if __package__:
-    from hyperion.adapters.checkpoint import held
-    from hyperion.adapters.checkpoint.freezer import Freezer, Group
+    from hyperion.adapters.checkpoint import guards, held
+    from hyperion.adapters.checkpoint.freezer import Freezer, Group, Stop
     from hyperion.adapters.checkpoint.held import boot_ms
+    from hyperion.adapters.checkpoint.rights import claim_rights, watch
 else:  # started by its path
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import guards  # type: ignore[import-not-found,no-redef]
     import held  # type: ignore[import-not-found,no-redef]
-    from freezer import Freezer, Group  # type: ignore[import-not-found,no-redef]
+    from freezer import Freezer, Group, Stop  # type: ignore[import-not-found,no-redef]
     from held import boot_ms  # type: ignore[no-redef]
+    from rights import claim_rights, watch  # type: ignore[import-not-found,no-redef]
 
-PRIORITY = 40
 MAX_PACKET = 16 << 10
 MAX_SETS = 4096
 MAX_GROUPS = 64
@@ -58,8 +59,7 @@ LOCK_PAUSE_S = 0.025
 """The dead-man's script takes the lock for an instant when it looks."""
 _LEFT = "left:"
 """Names of what an earlier process has left standing begin so."""
-_CURRENT, _FUTURE = 1, 2
-"""Flags of mlockall(2)."""
+_ROOM = socket.CMSG_SPACE(4)
 
 
 class Refused(Exception):
@@ -93,6 +93,7 @@ class FastPath:
         self._next_ms = 0
         self._parent = os.getppid()
         self._watched_ms = boot_ms()
+        self.guards = guards.Guards(self._stop, self._threads, self._tell)
         self._boosted: list[Group] = []
         """Groups whose threads are to be what they were before; once the answer is sent."""
         self.over = False
@@ -103,8 +104,8 @@ class FastPath:
 
     # -- orders ---------------------------------------------------------------------------------
 
-    def answer(self, packet: bytes) -> bytes:
-        """What is answered to one packet; never raises."""
+    def answer(self, packet: bytes, client: int = -1, gate: int = -1) -> bytes:
+        """What is answered to one packet; never raises. ``gate`` came with it, if anything did."""
         received_ns = time.monotonic_ns()
         order: Any = None
         try:
@@ -115,9 +116,13 @@ class FastPath:
             act = _ORDERS.get(do) if isinstance(do, str) else None
             if act is None:
                 raise Refused("no such order")
+            if do == "guard":
+                order["client"], order["gate"], gate = client, gate, -1
             said = act(self, order)
         except (Refused, ValueError, OSError, RecursionError) as error:
             said = {"error": str(error)[:500] or type(error).__name__}
+        if gate >= 0:
+            os.close(gate)
         said["received_ns"] = received_ns
         if isinstance(order, dict) and isinstance(order.get("seq"), int):
             said["seq"] = order["seq"]
@@ -183,7 +188,9 @@ class FastPath:
         self._freezer.retire(known.groups)
 
     def _disarm(self, order: dict[str, Any]) -> dict[str, Any]:
-        known = self.sets.pop(_name(order), None)
+        name = _name(order)
+        self.guards.drop(name)
+        known = self.sets.pop(name, None)
         if known is not None:
             if known.until_ms:
                 self._let_go(known)
@@ -195,27 +202,59 @@ class FastPath:
         self._hold(known, boot_ms() + hold_ms)  # first, so that a death in between orphans nobody
         stop = self._freezer.freeze(known.groups)
         self._boosted += [group for group in known.groups if group.is_boosted]
-        return {
-            "called_ns": stop.called_ns,
-            "stopped_ns": stop.stopped_ns,
-            "confirmed_ns": stop.confirmed_ns,
-            "how": stop.how,
-            "threads": stop.threads,
-            "boosted": stop.boosted,
-            "stragglers": stop.stragglers,
-        }
+        return _told(stop)
 
     def _thaw(self, order: dict[str, Any]) -> dict[str, Any]:
         known = self._known(order)
         self._let_go(known)
         return {"resumed_ns": time.monotonic_ns()}
 
-    def _extend(self, order: dict[str, Any]) -> dict[str, Any]:
-        hold_ms, known = _hold_ms(order), self._known(order)
-        if not known.until_ms:
-            raise Refused("it runs")
-        self._hold(known, boot_ms() + hold_ms)
+    def _guard(self, order: dict[str, Any]) -> dict[str, Any]:
+        name, gate = _name(order), order["gate"]
+        try:
+            victims = order.get("victims")
+            if not isinstance(victims, list) or len(victims) > guards.MAX_VICTIMS:
+                raise Refused(f"victims is a list of at most {guards.MAX_VICTIMS}")
+            pairs = [x for x in victims if isinstance(x, list) and len(x) == 2]
+            named = [(_name({"set": x[0]}), _hold_ms({"hold_ms": x[1]})) for x in pairs]
+            if len(named) != len(victims):
+                raise Refused("each victim is [set, hold_ms]")
+            self._known(order)
+        except Refused:
+            if gate >= 0:
+                os.close(gate)
+            raise
+        self.guards.put(name, named, gate, order["client"])
         return {}
+
+    def _activate(self, order: dict[str, Any]) -> dict[str, Any]:
+        self._known(order)
+        return self.guards.activate(_name(order))
+
+    def _rest(self, order: dict[str, Any]) -> dict[str, Any]:
+        self._known(order)
+        return {"realtime": self.guards.rest(_name(order))}
+
+    def _stop(self, victims: list[tuple[str, int]]) -> tuple[dict[str, Any], list[str]]:
+        """Let those of them that run stand still, all at the same time."""
+        now_ms = boot_ms()
+        running = [(name, self.sets[name], hold) for name, hold in victims if name in self.sets]
+        running = [(name, known, hold) for name, known, hold in running if not known.until_ms]
+        for _, known, hold_ms in running:
+            self._hold(known, now_ms + hold_ms)
+        groups = [group for _, known, _ in running for group in known.groups]
+        stop = self._freezer.freeze(groups)
+        self._boosted += [group for group in groups if group.is_boosted]
+        return _told(stop), [name for name, _, _ in running]
+
+    def _threads(self, name: str) -> list[int]:
+        known = self.sets.get(name)
+        return [tid for group in known.groups for tid in group.threads()] if known else []
+
+    def _tell(self, client: int, packet: bytes) -> None:
+        """Nobody is waited for: an agent that does not read sees for itself what has happened."""
+        with contextlib.suppress(KeyError, OSError):
+            self._clients[client].send(packet)
 
     def _status(self, order: dict[str, Any]) -> dict[str, Any]:
         if "set" in order:
@@ -294,17 +333,16 @@ class FastPath:
     def serve(self, server: socket.socket) -> None:
         self._poll.register(server, select.POLLIN)
         while True:
-            wait_ms = 1000 * IDLE_S
-            if self._next_ms:
-                wait_ms = min(wait_ms, max(0, self._next_ms - boot_ms()))
-            if self._boosted:
-                wait_ms = min(wait_ms, CALM_AGAIN_MS)
-            ready = self._poll.poll(wait_ms)
+            ready = self._poll.poll(self._wait_ms())
             for fd, _ in ready:
-                if fd == server.fileno():
+                if fd == self.guards.fd:
+                    self.guards.answer_knocks()
+                elif fd == server.fileno():
                     self._admit(server)
                 else:
                     self._take(fd)
+            if self.guards.calm_at_ms:
+                self.guards.calm()
             if self._boosted:
                 self.calm()
             if self._next_ms and boot_ms() >= self._next_ms:
@@ -316,6 +354,15 @@ class FastPath:
             if self.over or (alone and not self._next_ms):
                 self._held.unpublish()
                 return  # its agent has gone, and nothing stands still
+
+    def _wait_ms(self) -> float:
+        """Until something is to be done even if nobody asks for it."""
+        now_ms = boot_ms()
+        wait_ms = 1000 * IDLE_S
+        for at_ms in (self._next_ms, self.guards.calm_at_ms):
+            if at_ms:
+                wait_ms = min(wait_ms, max(0, at_ms - now_ms))
+        return min(wait_ms, CALM_AGAIN_MS) if self._boosted else wait_ms
 
     def _is_left(self) -> bool:
         return os.getppid() != self._parent or not os.path.isdir(self._directory)
@@ -340,12 +387,15 @@ class FastPath:
         """Answer one packet."""
         client = self._clients[fd]
         try:
-            packet, _, flags, _ = client.recvmsg(MAX_PACKET)
+            packet, with_it, flags, _ = client.recvmsg(MAX_PACKET, _ROOM)
+            gate = guards.descriptor(with_it)
             if packet and flags & socket.MSG_TRUNC:
                 packet = b'"too long"'
             if packet:
-                client.send(self.answer(packet))
+                client.send(self.answer(packet, fd, gate))
                 self.calm()
+                if gate >= 0 and self.guards.fd >= 0:
+                    self._poll.register(self.guards.fd, select.POLLIN)
                 return
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EINTR):
@@ -353,6 +403,18 @@ class FastPath:
         self._poll.unregister(fd)
         del self._clients[fd]
         client.close()
+
+
+def _told(stop: Stop) -> dict[str, Any]:
+    return {
+        "called_ns": stop.called_ns,
+        "stopped_ns": stop.stopped_ns,
+        "confirmed_ns": stop.confirmed_ns,
+        "how": stop.how,
+        "threads": stop.threads,
+        "boosted": stop.boosted,
+        "stragglers": stop.stragglers,
+    }
 
 
 def _name(order: dict[str, Any]) -> str:
@@ -373,30 +435,6 @@ def _hold_ms(order: dict[str, Any]) -> int:
     return hold_ms
 
 
-def claim_rights() -> dict[str, Any]:
-    """Become real-time and lock all memory, as far as this host lets us; what came of it."""
-    rights: dict[str, Any] = {"realtime": False, "locked": False}
-    with contextlib.suppress(OSError, ValueError):
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-    unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
-    with contextlib.suppress(OSError, AttributeError):
-        # With a limit only what is there now: beyond it every new page would be refused.
-        what = _CURRENT | (_FUTURE if unlimited else 0)
-        rights["locked"] = ctypes.CDLL(None).mlockall(what) == 0
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-        rights["realtime"] = True
-    except OSError as error:
-        rights["why_not"] = os.strerror(error.errno or 0)
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, -20)
-            rights["nice"] = -20
-    return rights
-
-
 def main(directory: str) -> int:
     lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if not _locked(lock):
@@ -412,6 +450,7 @@ def main(directory: str) -> int:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the script is nobody's zombie
+    guards.block()
     left = held.read(f"{directory}/held")
     rights = claim_rights()  # before there is a second thread, which inherits them
     made = FastPath(directory)
@@ -439,30 +478,14 @@ def _locked(lock: int) -> bool:
     return False
 
 
-def watch(directory: str) -> int:
-    """Start the dead-man's script, which lets go what stands still when this process has died; its
-    pid."""
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "letgo.sh")
-    return os.posix_spawn(
-        "/bin/sh",
-        ["sh", script, directory],
-        {"PATH": os.environ.get("PATH", os.defpath)},
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-        scheduler=(os.SCHED_OTHER, os.sched_param(0)),  # or it would inherit ours
-    )
-
-
 _ORDERS = {
     "arm": FastPath._arm,
     "disarm": FastPath._disarm,
     "freeze": FastPath._freeze,
     "thaw": FastPath._thaw,
-    "extend": FastPath._extend,
+    "guard": FastPath._guard,
+    "activate": FastPath._activate,
+    "rest": FastPath._rest,
     "status": FastPath._status,
     "leave": FastPath._leave,
 }

@@ -471,7 +471,8 @@ def _where(tid: int) -> str:
 
 
 _LEAVE = 1 << 32
-_LOW = os.sched_param(1)
+_LOW = os.sched_param(2)
+"""Above a standby that was just activated (``guards``), or it would keep them from their trap."""
 _NONE = os.sched_param(0)
 _FIFO = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 _ORDINARY = (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)

@@ -7,11 +7,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperion.ports import Paused
+from hyperion.ports import Paused, Woken
 
 _PROGRAM = Path(__file__).with_name("fastpath.py")
 _START_S = 5.0
@@ -28,6 +28,12 @@ class FastPathPauser:
         self.directory = directory
         self.rights: dict[str, Any] = {}
         self._armed: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        self._guards: dict[str, tuple[tuple[tuple[str, int], ...], int]] = {}
+        """Of standbys: who stands still for each, and the gate's descriptor, or -1."""
+        self._woken: Callable[[str, Woken], None] = _ignore
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        """By their numbers: orders that are not yet answered."""
+        self._back: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
         self._pid = 0
         self._one = asyncio.Lock()
@@ -36,8 +42,9 @@ class FastPathPauser:
 
     # -- the port -------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, woken: Callable[[str, Woken], None]) -> None:
         """Start the fast path, or take over one that still runs. OSError when it cannot be."""
+        self._woken = woken
         async with self._one:
             await self._connect()
 
@@ -53,19 +60,12 @@ class FastPathPauser:
         await self._ask(do="arm", set=name, groups=list(groups), pids=list(pids))
 
     async def disarm(self, name: str) -> None:
+        self._guards.pop(name, None)
         if self._armed.pop(name, None) is not None:
             await self._ask(do="disarm", set=name)
 
     async def freeze(self, name: str, hold_ms: int) -> Paused:
-        said = await self._ask(do="freeze", set=name, hold_ms=hold_ms)
-        return Paused(
-            called_ns=said["called_ns"],
-            stopped_ns=said["stopped_ns"],
-            confirmed_ns=said["confirmed_ns"],
-            how=said["how"],
-            threads=said["threads"],
-            stragglers=tuple(said["stragglers"]),
-        )
+        return _paused(await self._ask(do="freeze", set=name, hold_ms=hold_ms))
 
     async def thaw(self, name: str) -> None:
         await self._ask(do="thaw", set=name)
@@ -73,6 +73,17 @@ class FastPathPauser:
     async def is_still(self, name: str) -> bool:
         said = await self._ask(do="status", set=name)
         return bool(said["held"]) and bool(said["still"])
+
+    async def guard(self, name: str, victims: Sequence[tuple[str, int]], gate: int = -1) -> None:
+        pairs = tuple(victims)
+        self._guards[name] = (pairs, gate)
+        await self._ask(gate=gate, do="guard", set=name, victims=[list(pair) for pair in pairs])
+
+    async def activate(self, name: str) -> Woken:
+        return _woken(await self._ask(do="activate", set=name))
+
+    async def rest(self, name: str) -> None:
+        await self._ask(do="rest", set=name)
 
     async def close(self) -> None:
         """It ends too, unless something stands still: then it ends by itself afterwards."""
@@ -84,39 +95,78 @@ class FastPathPauser:
 
     # -- the process ----------------------------------------------------------------------------
 
-    async def _ask(self, **order: Any) -> dict[str, Any]:
+    async def _ask(self, gate: int = -1, **order: Any) -> dict[str, Any]:
         """Send one order and wait for its answer. OSError when it is refused or nobody answers."""
         async with self._one:
             for attempt in (1, 2):
                 try:
                     if self._socket is None:
                         await self._connect()
-                    return await self._exchange(order)
+                    return await self._exchange(order, gate)
                 except (ConnectionError, TimeoutError, BrokenPipeError) as error:
                     self._drop()
                     if attempt == 2:
                         raise OSError(f"the fast path does not answer: {error}") from None
         raise AssertionError("unreachable")
 
-    async def _exchange(self, order: dict[str, Any]) -> dict[str, Any]:
+    async def _exchange(self, order: dict[str, Any], gate: int = -1) -> dict[str, Any]:
         assert self._socket is not None, "connected"
         self._sequence += 1
-        loop = asyncio.get_running_loop()
-        packet = json.dumps({**order, "seq": self._sequence}).encode()
+        number = self._sequence
+        packet = json.dumps({**order, "seq": number}).encode()
         if len(packet) > _MAX_PACKET:
             raise OSError(f"too many processes to name them all in one order ({len(packet)} bytes)")
-        async with asyncio.timeout(_ANSWER_S):
-            await loop.sock_sendall(self._socket, packet)
-            while True:
-                answer = await loop.sock_recv(self._socket, _MAX_PACKET)
-                if not answer:
-                    raise ConnectionResetError("it has ended")
-                said: dict[str, Any] = json.loads(answer)
-                if said.get("seq", self._sequence) == self._sequence:
-                    break  # else it answers an order that was given up
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await self._send(packet, gate)
+                said: dict[str, Any] = await answer
+        finally:
+            self._waiting.pop(number, None)
         if "error" in said:
             raise OSError(said["error"])
         return said
+
+    async def _send(self, packet: bytes, gate: int) -> None:
+        assert self._socket is not None, "connected"
+        if gate < 0:
+            await asyncio.get_running_loop().sock_sendall(self._socket, packet)
+            return
+        try:
+            socket.send_fds(self._socket, [packet], [gate])
+        except BlockingIOError:
+            raise TimeoutError("its queue is full") from None
+
+    def _read(self) -> None:
+        """Take in all that it has said: answers, and who has been wanted."""
+        while self._socket is not None:
+            try:
+                packet = self._socket.recv(_MAX_PACKET)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._lost()
+                return
+            said: dict[str, Any] = json.loads(packet)
+            if "event" in said:
+                self._woken(said["set"], _woken(said))
+            elif (waiter := self._waiting.get(said.get("seq", 0))) and not waiter.done():
+                waiter.set_result(said)  # else it answers an order that was given up
+
+    def _lost(self) -> None:
+        """It has died. Where somebody relies on its gates, another one is started at once."""
+        self._drop()
+        for waiter in self._waiting.values():
+            if not waiter.done():
+                waiter.set_exception(ConnectionResetError("it has ended"))
+        if self._guards and (self._back is None or self._back.done()):
+            self._back = asyncio.get_running_loop().create_task(self._come_back())
+
+    async def _come_back(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._ask(do="status")
 
     async def _connect(self) -> None:
         path = str(self.directory / "socket")
@@ -134,6 +184,10 @@ class FastPathPauser:
                 await self._exchange(
                     {"do": "arm", "set": name, "groups": list(groups), "pids": list(pids)}
                 )
+        for name, (victims, gate) in self._guards.items():
+            with contextlib.suppress(OSError):
+                pairs = [list(pair) for pair in victims]
+                await self._exchange({"do": "guard", "set": name, "victims": pairs}, gate)
 
     async def _dial(self, path: str) -> bool:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -144,6 +198,7 @@ class FastPathPauser:
             made.close()
             return False
         self._socket = made
+        asyncio.get_running_loop().add_reader(made, self._read)
         return True
 
     async def _launch(self) -> None:
@@ -172,6 +227,8 @@ class FastPathPauser:
 
     def _drop(self) -> None:
         if self._socket is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
 
@@ -182,3 +239,22 @@ class FastPathPauser:
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
             self._pid = 0
+
+
+def _ignore(name: str, woken: Woken) -> None:
+    """Nobody listens yet."""
+
+
+def _paused(said: dict[str, Any]) -> Paused:
+    return Paused(
+        called_ns=said["called_ns"],
+        stopped_ns=said["stopped_ns"],
+        confirmed_ns=said["confirmed_ns"],
+        how=said["how"],
+        threads=said["threads"],
+        stragglers=tuple(said["stragglers"]),
+    )
+
+
+def _woken(said: dict[str, Any]) -> Woken:
+    return Woken(frozen=tuple(said["frozen"]), paused=_paused(said), asked_ns=said["received_ns"])

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hyperion.adapters.runtime import tree
+from hyperion.adapters.runtime import gates, tree
 from hyperion.control.messages import Run
 
 _SHIM = str(Path(__file__).with_name("shim.sh"))
@@ -82,25 +82,31 @@ def spawn(
     directory: str,
     boot: str,
     cwd: str,
-    setup: str,
     groups: Sequence[str],
-    command: Sequence[str],
+    order: Run,
     environment: Mapping[str, str],
+    gate: int = -1,
 ) -> int:
     """Start the shim in a session of its own, writing to the log; its pid. Does not copy us.
 
-    ``OSError`` when the system refuses (too many processes, arguments too long); then nothing runs.
+    ``gate`` is the socket of a standby, or -1. ``OSError`` when the system refuses (too many
+    processes, arguments too long); then nothing runs.
     """
+    command, setup = arguments(directory, order)
     log = f"{directory}/log"
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    if gate >= 0:
+        actions.append((os.POSIX_SPAWN_DUP2, gate, gates.DESCRIPTOR))
+        command, environment = gates.handing_over(command), {**environment, **gates.VARIABLES}
     return os.posix_spawn(
         "/bin/sh",
         ["sh", _SHIM, directory, boot, cwd, setup, str(len(groups)), *groups, *command],
         environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
+        file_actions=actions,
         setsid=True,
         setsigmask=(),
         setsigdef=_DEFAULT_SIGNALS,

@@ -9,7 +9,6 @@ group, or by the marks in its environment where there are no groups.
 import asyncio
 import hashlib
 import os
-import shutil
 import signal
 import socket
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from hyperion.adapters.runtime import deadman, launch, ledger, logs, retention, tree, workdir
 from hyperion.adapters.runtime.cgroup import Cgroups
+from hyperion.adapters.runtime.gates import Gates
 from hyperion.adapters.runtime.rendezvous import FreePorts
 from hyperion.adapters.runtime.replica import Replica, ending
 from hyperion.adapters.runtime.upkeep import Upkeep
@@ -68,6 +68,7 @@ class ProcessRuntime:
         self._inherit = launch.inherited()
         self._upkeep = Upkeep(self.directory, self.id, self._boot, log_limit_bytes, log_files, keep)
         self._ports = FreePorts()
+        self._gates = Gates(address)
         self._census = tree.Census(self.id)
         self._replicas: dict[str, Replica] = {}
         self._prepared: dict[str, int] = {}
@@ -152,7 +153,7 @@ class ProcessRuntime:
             return  # it lives: nobody can have been told of its end
         self._replicas.pop(name, None)
         if ledger.is_name(name):
-            self._move_to_ended(name)
+            self._upkeep.put_away(self._place(name), f"{self._ended}/{name}")
 
     async def members(self, allocation: AllocationId) -> tuple[list[str], list[int]] | None:
         replica = self._replicas.get(str(allocation))
@@ -160,6 +161,10 @@ class ProcessRuntime:
             return None
         group = self._cgroups.group(replica.name)
         return ([group], []) if group else ([], sorted(await self._census.of(replica.name)))
+
+    def gate(self, allocation: AllocationId) -> int:
+        replica = self._replicas.get(str(allocation))
+        return -1 if replica is None else self._gates.of(replica.name, replica.pidfd)
 
     async def sweep(self, known: Iterable[AllocationId]) -> list[AllocationId]:
         """Also puts away what is left of replicas that have ended and are not known."""
@@ -268,13 +273,13 @@ class ProcessRuntime:
         port = port or self._prepared.pop(replica.name, 0) or self._ports.take()
         surroundings = self._surround(order, replica.directory, port)
         launch.write_files(replica.directory, surroundings.files)
-        command, setup = launch.arguments(replica.directory, order)
         groups = self._cgroups.create(
             replica.name, order.request.cpus_milli, order.request.memory_mib
         )
         variables = launch.environment(self._inherit, order, surroundings.variables, self.id)
+        gate = self._gates.open(replica.name, order.job.standby.port if order.job.standby else 0)
         replica.pid = launch.spawn(
-            replica.directory, self._boot, cwd, setup, groups, command, variables
+            replica.directory, self._boot, cwd, groups, order, variables, gate
         )
         replica.is_child = True
         replica.started_at_ms = time.time_ns() // 1_000_000
@@ -465,6 +470,7 @@ class ProcessRuntime:
         self._unwatch(replica)
         replica.exited = ending(replica)
         self._running.discard(replica.name)
+        self._gates.close(replica.name)
         replica.over.set()
         replica.changed.set()
         self._say(replica, replica.exited)
@@ -487,13 +493,3 @@ class ProcessRuntime:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _move_to_ended(self, name: str) -> None:
-        source, target = self._place(name), f"{self._ended}/{name}"
-        try:
-            os.rename(source, target)
-        except FileNotFoundError:
-            return
-        except OSError:
-            shutil.rmtree(source, ignore_errors=True)
-        self._upkeep.dropped()

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -33,8 +35,14 @@ class Upkeep:
         self._drops = 0
         self._deadman: int | None = None
 
-    def dropped(self) -> None:
-        """One more directory has become old."""
+    def put_away(self, source: str, target: str) -> None:
+        """The directory of a replica that nobody asks for any more; it is kept for a while."""
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            return
+        except OSError:
+            shutil.rmtree(source, ignore_errors=True)
         self._drops += 1
 
     def watch_lease(self) -> None:

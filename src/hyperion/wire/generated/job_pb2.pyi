@@ -57,7 +57,7 @@ JOB_PHASE_FAILED: JobPhase
 JOB_PHASE_CANCELLED: JobPhase
 
 class AIJob(_message.Message):
-    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations", "queue", "nice", "roles", "elastic", "array", "packing", "replica_affinity", "spread", "begin_s", "after", "reservation", "min_runtime_s", "pausing")
+    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations", "queue", "nice", "roles", "elastic", "array", "packing", "replica_affinity", "spread", "begin_s", "after", "reservation", "min_runtime_s", "pausing", "standby")
     class Framework(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FRAMEWORK_UNSPECIFIED: _ClassVar[AIJob.Framework]
@@ -176,6 +176,7 @@ class AIJob(_message.Message):
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
     MIN_RUNTIME_S_FIELD_NUMBER: _ClassVar[int]
     PAUSING_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     user_id: str
     framework: AIJob.Framework
@@ -215,7 +216,8 @@ class AIJob(_message.Message):
     reservation: str
     min_runtime_s: float
     pausing: Pausing
-    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., roles: _Optional[_Iterable[_Union[Role, _Mapping]]] = ..., elastic: _Optional[_Union[Elastic, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., packing: _Optional[_Union[Packing, _Mapping]] = ..., replica_affinity: _Optional[_Iterable[_Union[ReplicaTerm, _Mapping]]] = ..., spread: _Optional[_Iterable[_Union[Spread, _Mapping]]] = ..., begin_s: _Optional[float] = ..., after: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., reservation: _Optional[str] = ..., min_runtime_s: _Optional[float] = ..., pausing: _Optional[_Union[Pausing, _Mapping]] = ...) -> None: ...
+    standby: Standby
+    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., roles: _Optional[_Iterable[_Union[Role, _Mapping]]] = ..., elastic: _Optional[_Union[Elastic, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., packing: _Optional[_Union[Packing, _Mapping]] = ..., replica_affinity: _Optional[_Iterable[_Union[ReplicaTerm, _Mapping]]] = ..., spread: _Optional[_Iterable[_Union[Spread, _Mapping]]] = ..., begin_s: _Optional[float] = ..., after: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., reservation: _Optional[str] = ..., min_runtime_s: _Optional[float] = ..., pausing: _Optional[_Union[Pausing, _Mapping]] = ..., standby: _Optional[_Union[Standby, _Mapping]] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("uri", "size_gib", "region")
@@ -262,6 +264,14 @@ class Pausing(_message.Message):
     forbidden: bool
     hold_s: float
     def __init__(self, forbidden: _Optional[bool] = ..., hold_s: _Optional[float] = ...) -> None: ...
+
+class Standby(_message.Message):
+    __slots__ = ("port", "quiet_s")
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    QUIET_S_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    quiet_s: float
+    def __init__(self, port: _Optional[int] = ..., quiet_s: _Optional[float] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("dir", "grace_s", "every_s", "restore_s")

@@ -23,6 +23,7 @@ class AllocationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ALLOCATION_STATE_PAUSING: _ClassVar[AllocationState]
     ALLOCATION_STATE_PAUSED: _ClassVar[AllocationState]
     ALLOCATION_STATE_RESUMING: _ClassVar[AllocationState]
+    ALLOCATION_STATE_WARM: _ClassVar[AllocationState]
 ALLOCATION_STATE_UNSPECIFIED: AllocationState
 ALLOCATION_STATE_PLACED: AllocationState
 ALLOCATION_STATE_READY: AllocationState
@@ -35,6 +36,7 @@ ALLOCATION_STATE_LOST: AllocationState
 ALLOCATION_STATE_PAUSING: AllocationState
 ALLOCATION_STATE_PAUSED: AllocationState
 ALLOCATION_STATE_RESUMING: AllocationState
+ALLOCATION_STATE_WARM: AllocationState
 
 class PlaceJob(_message.Message):
     __slots__ = ("job", "generation", "submitted_at_ms", "known", "tasks")
@@ -216,6 +218,22 @@ class Resume(_message.Message):
     generation: int
     def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
+class Yielding(_message.Message):
+    __slots__ = ("allocation", "hold_ms")
+    ALLOCATION_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MS_FIELD_NUMBER: _ClassVar[int]
+    allocation: str
+    hold_ms: int
+    def __init__(self, allocation: _Optional[str] = ..., hold_ms: _Optional[int] = ...) -> None: ...
+
+class Guard(_message.Message):
+    __slots__ = ("allocation", "victims")
+    ALLOCATION_FIELD_NUMBER: _ClassVar[int]
+    VICTIMS_FIELD_NUMBER: _ClassVar[int]
+    allocation: str
+    victims: _containers.RepeatedCompositeFieldContainer[Yielding]
+    def __init__(self, allocation: _Optional[str] = ..., victims: _Optional[_Iterable[_Union[Yielding, _Mapping]]] = ...) -> None: ...
+
 class Forget(_message.Message):
     __slots__ = ("allocation", "generation")
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
@@ -237,7 +255,7 @@ class Freeze(_message.Message):
     def __init__(self, stopped_us: _Optional[int] = ..., confirmed_us: _Optional[int] = ..., threads: _Optional[int] = ..., how: _Optional[str] = ...) -> None: ...
 
 class AllocationReport(_message.Message):
-    __slots__ = ("allocation", "generation", "state", "address", "port", "exit_code", "reason", "started_at_ms", "ended_at_ms", "freeze")
+    __slots__ = ("allocation", "generation", "state", "address", "port", "exit_code", "reason", "started_at_ms", "ended_at_ms", "freeze", "stands_for", "turn")
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -248,6 +266,8 @@ class AllocationReport(_message.Message):
     STARTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
+    STANDS_FOR_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
     allocation: str
     generation: int
     state: AllocationState
@@ -258,7 +278,9 @@ class AllocationReport(_message.Message):
     started_at_ms: int
     ended_at_ms: int
     freeze: Freeze
-    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[AllocationState, str]] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ...) -> None: ...
+    stands_for: str
+    turn: int
+    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[AllocationState, str]] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., stands_for: _Optional[str] = ..., turn: _Optional[int] = ...) -> None: ...
 
 class NodeHello(_message.Message):
     __slots__ = ("node", "allocations")
@@ -353,7 +375,7 @@ class ClusterMessage(_message.Message):
 class SchedulerMessage(_message.Message):
     __slots__ = ("items",)
     class Item(_message.Message):
-        __slots__ = ("prepare", "run", "stop", "lease", "call", "chunk", "call_cancel", "forget", "pause", "resume")
+        __slots__ = ("prepare", "run", "stop", "lease", "call", "chunk", "call_cancel", "forget", "pause", "resume", "guard")
         PREPARE_FIELD_NUMBER: _ClassVar[int]
         RUN_FIELD_NUMBER: _ClassVar[int]
         STOP_FIELD_NUMBER: _ClassVar[int]
@@ -364,6 +386,7 @@ class SchedulerMessage(_message.Message):
         FORGET_FIELD_NUMBER: _ClassVar[int]
         PAUSE_FIELD_NUMBER: _ClassVar[int]
         RESUME_FIELD_NUMBER: _ClassVar[int]
+        GUARD_FIELD_NUMBER: _ClassVar[int]
         prepare: Prepare
         run: Run
         stop: Stop
@@ -374,7 +397,8 @@ class SchedulerMessage(_message.Message):
         forget: Forget
         pause: Pause
         resume: Resume
-        def __init__(self, prepare: _Optional[_Union[Prepare, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., call_cancel: _Optional[_Union[CallCancel, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ...) -> None: ...
+        guard: Guard
+        def __init__(self, prepare: _Optional[_Union[Prepare, _Mapping]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., lease: _Optional[_Union[Lease, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., call_cancel: _Optional[_Union[CallCancel, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., guard: _Optional[_Union[Guard, _Mapping]] = ...) -> None: ...
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[SchedulerMessage.Item]
     def __init__(self, items: _Optional[_Iterable[_Union[SchedulerMessage.Item, _Mapping]]] = ...) -> None: ...
