@@ -109,8 +109,8 @@ class Runtime(Protocol):
     async def members(self, allocation: AllocationId) -> tuple[list[str], list[int]] | None:
         """Its control groups, or its processes where there are none; None: it does not run."""
 
-    def gate(self, allocation: AllocationId) -> int:
-        """The descriptor of the socket that a standby listens on; -1 where there is none."""
+    def gate(self, allocation: AllocationId, port: int) -> int:
+        """The descriptor of the socket on which a standby listens at that port; -1: none."""
 
     async def sweep(self, known: Iterable[AllocationId]) -> list[AllocationId]:
         """Kill every replica on this machine that is ours but not ``known``; return which."""

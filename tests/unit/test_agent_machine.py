@@ -293,3 +293,67 @@ def test_what_stands_still_is_fenced_like_anything_else():
     a = started()
     a.say(m.Pause(ID, 2, 35_000), m.ReplicaPaused(ID))
     assert "KillReplica" in names(a.wait(31_000))
+
+
+def standby(a, victim=True):
+    """A standby that waits to be wanted, and one who borrows its CPUs."""
+    for id in ("serve.1-1.0", "batch.1-1.0")[: 2 if victim else 1]:
+        a.say(run(id=id), m.ReplicaStarted(allocation=id, pid=7, started_at_ms=5))
+    [report] = sent(a.say(m.ReplicaWarm("serve.1-1.0")))
+    assert (report.state, report.turn) == (S.WARM, 1)
+
+
+def test_a_guard_is_handed_on_to_whoever_acts_on_it():
+    a = leased()
+    standby(a)
+    guard = m.Guard("serve.1-1.0", (m.Yielding("batch.1-1.0", 5000),))
+    assert sent(a.say(guard)) == []
+    assert names(a.say(guard)) == ["GuardReplica"]
+    assert a.say(m.Guard("unknown.1-1.0")) == []
+
+
+def test_what_a_standby_has_done_is_told_afterwards():
+    a = leased()
+    standby(a)
+    reports = sent(a.say(m.ReplicaActivated("serve.1-1.0", ("batch.1-1.0",))))
+    assert [(x.allocation, x.state, x.turn) for x in reports] == [
+        ("serve.1-1.0", S.RUNNING, 2),
+        ("batch.1-1.0", S.PAUSED, 1),
+    ]
+    assert reports[1].stands_for == "serve.1-1.0"
+    [report] = sent(a.say(m.ReplicaWarm("serve.1-1.0")))
+    assert (report.state, report.turn) == (S.WARM, 3)
+
+
+def test_nobody_stands_still_for_a_standby_that_is_gone():
+    a = leased()
+    standby(a)
+    a.say(m.ReplicaExited(allocation="serve.1-1.0", exit_code=0, by_itself=True))
+    commands = a.say(m.ReplicaActivated("serve.1-1.0", ("batch.1-1.0",)))
+    assert names(commands) == ["ResumeReplica"]
+
+
+def test_without_a_scheduler_the_node_lets_them_go_on_itself():
+    for ending in (
+        m.ReplicaWarm("serve.1-1.0"),
+        m.ReplicaExited(allocation="serve.1-1.0", exit_code=0, by_itself=True),
+    ):
+        a = leased()
+        standby(a)
+        a.say(m.ReplicaActivated("serve.1-1.0", ("batch.1-1.0",)))
+        assert "ResumeReplica" not in names(a.say(ending)), "its scheduler says so"
+        a = leased()
+        standby(a)
+        a.say(m.ReplicaActivated("serve.1-1.0", ("batch.1-1.0",)), m.SchedulerDetached())
+        [resume] = [x for x in a.say(ending) if isinstance(x, m.ResumeReplica)]
+        assert resume.allocation == "batch.1-1.0"
+
+
+def test_an_order_to_go_on_frees_it_from_the_standby():
+    a = leased()
+    standby(a)
+    a.say(m.ReplicaActivated("serve.1-1.0", ("batch.1-1.0",)))
+    commands = a.say(m.Resume(allocation="batch.1-1.0", generation=2))
+    assert names(commands) == ["ResumeReplica"]
+    [report] = sent(a.say(m.ReplicaResumed("batch.1-1.0")))
+    assert (report.state, report.turn, report.stands_for) == (S.RUNNING, 1, "")

@@ -21,8 +21,12 @@ _log = logging.getLogger("hyperion.agent")
 LOOK_S = 0.02
 QUIET = 0.05
 """Of one CPU: who takes less does next to nothing."""
-BUSY = 0.5
-"""Of one CPU, for two looks on end: who takes more while it waits to be wanted is at work."""
+READY_S = 2.0
+"""Nothing tells when a program has loaded what it needs: once it has been quiet for so long, at the
+most. If it was not ready then it wakes by its own load."""
+BUSY = 0.15
+"""Of one CPU, for two looks on end: who takes more while it waits to be wanted is at work. A busy
+machine may not give it much more."""
 
 
 class Post:
@@ -33,6 +37,7 @@ class Post:
         self.guard: m.Guard | None = None
         self.is_warm = False
         self.active_from = time.monotonic()
+        self.quiet_s = min(standby.quiet_s, READY_S)
         self.hot = 0
 
 
@@ -98,6 +103,7 @@ class Standbys:
         if post is None:
             return
         was_warm, post.is_warm = post.is_warm, False
+        post.quiet_s = post.standby.quiet_s
         post.active_from, post.hot = time.monotonic(), 0
         victims = post.guard.victims if post.guard is not None else ()
         for victim in victims:
@@ -116,8 +122,10 @@ class Standbys:
         members = await self._runtime.members(id)
         if members is None or id not in self._posts:
             return
+        post = self._posts[id]
         await self._pauser.arm(id, *members)
-        await self._tell(id, self._posts[id], gate=self._runtime.gate(id))
+        gate = self._runtime.gate(id, post.standby.port) if post.standby.port else -1
+        await self._tell(id, post, gate)
         busy = Busy(*members)
         try:
             await self._look(id, busy)
@@ -148,9 +156,9 @@ class Standbys:
                 spent_us, since = now_us, now
                 continue
             since = max(since, post.active_from)
-            if (now_us - spent_us) / 1e6 > QUIET * max(now - since, post.standby.quiet_s):
+            if (now_us - spent_us) / 1e6 > QUIET * max(now - since, post.quiet_s):
                 spent_us, since = now_us, now
-            elif now - since >= post.standby.quiet_s:
+            elif now - since >= post.quiet_s:
                 await self._rest(id, post)
                 spent_us, since = now_us, now
 

@@ -233,8 +233,8 @@ class AgentNodes:
                 still = tie.host.is_still(allocation)
                 kind = m.ReplicaPaused if still else m.ReplicaResumed
                 self._tell(tie, kind(allocation), soon_ms)
-            case m.DropReplica():
-                pass
+            case m.DropReplica() | m.GuardReplica():
+                pass  # in a trace no standby is ever wanted
             case _:
                 raise TypeError(command)
 

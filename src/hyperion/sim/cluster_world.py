@@ -357,8 +357,8 @@ class PlayedNodes:
                 self._stand(node, allocation, generation, type(message) is m.Pause)
             case m.Forget(allocation):
                 self._replicas.pop(allocation, None)
-            case m.Lease():
-                pass
+            case m.Lease() | m.Guard():
+                pass  # in a trace no standby is ever wanted
             case _:
                 raise TypeError(message)
 

@@ -76,7 +76,8 @@ class FastPathPauser:
 
     async def guard(self, name: str, victims: Sequence[tuple[str, int]], gate: int = -1) -> None:
         pairs = tuple(victims)
-        self._guards[name] = (pairs, gate)
+        known = self._guards.get(name, ((), -1))[1]
+        self._guards[name] = (pairs, gate if gate >= 0 else known)
         await self._ask(gate=gate, do="guard", set=name, victims=[list(pair) for pair in pairs])
 
     async def activate(self, name: str) -> Woken:

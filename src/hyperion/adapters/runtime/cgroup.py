@@ -22,6 +22,8 @@ kernel counts that by group. None of them does, but for the moment in which it i
 has used up its part would stand in the queue for the rest of the second, so it is not small: some
 five pauses a second. Others on the machine, three agents in a rehearsal too, have theirs; of more
 than 20 replicas the further ones get none."""
+_RT_STANDBY_US = 120_000
+"""Likewise of a standby, which is real-time for as long as it waits to be wanted."""
 _SWEEPS = 8
 """How often the members of a v1 group are listed and killed in one go."""
 
@@ -60,7 +62,9 @@ class Cgroups:
         """Whether every process of a replica can be found by its group."""
         return self._track is not None
 
-    def create(self, replica: str, cpus_milli: int, memory_mib: int) -> list[str]:
+    def create(
+        self, replica: str, cpus_milli: int, memory_mib: int, *, standby: bool = False
+    ) -> list[str]:
         """Make the groups and set the limits; the paths to join, the one to kill by first.
 
         CPU is given by weight, not by quota: idle CPUs may be used by anyone, and under contention
@@ -81,7 +85,8 @@ class Cgroups:
                 _limit_cpu(f"{cpu.path}/{replica}", cpu.version, cpus_milli)
             if cpu.version == 1:
                 _allow_realtime(cpu.path, _RT_ALL_US)
-                _allow_realtime(f"{cpu.path}/{replica}", _RT_EACH_US)
+                runtime_us = _RT_STANDBY_US if standby else _RT_EACH_US
+                _allow_realtime(f"{cpu.path}/{replica}", runtime_us)
         if memory and memory_mib > 0:
             _limit_memory(f"{memory.path}/{replica}", memory.version, memory_mib << 20)
         return paths

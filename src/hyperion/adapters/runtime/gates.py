@@ -41,14 +41,15 @@ class Gates:
         self._open[name] = gate
         return gate.fileno()
 
-    def of(self, name: str, pidfd: int) -> int:
+    def of(self, name: str, pidfd: int, port: int) -> int:
         """The descriptor of its socket, of one that another agent has started too; -1: none."""
         gate = self._open.get(name)
-        if gate is None and pidfd >= 0 and (fd := _taken(pidfd)) >= 0:
-            gate = socket.socket(fileno=fd)
-            if gate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                self._open[name] = gate
-        return -1 if gate is None else gate.fileno()
+        if gate is None:
+            gate = _taken(pidfd, port)
+            if gate is None:
+                return -1
+            self._open[name] = gate
+        return gate.fileno()
 
     def close(self, name: str) -> None:
         gate = self._open.pop(name, None)
@@ -61,8 +62,19 @@ def handing_over(command: Sequence[str]) -> list[str]:
     return ["/bin/sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"', "sh", *command]
 
 
-def _taken(pidfd: int) -> int:
-    """A copy of the descriptor of that process; -1 where the host does not let us."""
-    with contextlib.suppress(AttributeError):
-        return int(ctypes.CDLL(None).syscall(_PIDFD_GETFD, pidfd, DESCRIPTOR, 0))
-    return -1
+def _taken(pidfd: int, port: int) -> socket.socket | None:
+    """A copy of that process's own; None where it has none, or the host does not let us."""
+    with contextlib.suppress(AttributeError, OSError):
+        fd = int(ctypes.CDLL(None).syscall(_PIDFD_GETFD, pidfd, DESCRIPTOR, 0))
+        if fd < 0:
+            return None
+        try:
+            gate = socket.socket(fileno=fd)
+        except OSError:  # it is no socket
+            os.close(fd)
+            return None
+        listens = gate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if listens and gate.getsockname()[1] == port:
+            return gate
+        gate.close()
+    return None

@@ -162,9 +162,9 @@ class ProcessRuntime:
         group = self._cgroups.group(replica.name)
         return ([group], []) if group else ([], sorted(await self._census.of(replica.name)))
 
-    def gate(self, allocation: AllocationId) -> int:
+    def gate(self, allocation: AllocationId, port: int) -> int:
         replica = self._replicas.get(str(allocation))
-        return -1 if replica is None else self._gates.of(replica.name, replica.pidfd)
+        return -1 if replica is None else self._gates.of(replica.name, replica.pidfd, port)
 
     async def sweep(self, known: Iterable[AllocationId]) -> list[AllocationId]:
         """Also puts away what is left of replicas that have ended and are not known."""
@@ -273,11 +273,12 @@ class ProcessRuntime:
         port = port or self._prepared.pop(replica.name, 0) or self._ports.take()
         surroundings = self._surround(order, replica.directory, port)
         launch.write_files(replica.directory, surroundings.files)
+        standby, request = order.job.standby, order.request
         groups = self._cgroups.create(
-            replica.name, order.request.cpus_milli, order.request.memory_mib
+            replica.name, request.cpus_milli, request.memory_mib, standby=standby is not None
         )
         variables = launch.environment(self._inherit, order, surroundings.variables, self.id)
-        gate = self._gates.open(replica.name, order.job.standby.port if order.job.standby else 0)
+        gate = self._gates.open(replica.name, standby.port if standby is not None else 0)
         replica.pid = launch.spawn(
             replica.directory, self._boot, cwd, groups, order, variables, gate
         )
