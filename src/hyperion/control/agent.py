@@ -263,6 +263,9 @@ class Agent:
         replica = self.replicas.get(event.allocation)
         if replica is None or replica.state.is_terminal:
             return
+        stands = replica.stands_for or replica.id in self._pausing
+        if isinstance(event, m.ReplicaResumed) and stands and not event.reason:
+            return  # as an older order said: it has been, or is being, stopped again since
         generation = self._pausing.pop(replica.id, 0)
         if isinstance(event, m.ReplicaPaused):
             freeze, reason, state = event.freeze, "", S.PAUSED
@@ -295,7 +298,7 @@ class Agent:
             turn=replica.turn + 1,
         )
         yield from self._tell(id, now_ms)
-        yield from self._release_alone(id)
+        yield from self._release_alone(id, now_ms)
 
     def _hear_activated(self, event: m.ReplicaActivated, now_ms: int) -> _Decisions:
         """It has happened already: what is left is to know of it, the standby first."""
@@ -315,7 +318,7 @@ class Agent:
             replica = self.replicas.get(id)
             if not lives:
                 yield m.ResumeReplica(id)
-            elif replica is not None and replica.state is S.RUNNING and id not in self._pausing:
+            elif replica is not None and replica.state in _RUNS and id not in self._pausing:
                 yield r.ReplicaMoved(
                     id=id,
                     generation=replica.generation,
@@ -327,12 +330,16 @@ class Agent:
                 )
                 yield from self._tell(id, now_ms)
 
-    def _release_alone(self, standby: AllocationId) -> _Decisions:
+    def _release_alone(self, standby: AllocationId, now_ms: int) -> _Decisions:
         """Those that stand still for it go on. With a scheduler there, it is he who says so, for
         somebody else may have the CPUs by then."""
         if not self.attached:
             for id in sorted(self._live):
-                if self.replicas[id].stands_for == standby:
+                replica = self.replicas[id]
+                if replica.stands_for == standby:
+                    yield r.ReplicaMoved(
+                        id=id, generation=replica.generation, state=S.RESUMING, at_ms=now_ms
+                    )
                     yield m.ResumeReplica(id)
 
     def _hear_runtime(
@@ -373,7 +380,7 @@ class Agent:
                     exit_code=event.exit_code,
                     reason=reason,
                 )
-                yield from self._release_alone(id)
+                yield from self._release_alone(id, now_ms)
         yield from self._tell(id, now_ms)
 
     def _tick(self, now_ms: int) -> _Decisions:
@@ -451,6 +458,7 @@ class Agent:
             self._live.add(replica.id)
 
 
+_RUNS = (S.RUNNING, S.RESUMING)
 _PRESENT = (S.RUNNING, S.WARM)
 """What a standby is in as long as it is there."""
 _REPLICA = msgspec.json.Decoder(r.Replica)

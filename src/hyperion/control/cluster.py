@@ -237,9 +237,11 @@ class ClusterMachine:
         yield from self.uplink.beat(now_ms, news_ms=20)  # somebody may wait for such a node
 
     def _hear_node(self, node: NodeId, heartbeat: m.NodeHeartbeat, now_ms: int) -> _Decisions:
-        if not heartbeat.fresh:
+        if node not in self.peers:
+            yield m.DisconnectNode(node)  # who it is we were never told, or know no more
+        elif not heartbeat.fresh:
             yield from self._renew(node, heartbeat.sequence, now_ms)
-        elif node in self.peers:
+        else:
             self.peers[node].heard_ms = now_ms
 
     def _renew(self, node: NodeId, sequence: int, now_ms: int) -> _Decisions:

@@ -142,10 +142,7 @@ class Pausing:
         """It stands still for that job: whatever of it still runs is told to."""
         for a in self._state.live_of(loser.job.id):
             if a.state in (S.RUNNING, S.RESUMING):
-                pausing = replace(a, state=S.PAUSING, generation=a.generation + 1)
-                yield r.AllocationMoved(pausing)
-                self._orders.sent(a.id, now_ms)
-                yield m.SendToNode(a.node, gang.pause_order(pausing, loser.job))
+                yield from self.order(a, loser.job, now_ms)
         yield self._state.moved(
             loser,
             now_ms,
@@ -156,6 +153,13 @@ class Pausing:
         )
         self.count += 1
         self.tell_later(loser.job.id, now_ms)
+
+    def order(self, a: Allocation, job: Job, now_ms: int) -> _Decisions:
+        """Tell one replica to stand still."""
+        pausing = replace(a, state=S.PAUSING, generation=a.generation + 1)
+        yield r.AllocationMoved(pausing)
+        self._orders.sent(a.id, now_ms)
+        yield m.SendToNode(a.node, gang.pause_order(pausing, job))
 
     def tell_later(self, job: JobId, now_ms: int) -> None:
         """The federation is to know of it soon."""

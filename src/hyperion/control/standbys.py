@@ -8,6 +8,8 @@ happened is told here afterwards.
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from hyperion.control import gang
 from hyperion.control import messages as m
 from hyperion.control import records as r
@@ -24,6 +26,7 @@ from hyperion.placement.planner import Plan
 from hyperion.placement.ranking import Policy
 
 _Decisions = Iterator[Any]
+_RUNS = (S.RUNNING, S.RESUMING)
 _IDLE = (S.WARM, S.PAUSING, S.PAUSED)
 REPORTS_WITHIN_MS = 50
 """So long after a standby was activated its node may still be telling who stands still for it."""
@@ -113,10 +116,10 @@ class Standbys:
 
     def _yields(self, a: Allocation, priority: int) -> bool:
         known = self._state.jobs[a.job]
-        if a.state is not S.RUNNING or known.status.phase is not JobPhase.RUNNING:
+        if a.state not in _RUNS or known.status.phase is not JobPhase.RUNNING:
             return False
         able = can_stand_still(known.job) and known.job.priority < priority
-        return able and self._pausing.can_pause(a)
+        return able and self._pausing.can_pause(replace(a, state=S.RUNNING))
 
     def _crowded(self, node: NodeId, now_ms: int) -> _Decisions:
         """Somebody began on lent CPUs too late for the guard: he stands still after all."""
@@ -159,12 +162,17 @@ class Standbys:
             self._pausing.tell_later(a.job, now_ms)
 
     def _insist(self, a: Allocation, known: r.ClusterJob, now_ms: int) -> _Decisions:
-        """Who did not stand still for a standby, or not for as long as it was wanted, must go."""
+        """Who did not stand still for a standby, or not for as long as it was wanted, must go; who
+        runs since an older order has come after a newer one is told again."""
         lender = self._state.jobs.get(known.status.paused_for)
-        if a.state is not S.RUNNING or not a.reason or lender is None:
+        if a.state is not S.RUNNING or lender is None or lender.job.standby is None:
             return
-        if lender.job.standby is not None and known.status.phase is JobPhase.RUNNING:
+        if known.status.phase is not JobPhase.RUNNING:
+            return
+        if a.reason:
             yield from self._pausing.give_up(known, a.reason, now_ms)
+        else:
+            yield from self._pausing.order(a, known.job, now_ms)
 
     def warm(self, job: r.ClusterJob) -> list[Allocation]:
         """Its replicas that can be activated."""

@@ -18,7 +18,7 @@ MAX_SPECS = 1000
 """In one submission."""
 VIEWS = [
     Job, Queue, api.ClusterView, api.JobChange, api.JobView, api.NodeView, api.OfferView,
-    api.PlanView, api.PolicyView, api.PromiseView, api.QueueView, api.Submitted,
+    api.ActivationView, api.PlanView, api.PolicyView, api.PromiseView, api.QueueView, api.Submitted,
     api.VersionView, api.WhyView, api.WindowView,
     rest.AuthorityAnswer, rest.BundleAnswer, rest.Health, rest.JoinAnswer, rest.JoinRequest,
     rest.LogChunk, rest.ProblemDetails, rest.TokenAnswer, rest.TokenRequest, rest.WindowRequest,

@@ -55,7 +55,7 @@ TRANSITIONS: Mapping[AllocationState, frozenset[AllocationState]] = {
     _S.WARM: _ENDS | {_S.RUNNING, _S.STOPPING},
     _S.PAUSING: _ENDS | {_S.PAUSED, _S.RUNNING, _S.RESUMING, _S.STOPPING},
     _S.PAUSED: _ENDS | {_S.RUNNING, _S.RESUMING, _S.STOPPING},
-    _S.RESUMING: _ENDS | {_S.RUNNING, _S.STOPPING},
+    _S.RESUMING: _ENDS | {_S.RUNNING, _S.PAUSED, _S.STOPPING},
     _S.STOPPING: _ENDS,
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),
