@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHECKPOINTS = Path("/tmp/hyperion-checkpoints")  # noqa: S108 - as train.yaml says
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PORT = 18085
+"""Of examples/answer.yaml."""
 COMMAND_TIMEOUT_S = 180.0
 LONGEST_SOCKET_PATH = 80
 """Linux takes 107 bytes for a unix socket, and ours lies a little deeper."""
@@ -169,11 +172,15 @@ def show(demo: Demo) -> None:
 
 
 def urgent(demo: Demo) -> None:
-    """A training run stands still for an urgent job, and loses no step."""
-    say("An urgent request wants CPUs that a training run has: that stands still meanwhile.")
+    """A training run stands still while a standby answers, and loses no step."""
+    say("A service that is there before it is asked lends its CPUs to a training run until then.")
+    demo.run("run", "--detach", "examples/answer.yaml")
+    demo.until(lambda: "lent" in reason(demo, "answer"), "the service to wait to be asked")
     demo.run("run", "--detach", "examples/steps.yaml")
     demo.until(lambda: len(steps(demo)) > 20, "the training run to do some steps")
-    demo.run("run", "examples/urgent.yaml")
+    demo.run("ps")
+    answer, took_ms = ask_for_it()
+    print(f"\nAsked by a connection to its port, it said after {took_ms:.1f} ms: {answer}")
     before = len(steps(demo))
     demo.until(lambda: len(steps(demo)) > before + 5, "the training run to go on")
     done = steps(demo)
@@ -182,11 +189,27 @@ def urgent(demo: Demo) -> None:
         raise Failed("the training run has lost a step")
     print(
         f"The training run did step {step}, stood still for {paused_ms:.0f} ms, and went on with"
-        f" step {step + 1}.\nEach of its {len(done)} steps was done once."
+        f" step {step + 1}.\nEach of its {len(done)} steps was done once. What its node says:"
     )
     demo.run("slo")
-    demo.run("cancel", "steps")
-    demo.run("wait", "steps", may_end_with=(0, 1))
+    demo.run("cancel", "steps", "answer")
+    demo.run("wait", "steps", "answer", may_end_with=(0, 1))
+
+
+def ask_for_it() -> tuple[str, float]:
+    """(what the service says, after how many ms)."""
+    began = time.perf_counter()
+    try:
+        with socket.create_connection(("127.0.0.1", PORT), timeout=30) as connection:
+            connection.sendall(b"picture")
+            answer = connection.recv(100).decode().strip()
+    except OSError as error:
+        raise Failed(f"the service at port {PORT} does not answer: {error}") from None
+    return answer, 1e3 * (time.perf_counter() - began)
+
+
+def reason(demo: Demo, name: str) -> str:
+    return " ".join(str(job["reason"]) for job in demo.ask("ps", "--name", name))
 
 
 def steps(demo: Demo) -> list[tuple[float, int]]:

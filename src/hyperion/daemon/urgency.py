@@ -13,8 +13,9 @@ from contextlib import suppress
 PRIORITY = 3
 """Above standbys (1) and what is being stopped for them (2)."""
 NICE = -15
-LOOKS_S = (0.0, 1.0, 5.0, 30.0)
-"""When its threads are looked at, for some are made only once work comes in."""
+LOOK_S = 0.25
+"""So often its threads are looked at: some are made only as work comes in, and one that is not
+real-time holds up all that goes through it."""
 
 
 def hurry() -> str:
@@ -32,10 +33,14 @@ def hurry() -> str:
 
 
 def _raise(tid: int) -> str:
+    realtime = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+    if os.sched_getscheduler(tid) == realtime:
+        return "real-time"
     try:
-        realtime = os.SCHED_RR | os.SCHED_RESET_ON_FORK
         os.sched_setscheduler(tid, realtime, os.sched_param(PRIORITY))
     except PermissionError:
+        if os.getpriority(os.PRIO_PROCESS, tid) == NICE:
+            return "nice"
         try:
             ordinary = os.SCHED_OTHER | os.SCHED_RESET_ON_FORK
             os.sched_setscheduler(tid, ordinary, os.sched_param(0))
@@ -47,8 +52,8 @@ def _raise(tid: int) -> str:
 
 
 async def keep_hurrying() -> None:
-    """A few times, since threads are made as work comes in."""
-    for after_s in LOOKS_S:
-        await asyncio.sleep(after_s)
+    """For as long as the daemon lives, unless this host lets it come before nobody."""
+    while True:
         if hurry() == "ordinary":
             return
+        await asyncio.sleep(LOOK_S)
