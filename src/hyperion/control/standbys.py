@@ -26,6 +26,8 @@ from hyperion.placement.planner import Plan
 from hyperion.placement.ranking import Policy
 
 _Decisions = Iterator[Any]
+MOST_GUARDED = 200
+"""Who stands still at once for a standby; its scheduler sees to the rest."""
 _RUNS = (S.RUNNING, S.RESUMING)
 _IDLE = (S.WARM, S.PAUSING, S.PAUSED)
 REPORTS_WITHIN_MS = 50
@@ -103,7 +105,7 @@ class Standbys:
         able = [a for a in here if self._yields(a, winner.priority)]
         able.sort(key=lambda a: (state.jobs[a.job].job.priority, -a.started_at_ms, a.id))
         for a in able:
-            if lacks <= 0:
+            if lacks <= 0 or len(chosen) >= MOST_GUARDED:
                 break
             lacks -= a.request.cpus_milli
             hold_ms = gang.hold_ms(state.jobs[a.job].job)
