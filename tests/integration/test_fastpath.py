@@ -212,7 +212,7 @@ def play(directory, story):
 
     async def telling():
         pauser = FastPathPauser(directory)
-        await pauser.start()
+        await pauser.start(lambda name, woken: None)
         try:
             return await story(pauser)
         finally:
@@ -330,7 +330,12 @@ WRONG = [
     json.dumps({"do": "freeze", "set": "unknown"}).encode(),
     json.dumps({"do": "freeze", "set": "unknown", "hold_ms": 10**9}).encode(),
     json.dumps({"do": "freeze", "set": "unknown", "hold_ms": "10"}).encode(),
-    json.dumps({"do": "extend", "set": "unknown", "hold_ms": 10}).encode(),
+    json.dumps({"do": "guard", "set": "unknown", "victims": []}).encode(),
+    json.dumps({"do": "guard", "set": "unknown", "victims": "all"}).encode(),
+    json.dumps({"do": "guard", "set": "unknown", "victims": [["a"]]}).encode(),
+    json.dumps({"do": "guard", "set": "unknown", "victims": [["a", 5]] * 600}).encode(),
+    json.dumps({"do": "activate", "set": "unknown"}).encode(),
+    json.dumps({"do": "rest", "set": "unknown"}).encode(),
     json.dumps({"do": "thaw", "set": None}).encode(),
 ]
 

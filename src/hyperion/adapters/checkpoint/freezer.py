@@ -212,7 +212,7 @@ class Group:
             self._before[tid] = policy
             if policy in _ORDINARY:
                 try:
-                    os.sched_setscheduler(tid, _FIFO, _LOW)
+                    os.sched_setscheduler(tid, _FIFO, BOOSTED)
                 except ProcessLookupError:
                     continue
                 except PermissionError:
@@ -261,7 +261,7 @@ class Group:
         self._signalled = dict.fromkeys(self.processes())  # a signal may wait for its end, unseen
         for tid in self.threads():
             with contextlib.suppress(OSError):
-                if os.sched_getscheduler(tid) == _FIFO and os.sched_getparam(tid) == _LOW:
+                if os.sched_getscheduler(tid) == _FIFO and os.sched_getparam(tid) == BOOSTED:
                     _calm(tid, os.SCHED_OTHER)  # who else resets it on fork?
 
 
@@ -471,7 +471,7 @@ def _where(tid: int) -> str:
 
 
 _LEAVE = 1 << 32
-_LOW = os.sched_param(2)
+BOOSTED = os.sched_param(2)
 """Above a standby that was just activated (``guards``), or it would keep them from their trap."""
 _NONE = os.sched_param(0)
 _FIFO = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK

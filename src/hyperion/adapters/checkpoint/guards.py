@@ -86,6 +86,7 @@ class Guards:
 
     def put(self, name: str, victims: list[tuple[str, int]], gate: int, client: int) -> None:
         """Replaces what was said before; ``gate`` is a descriptor of ours from now on, or -1."""
+        made = _socket(gate) if gate >= 0 else None
         guard = self._guards.setdefault(name, Guard())
         is_new, guard.listener = client != guard.listener, client
         guard.victims = victims
@@ -93,13 +94,13 @@ class Guards:
             said, _ = self._stop([])
             event = {"event": "activated", "set": name, "received_ns": said["called_ns"], **said}
             self._tell(client, json.dumps({**event, "frozen": []}).encode())
-        if gate < 0:
+        if made is None:
             return
         guard.close()
-        guard.gate = socket.socket(fileno=gate)
+        guard.gate = made
         if self._knocks is None:
             self._knocks = Knocks()
-        listen_to(guard.gate)
+        listen_to(made)
 
     def drop(self, name: str) -> None:
         guard = self._guards.pop(name, None)
@@ -206,6 +207,15 @@ def calm(threads: Iterable[int]) -> None:
         with contextlib.suppress(OSError):
             if os.sched_getscheduler(tid) == os.SCHED_RR and os.sched_getparam(tid) == _READY:
                 os.sched_setscheduler(tid, os.SCHED_OTHER, _PLAIN)
+
+
+def _socket(fd: int) -> socket.socket:
+    """Ours from now on, even if it is none: then OSError, and it is closed."""
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def descriptor(ancillary: list[tuple[int, int, bytes]]) -> int:
