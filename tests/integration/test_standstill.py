@@ -315,7 +315,8 @@ def test_threads_that_died_boosted_with_the_process_are_calmed(fast, tree, group
     freeze(fast)
     fast.kill()
     fast.start()
-    assert {policy for policy, _ in policies(tree).values()} == {os.SCHED_OTHER}
+    ordinary = {os.SCHED_OTHER}
+    until(lambda: {x for x, _ in policies(tree).values()} == ordinary, "them to be calmed")
 
 
 # -- without control groups ------------------------------
