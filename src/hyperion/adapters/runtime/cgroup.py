@@ -16,6 +16,8 @@ from msgspec import Struct
 
 from hyperion.adapters.runtime import tree
 
+PREFIX = "hyperion-"
+"""Of the directories of agents in each hierarchy."""
 _RT_ALL_US, _RT_EACH_US = 300_000, 15_000
 """Of each second, what all replicas and one of them may run as real-time at most, on v1 hosts whose
 kernel counts that by group. None of them does, but for the moment in which it is paused. One that
@@ -84,7 +86,9 @@ class Cgroups:
             if cpus_milli != 1000:
                 _limit_cpu(f"{cpu.path}/{replica}", cpu.version, cpus_milli)
             if cpu.version == 1:
-                _allow_realtime(cpu.path, _RT_ALL_US)
+                if not _allow_realtime(cpu.path, _RT_ALL_US):
+                    _take_back(os.path.dirname(cpu.path), cpu.path)
+                    _allow_realtime(cpu.path, _RT_ALL_US)
                 runtime_us = _RT_STANDBY_US if standby else _RT_EACH_US
                 _allow_realtime(f"{cpu.path}/{replica}", runtime_us)
         if memory and memory_mib > 0:
@@ -195,10 +199,38 @@ def _limit_cpu(group: str, version: int, cpus_milli: int) -> None:
         _write(f"{group}/cpu.shares", str(max(2, cpus_milli * 1024 // 1000)))
 
 
-def _allow_realtime(group: str, runtime_us: int) -> None:
-    """Without it no thread of the group can be real-time, which pausing makes it for an instant."""
-    with contextlib.suppress(OSError):  # not every kernel counts this
+def _allow_realtime(group: str, runtime_us: int) -> bool:
+    """Without it no thread of the group can be real-time, which pausing makes it for an instant.
+
+    False: the parts that others have got leave too little.
+    """
+    try:
         _write(f"{group}/cpu.rt_runtime_us", str(runtime_us))
+    except FileNotFoundError:  # not every kernel counts this
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _take_back(parent: str, own: str) -> None:
+    """From groups of agents that have been killed. A living one without replicas loses its part
+    too, and takes it anew with its next replica."""
+    for entry in os.scandir(parent):
+        if entry.path == own or not entry.name.startswith(PREFIX) or not entry.is_dir():
+            continue
+        groups = _subtree(entry.path)
+        if not any(_holds_processes(group) for group in groups):
+            for group in reversed(groups):  # no group may have more than the one around it
+                _allow_realtime(group, 0)
+
+
+def _holds_processes(group: str) -> bool:
+    try:
+        with open(f"{group}/cgroup.procs") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
 
 
 def _limit_memory(group: str, version: int, limit_bytes: int) -> None:
