@@ -55,7 +55,15 @@ class Standing:
     def begun(self, id: AllocationId) -> None:
         """A replica runs: have all ready by the time that it has to stand still."""
         if self._works:
-            self._tasks.begin(self._arm(id), f"arming {id}")
+            self._tasks.begin(self._arm_early(id), f"arming {id}")
+
+    async def _arm_early(self, id: AllocationId) -> None:
+        """Most replicas never stand still, and short ones are over before they are armed."""
+        try:
+            await self._arm(id)
+        except OSError as error:
+            if await self._runtime.members(id) is not None:
+                _log.warning("%s is armed only when it is to stand still: %s", id, error)
 
     async def _arm(self, id: AllocationId) -> None:
         members = await self._runtime.members(id)

@@ -115,7 +115,10 @@ def _array(job: Job, array: Array) -> Iterator[Fault]:
             " out, or submit one job for each index",
         )
     if job.packing is not None:
-        yield Fault("/array", "cannot be combined with topology: its tasks need not be together")
+        yield Fault(
+            "/array",
+            "cannot be combined with topology; leave that out, its tasks need not be together",
+        )
 
 
 def _standby(job: Job, standby: Standby) -> Iterator[Fault]:
