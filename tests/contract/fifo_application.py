@@ -236,7 +236,7 @@ class Fifo:
             )
         ]  # fmt: skip
 
-    async def activate(self, job_id: str, release: bool) -> list[ActivationView]:
+    async def activate(self, job_id, release, any_one=False) -> list[ActivationView]:
         view = await self.job(job_id)
         if view.phase != "running":
             raise Conflict(f"job {view.id} is {view.phase}, not running")

@@ -23,12 +23,19 @@ COLUMNS: list[Column["ActivationView"]] = [
 ]
 
 
-@click.command(epilog=examples("hyperion activate serve", "hyperion activate serve --release"))
+@click.command(
+    epilog=examples(
+        "hyperion activate serve",
+        "hyperion activate serve --any",
+        "hyperion activate serve --release",
+    )
+)
 @click.argument("job")
 @click.option("--release", is_flag=True, help="It is wanted no more: the others go on.")
+@click.option("--any", "any_one", is_flag=True, help="One replica will do: who answers first.")
 @output_option
 @server_option
-def activate(job: str, release: bool, output: str) -> None:
+def activate(job: str, release: bool, any_one: bool, output: str) -> None:
     """JOB, a standby, is wanted: those on whose CPUs it sits stand still at once.
 
     It lends its CPUs again as soon as it has been quiet for a while (standby.quiet in its spec), or
@@ -36,7 +43,7 @@ def activate(job: str, release: bool, output: str) -> None:
     order at its node until the others ran no more code of their own, and until the kernel said so.
     """
     with client() as connection, naming_jobs(connection, job):
-        found = connection.release(job) if release else connection.activate(job)
+        found = connection.release(job) if release else connection.activate(job, any_one)
     emit(found, output, lambda wide: out.table(COLUMNS, found, wide))
     if any(row.error for row in found):
         sys.exit(REFUSED)

@@ -121,9 +121,10 @@ class AsyncClient:
     async def cancel(self, job_id: str) -> JobView:
         return await self._call(calls.cancel(job_id))
 
-    async def activate(self, job_id: str) -> ActivationViews:
-        """A standby is wanted: those on whose CPUs it sits stand still."""
-        return await self._call(calls.activate(job_id, release=False))
+    async def activate(self, job_id: str, any_one: bool = False) -> ActivationViews:
+        """A standby is wanted: those on whose CPUs it sits stand still. With ``any_one`` the first
+        of its replicas that answers will do."""
+        return await self._call(calls.activate(job_id, release=False, any_one=any_one))
 
     async def release(self, job_id: str) -> ActivationViews:
         """It is wanted no more, without waiting until it is quiet."""

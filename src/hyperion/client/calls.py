@@ -104,9 +104,10 @@ def cancel(job_id: str) -> Call[JobView]:
     return Call(Request("DELETE", f"{API_PREFIX}/jobs/{_part(job_id)}"), JobView)
 
 
-def activate(job_id: str, release: bool) -> Call[list[ActivationView]]:
+def activate(job_id: str, release: bool, any_one: bool = False) -> Call[list[ActivationView]]:
     action = "release" if release else "activate"
-    request = Request("POST", f"{API_PREFIX}/jobs/{_part(job_id)}/{action}")
+    query = "?any=true" if any_one else ""
+    request = Request("POST", f"{API_PREFIX}/jobs/{_part(job_id)}/{action}{query}")
     return Call(request, list[ActivationView])
 
 

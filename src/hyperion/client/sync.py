@@ -129,9 +129,10 @@ class Client:
     def cancel(self, job_id: str) -> JobView:
         return self._call(calls.cancel(job_id))
 
-    def activate(self, job_id: str) -> ActivationViews:
-        """A standby is wanted: those on whose CPUs it sits stand still."""
-        return self._call(calls.activate(job_id, release=False))
+    def activate(self, job_id: str, any_one: bool = False) -> ActivationViews:
+        """A standby is wanted: those on whose CPUs it sits stand still. With ``any_one`` the first
+        of its replicas that answers will do."""
+        return self._call(calls.activate(job_id, release=False, any_one=any_one))
 
     def release(self, job_id: str) -> ActivationViews:
         """It is wanted no more, without waiting until it is quiet."""

@@ -95,8 +95,11 @@ class Application(Protocol):
     async def promise(self) -> list[PromiseView]:
         """What it took to let jobs stand still for others, by cluster, step and node."""
 
-    async def activate(self, job_id: str, release: bool) -> list[ActivationView]:
-        """Want a standby, or want it no more: NotFound, or Conflict for one that is none."""
+    async def activate(
+        self, job_id: str, release: bool, any_one: bool = False
+    ) -> list[ActivationView]:
+        """Want a standby, or want it no more: NotFound, or Conflict for one that is none.
+        ``any_one``: one replica will do, the first that answers."""
 
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
         """``node`` is ``cluster/node``, or a node's name where it is unique."""

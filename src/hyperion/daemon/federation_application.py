@@ -187,13 +187,15 @@ class FederationApplication:
         _raise(await self._driver.ask(lambda token: JobCancelRequested(id, by, token)))
         return await self.job(id)
 
-    async def activate(self, job_id: str, release: bool) -> list[ActivationView]:
+    async def activate(
+        self, job_id: str, release: bool, any_one: bool = False
+    ) -> list[ActivationView]:
         known = self._find(job_id)
         if known.job.standby is None:
             raise Conflict(f"job {known.job.id} is no standby; standby: in its spec makes it one")
         if known.status.phase is not JobPhase.RUNNING:
             raise Conflict(f"job {known.job.id} is {known.status.phase.value}, not running")
-        question = q.ActivateJob(known.job.id, release)
+        question = q.ActivateJob(known.job.id, release, any_one)
         body = await self._ask(known.status.cluster, q.ACTIVATE, question)
         return msgspec.json.decode(body, type=list[ActivationView])
 

@@ -168,9 +168,13 @@ async def cancel(request: Req, job: JobRef, user: Caller = "") -> JobView:
     summary="A standby is wanted: others stand still for it. Or it is wanted no more",
 )
 async def activate(
-    request: Req, job: JobRef, action: FromPath[Literal["activate", "release"]]
+    request: Req,
+    job: JobRef,
+    action: FromPath[Literal["activate", "release"]],
+    any: FromQuery[bool] = False,
 ) -> list[ActivationView]:
-    return await application_of(request).activate(job, release=action == "release")
+    release = action == "release"
+    return await application_of(request).activate(job, release=release, any_one=any)
 
 
 @get(

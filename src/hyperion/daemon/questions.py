@@ -93,6 +93,8 @@ class ActivateJob(Struct, frozen=True, omit_defaults=True):
 
     job: str
     release: bool = False
+    any: bool = False
+    """One of them will do: the first that answers."""
 
 
 class GetBundle(Struct, frozen=True):
