@@ -148,7 +148,6 @@ class Pausing:
             now_ms,
             paused_for=winner,
             paused_at_ms=now_ms,
-            pauses=loser.status.pauses + 1,
             reason=f"paused for job {winner}",
         )
         self.count += 1

@@ -173,7 +173,6 @@ class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False)
     resumed_at_ms: int = 0
     paused_ms: int = 0
     """How long this attempt has stood still, all together."""
-    pauses: int = 0
     attained_ms: int = 0
     """How long its earlier attempts ran, all together."""
     tasks: TaskProgress | None = None

@@ -9,7 +9,7 @@ is wanted, ``activate`` and ``rest`` when it is and is not. Every freeze has a h
 group goes on by itself. ``DIRECTORY/held`` says what stands still and until when, so that a new
 process, or the dead-man's script, knows what to let go.
 
-Standard library only: it is started in 10 ms and stays below 12 MiB.
+Standard library only, so that it is small and started at once: all of its memory is locked.
 """
 
 import contextlib
