@@ -128,6 +128,7 @@ class Cgroups:
         """Remove the replica's groups. False: a process is still in one of them."""
         gone = True
         for base in self._bases:
+            self._give_back(f"{base}/{replica}", base)
             try:
                 os.rmdir(f"{base}/{replica}")
             except FileNotFoundError:
@@ -180,8 +181,15 @@ class Cgroups:
     def close(self) -> None:
         """Remove our directories where no replica is left in them."""
         for base in self._bases:
+            self._give_back(base, base)
             with contextlib.suppress(OSError):
                 os.rmdir(base)
+
+    def _give_back(self, group: str, base: str) -> None:
+        """The kernel counts what a group may run as real-time for some ms after it is removed."""
+        cpu = self._limits.get("cpu")
+        if cpu is not None and cpu.version == 1 and cpu.path == base:
+            _allow_realtime(group, 0)
 
     def _kill_members(self, replica: str) -> None:
         for _ in range(_SWEEPS):
