@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -57,8 +58,16 @@ def gate():
     made.close()
 
 
-def guarded(fast, tree, gate=None, hold_ms=60_000):
-    fast.ask(do="arm", set="serve", pids=[os.getpid()])
+@pytest.fixture
+def standby():
+    """Whoever is meant by ``serve``; it does not matter who it is."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def guarded(fast, tree, standby, gate=None, hold_ms=60_000):
+    fast.ask(do="arm", set="serve", pids=[standby])
     fast.ask(do="arm", set="batch", pids=[tree.process.pid])
     order = {"do": "guard", "set": "serve", "victims": [["batch", hold_ms]]}
     wire = fast.wire.socket
@@ -74,8 +83,8 @@ def told(fast):
     return json.loads(fast.wire.socket.recv(1 << 16))
 
 
-def test_whoever_connects_lets_the_victims_stand_still(fast, tree, gate):
-    guarded(fast, tree, gate)
+def test_whoever_connects_lets_the_victims_stand_still(fast, tree, standby, gate):
+    guarded(fast, tree, standby, gate)
     for _ in range(20):
         gate.knock()
         said = told(fast)
@@ -86,23 +95,23 @@ def test_whoever_connects_lets_the_victims_stand_still(fast, tree, gate):
         tree.goes_on()
 
 
-def test_an_order_does_the_same_and_twice_is_once(fast, tree):
-    guarded(fast, tree)
+def test_an_order_does_the_same_and_twice_is_once(fast, tree, standby):
+    guarded(fast, tree, standby)
     first, again = (fast.ask(do="activate", set="serve") for _ in range(2))
     assert (first["frozen"], first["was"]) == (["batch"], False)
     assert (again["frozen"], again["was"]) == ([], True)
     assert tree.stands()
 
 
-def test_their_hold_ends_though_it_is_still_active(fast, tree, gate):
-    guarded(fast, tree, gate, hold_ms=300)
+def test_their_hold_ends_though_it_is_still_active(fast, tree, standby, gate):
+    guarded(fast, tree, standby, gate, hold_ms=300)
     gate.knock()
     assert told(fast)["frozen"] == ["batch"]
     assert tree.goes_on()
 
 
-def test_of_an_active_one_further_connections_change_nothing(fast, tree, gate):
-    guarded(fast, tree, gate)
+def test_of_an_active_one_further_connections_change_nothing(fast, tree, standby, gate):
+    guarded(fast, tree, standby, gate)
     gate.knock()
     told(fast)
     fast.ask(do="thaw", set="batch")
@@ -111,8 +120,8 @@ def test_of_an_active_one_further_connections_change_nothing(fast, tree, gate):
     assert fast.ask(do="status")["held_count"] == 0
 
 
-def test_a_client_that_comes_later_is_told_that_it_is_active(fast, tree, gate):
-    guarded(fast, tree, gate)
+def test_a_client_that_comes_later_is_told_that_it_is_active(fast, tree, standby, gate):
+    guarded(fast, tree, standby, gate)
     gate.knock()
     told(fast)
     other = type(fast.wire)(fast.directory)
@@ -122,23 +131,23 @@ def test_a_client_that_comes_later_is_told_that_it_is_active(fast, tree, gate):
     other.close()
 
 
-def test_disarmed_its_gate_is_silent_and_goes_on_working(fast, tree, gate):
-    guarded(fast, tree, gate)
+def test_disarmed_its_gate_is_silent_and_goes_on_working(fast, tree, standby, gate):
+    guarded(fast, tree, standby, gate)
     fast.ask(do="disarm", set="serve")
     gate.knock()
     assert not tree.stands()
     assert fast.ask(do="status")["held_count"] == 0
 
 
-def test_who_is_not_armed_is_nobody(fast, tree):
-    fast.ask(do="arm", set="serve", pids=[os.getpid()])
+def test_who_is_not_armed_is_nobody(fast, tree, standby):
+    fast.ask(do="arm", set="serve", pids=[standby])
     fast.ask(do="guard", set="serve", victims=[["nosuch", 1000]])
     assert fast.ask(do="activate", set="serve")["frozen"] == []
     assert not tree.stands()
 
 
-def test_a_descriptor_that_is_no_socket_is_refused_and_not_kept(fast, tree):
-    guarded(fast, tree)
+def test_a_descriptor_that_is_no_socket_is_refused_and_not_kept(fast, tree, standby):
+    guarded(fast, tree, standby)
     before = len(os.listdir(f"/proc/{fast.process.pid}/fd"))
     with open(os.devnull) as file:
         order = json.dumps({"do": "guard", "set": "serve", "victims": []}).encode()
