@@ -4,9 +4,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """`hyperion.step` and `hyperion.point` in a user's program; imported only when asked for."""
-    if name in ("step", "point"):
+    """`hyperion.step`, `hyperion.loop` and their like; imported only when asked for."""
+    if not name.startswith("_"):
         from hyperion import workload
 
-        return getattr(workload, name)
+        if name in workload.NAMES:
+            return getattr(workload, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,16 +13,25 @@ from msgspec.structs import replace
 
 from hyperion.control import messages as m
 from hyperion.control import records as r
+from hyperion.control import saved
 from hyperion.control.liveness import Holder
 from hyperion.control.machine import Outcome, key, sort_out, split
 from hyperion.control.replicas import STANDING, carry_out, end, moved, report
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId
+from hyperion.model.job import SavedCheckpoint
 from hyperion.model.node import Node
 
-_RECORDS = frozenset({r.ReplicaOrdered, r.ReplicaMoved, r.ReplicaForgotten, r.MarkDropped})
+_RECORDS = frozenset(
+    {r.ReplicaOrdered, r.ReplicaMoved, r.ReplicaSaved, r.ReplicaForgotten, r.MarkDropped}
+)
 _Decisions = Iterator[
-    r.ReplicaOrdered | r.ReplicaMoved | r.ReplicaForgotten | r.MarkDropped | m.AgentCommand
+    r.ReplicaOrdered
+    | r.ReplicaMoved
+    | r.ReplicaSaved
+    | r.ReplicaForgotten
+    | r.MarkDropped
+    | m.AgentCommand
 ]
 
 
@@ -104,6 +113,9 @@ class Agent:
             case r.ReplicaMoved():
                 replica = self.replicas[record.id] = moved(self.replicas[record.id], record)
                 self._touch(replica)
+            case r.ReplicaSaved(id, checkpoints):
+                replica = self.replicas[id] = replace(self.replicas[id], checkpoints=checkpoints)
+                self._touch(replica)
             case r.ReplicaForgotten(id, generation, at_ms):
                 self.replicas.pop(id, None)
                 self._live.discard(id)
@@ -139,6 +151,8 @@ class Agent:
                 yield from self._hear_runtime(event, now_ms)
             case m.ReplicaPaused() | m.ReplicaResumed():
                 yield from self._hear_standing(event, now_ms)
+            case m.CheckpointWritten(allocation, checkpoint):
+                yield from self._hear_saved(allocation, checkpoint, now_ms)
             case m.Guard(allocation):
                 replica = self.replicas.get(allocation)
                 if replica is not None and replica.state in _PRESENT:
@@ -285,6 +299,15 @@ class Agent:
             freeze=freeze,
         )
         yield from self._tell(replica.id, now_ms)
+
+    def _hear_saved(self, id: AllocationId, checkpoint: SavedCheckpoint, now_ms: int) -> _Decisions:
+        replica = self.replicas.get(id)
+        if replica is None or replica.state.is_terminal:
+            return
+        newest = saved.newest((*replica.checkpoints, checkpoint))
+        if newest != replica.checkpoints:
+            yield r.ReplicaSaved(id, newest)
+            yield from self._tell(id, now_ms)
 
     def _hear_warm(self, id: AllocationId, now_ms: int) -> _Decisions:
         replica = self.replicas.get(id)

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from hyperion.control import arrays, dependencies, gang
+from hyperion.control import arrays, dependencies, gang, saved
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.cluster_state import ClusterState
@@ -138,9 +138,11 @@ class Attempts:
         allocations = gang.members(known, self._state.attempt_of(known.job.id))
         peers = gang.peers(allocations)
         ordered = {a.id for a in ready}
+        attempt, resume_from = known.status.attempt, gang.resumes_from(known)
         for a in allocations:
             if a.id in ordered:
-                yield m.SendToNode(a.node, gang.run_order(a, job, known.status.attempt, peers))
+                order = gang.run_order(a, job, attempt, peers, resume_from)
+                yield m.SendToNode(a.node, order)
 
     def end_task(self, ended: Allocation, now_ms: int) -> _Decisions:
         """A task of an array is over."""
@@ -191,11 +193,23 @@ class Attempts:
         job = self._state.whole(known.job)
         if job.array is not None:
             trial = arrays.trial(arrays.progress(known.status), a.rank)
-            yield m.SendToNode(a.node, gang.run_order(a, job, trial, ()))
+            yield m.SendToNode(a.node, gang.run_order(a, job, trial, (), ""))
             return
         allocations = gang.members(known, self._state.attempt_of(a.job))
-        width, attempt = gang.width(known), known.status.attempt
-        yield m.SendToNode(a.node, gang.order_again(a, job, attempt, width, allocations))
+        yield m.SendToNode(a.node, gang.order_again(a, known, job, allocations))
+
+    def saved(self, a: Allocation, report: m.AllocationReport, now_ms: int) -> _Decisions:
+        """A replica has written checkpoints; of a task of an array nobody else need know."""
+        known = self._state.jobs[a.job]
+        written = saved.news(a.checkpoints, report.checkpoints)
+        if written is None or known.job.array is not None:
+            return
+        yield r.AllocationMoved(replace(a, checkpoints=written))
+        gang_of_it = gang.members(known, self._state.attempt_of(a.job))
+        whole = saved.whole(known.status.checkpoints, report.checkpoints, gang_of_it)
+        if whole != known.status.checkpoints:
+            yield self._state.moved(known, now_ms, checkpoints=whole, saved_at_ms=now_ms)
+            self._uplink.tell_progress(a.job, now_ms)
 
     def release(self, ended: JobId, now_ms: int) -> _Decisions:
         """Jobs that waited for this one's end may go on, or never can."""

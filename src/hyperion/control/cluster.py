@@ -259,6 +259,9 @@ class ClusterMachine:
             return
         if report.turn < a.turn and report.state in _UNASKED:
             return  # it was overtaken by a newer one
+        if report.checkpoints and not a.state.is_terminal:
+            yield from self.attempts.saved(a, report, now_ms)
+            a = self.state.allocations[report.allocation]
         if report.generation != a.generation:
             if a.state.is_terminal and not report.state.is_terminal:
                 # Given up for lost here, alive there: it must end before anything else.

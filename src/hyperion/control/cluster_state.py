@@ -363,7 +363,10 @@ class ClusterState:
 
     def _accepted(self, record: r.JobAccepted) -> r.ClusterJob:
         status = r.JobStatus(
-            generation=record.generation, version=record.version, tasks=record.tasks
+            generation=record.generation,
+            version=record.version,
+            tasks=record.tasks,
+            checkpoints=record.checkpoints,
         )
         return r.ClusterJob(
             job=record.job,

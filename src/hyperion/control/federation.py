@@ -245,6 +245,7 @@ class Federation:
                 submitted_at_ms=known.submitted_at_ms,
                 known=status.answered >= status.placed,
                 tasks=status.tasks,
+                checkpoints=status.checkpoints,
             )
         yield m.SendToCluster(status.cluster, order)
 
@@ -350,6 +351,7 @@ class Federation:
         losses = status.losses + report.lost
         tasks = report.tasks or status.tasks
         changes = {"version": version, "excluded": excluded, "losses": losses, "tasks": tasks}
+        changes["checkpoints"] = report.checkpoints or status.checkpoints
         yield self._requeued(known, report.reason, now_ms, changes)
 
     def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
@@ -364,6 +366,7 @@ class Federation:
             "preemptions": report.preemptions,
             "tasks": report.tasks,
             "tasks_running": report.tasks_running,
+            "checkpoints": report.checkpoints or status.checkpoints,
         }
         if report.phase.is_terminal:
             natural = report.phase is P.SUCCEEDED or status.wanted is None

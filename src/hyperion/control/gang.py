@@ -124,10 +124,12 @@ def is_void(status: r.JobStatus) -> bool:
     return status.refused or status.fenced or status.phase is JobPhase.CANCELLED
 
 
-def first_order(a: Allocation, job: Job, attempt: int, width: int) -> m.Run | m.Prepare:
+def first_order(
+    a: Allocation, job: Job, attempt: int, width: int, resume_from: str
+) -> m.Run | m.Prepare:
     """A gang gets ready first and runs together; a single replica runs at once."""
     if width == 1:
-        return run_order(a, job, attempt, ())
+        return run_order(a, job, attempt, (), resume_from)
     return m.Prepare(
         allocation=a.id,
         generation=a.generation,
@@ -140,7 +142,9 @@ def first_order(a: Allocation, job: Job, attempt: int, width: int) -> m.Run | m.
     )
 
 
-def run_order(a: Allocation, job: Job, attempt: int, peers: tuple[m.Peer, ...]) -> m.Run:
+def run_order(
+    a: Allocation, job: Job, attempt: int, peers: tuple[m.Peer, ...], resume_from: str
+) -> m.Run:
     return m.Run(
         allocation=a.id,
         generation=a.generation,
@@ -151,16 +155,25 @@ def run_order(a: Allocation, job: Job, attempt: int, peers: tuple[m.Peer, ...]) 
         devices=a.devices,
         peers=peers,
         known=a.answered > 0,
+        resume_from=resume_from,
     )
 
 
 def order_again(
-    a: Allocation, job: Job, attempt: int, width: int, allocations: Sequence[Allocation]
+    a: Allocation, known: r.ClusterJob, job: Job, allocations: Sequence[Allocation]
 ) -> m.Run | m.Prepare:
     """The newest order about a living replica, to be sent once more."""
-    if width > 1 and a.generation > 1:
-        return run_order(a, job, attempt, peers(allocations))
-    return first_order(a, job, attempt, width)
+    attempt, resume_from = known.status.attempt, resumes_from(known)
+    job_width = width(known)
+    if job_width > 1 and a.generation > 1:
+        return run_order(a, job, attempt, peers(allocations), resume_from)
+    return first_order(a, job, attempt, job_width, resume_from)
+
+
+def resumes_from(known: r.ClusterJob) -> str:
+    """The newest checkpoint that is whole. A task of an array finds its own by itself."""
+    checkpoints = known.status.checkpoints
+    return checkpoints[-1].path if checkpoints else ""
 
 
 def stop_order(a: Allocation, known: r.ClusterJob) -> m.Stop:
@@ -230,6 +243,7 @@ def job_report(known: r.ClusterJob, allocations: Sequence[Allocation]) -> m.JobR
         if status.tasks is None
         else arrays.remaining(status.tasks, [a.rank for a in allocations]),
         tasks_running=0 if status.tasks is None else len(allocations),
+        checkpoints=status.checkpoints,
     )
 
 

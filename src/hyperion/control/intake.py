@@ -14,7 +14,7 @@ from hyperion.control.occupancy import need_of_job, queue_of
 from hyperion.control.uplink import Uplink
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import JobId
-from hyperion.model.job import Job, JobPhase, TaskProgress
+from hyperion.model.job import Job, JobPhase
 from hyperion.model.queue import DEFAULT_QUEUE, Queue, check_queues
 
 _Decisions = Iterator[Any]
@@ -44,9 +44,7 @@ class Intake:
         elif known.status.phase.is_terminal and gang.is_void(known.status):
             if self._uplink.lease.is_valid(now_ms):  # it ended here only since it was ordered away
                 version = known.status.version + 1
-                yield from self._accept(
-                    job, order.generation, version, order.submitted_at_ms, now_ms, order.tasks
-                )
+                yield from self._accept(job, version, now_ms, order)
         else:  # it never left: the new order finds it as it is
             yield self._state.moved(known, now_ms, generation=order.generation)
             yield from self._uplink.tell(job.id, now_ms)
@@ -71,9 +69,7 @@ class Intake:
         if closed:
             yield self._refused(order, closed)
         elif self._uplink.lease.is_valid(now_ms):
-            yield from self._accept(
-                job, order.generation, 1, order.submitted_at_ms, now_ms, order.tasks
-            )
+            yield from self._accept(job, 1, now_ms, order)
 
     def stop_ordered(self, order: m.StopJob, now_ms: int) -> _Decisions:
         known = self._state.jobs.get(order.job)
@@ -119,7 +115,7 @@ class Intake:
             if refusal:
                 yield m.Answer(token, job.id, refusal, "conflict")
                 return
-            yield from self._accept(job, 0, 1, now_ms, now_ms)
+            yield from self._accept(job, 1, now_ms)
         yield m.Answer(token, job.id)
 
     def cancel(self, job_id: JobId, by: str, token: int, now_ms: int) -> _Decisions:
@@ -183,21 +179,23 @@ class Intake:
         return None if known is None else known.status.phase
 
     def _accept(
-        self,
-        job: Job,
-        generation: int,
-        version: int,
-        submitted_at_ms: int,
-        now_ms: int,
-        tasks: TaskProgress | None = None,
+        self, job: Job, version: int, now_ms: int, placed: m.PlaceJob | None = None
     ) -> _Decisions:
-        federated = generation > 0
+        """``placed`` by the federation, or the cluster's own."""
+        federated = placed is not None
         if job.secrets:
             yield r.SecretsKept(job.id, job.secrets)
             job = replace(job, secrets={})
-        order = self._state.next_order
         yield r.JobAccepted(
-            job, federated, generation, version, submitted_at_ms, order, now_ms, tasks
+            job,
+            federated,
+            placed.generation if placed else 0,
+            version,
+            placed.submitted_at_ms if placed else now_ms,
+            self._state.next_order,
+            now_ms,
+            placed.tasks if placed else None,
+            placed.checkpoints if placed else (),
         )
         known = self._state.jobs[job.id]
         over = arrays.end(known) if job.array is not None else None

@@ -9,7 +9,7 @@ from msgspec import Struct
 from hyperion.model.allocation import AllocationState, Freeze
 from hyperion.model.cluster import Cluster, ClusterLoad
 from hyperion.model.ids import AllocationId, JobId
-from hyperion.model.job import Job, JobPhase, ReplicaStatus, TaskProgress
+from hyperion.model.job import Job, JobPhase, ReplicaStatus, SavedCheckpoint, TaskProgress
 from hyperion.model.node import Node
 from hyperion.model.resources import ResourceRequest
 
@@ -26,6 +26,8 @@ class PlaceJob(Struct, frozen=True, tag=True, omit_defaults=True):
     """The cluster has answered this before: if it no longer knows the job, the job is lost."""
     tasks: TaskProgress | None = None
     """Of an array that has come so far in another cluster."""
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
+    """Written in other clusters, the newest last."""
 
 
 class StopJob(Struct, frozen=True, tag=True, omit_defaults=True):
@@ -78,6 +80,8 @@ class JobReport(Struct, frozen=True, tag=True, omit_defaults=True):
     tasks: TaskProgress | None = None
     """Of an array: what would be left to do if this cluster were lost now."""
     tasks_running: int = 0
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
+    """Those that all of its replicas have written, the newest last."""
 
 
 class ClusterHello(Struct, frozen=True, tag=True, omit_defaults=True):
@@ -134,6 +138,8 @@ class Run(Struct, frozen=True, tag=True, omit_defaults=True):
     """By rank; empty for a gang of one."""
     known: bool = False
     """The agent has answered this before: if it no longer knows the replica, it is lost."""
+    resume_from: str = ""
+    """The newest checkpoint of an earlier attempt; empty: there is none."""
 
 
 class Stop(Struct, frozen=True, tag=True, omit_defaults=True):
@@ -202,6 +208,8 @@ class AllocationReport(Struct, frozen=True, tag=True, omit_defaults=True):
     """Counts what the node did unasked; a report with a lower one has been overtaken."""
     stands_for: AllocationId = AllocationId("")
     """The standby on its node that was activated, where that is why it stands still."""
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
+    """The newest that this replica has written, the newest last."""
 
 
 class NodeHello(Struct, frozen=True, tag=True, omit_defaults=True):

@@ -28,7 +28,7 @@ from hyperion.control.link import (
 )
 from hyperion.model.allocation import Freeze
 from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId, WindowId
-from hyperion.model.job import Job
+from hyperion.model.job import Job, SavedCheckpoint
 from hyperion.model.market import MarketView
 from hyperion.model.queue import Queue
 from hyperion.model.window import Window
@@ -216,6 +216,13 @@ class ReplicaActivated(Struct, frozen=True, tag=True):
     """How long it took for all of them."""
 
 
+class CheckpointWritten(Struct, frozen=True, tag=True):
+    """A replica has written a checkpoint, all of it."""
+
+    allocation: AllocationId
+    checkpoint: SavedCheckpoint
+
+
 class LeaseRecovered(Struct, frozen=True, tag=True):
     """After a restart: the lease that was last kept has this long to go (negative: has ended)."""
 
@@ -274,6 +281,7 @@ AgentEvent = (
     | ReplicaActivated
     | ReplicaPaused
     | ReplicaResumed
+    | CheckpointWritten
     | ReplicaExited
     | Tick
 )

@@ -259,6 +259,7 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
         started_at_ms=started_at_ms,
         ends_at_ms=started_at_ms + expected_ms + status.paused_ms if expected_ms else 0,
         preemptible_at_ms=max(started_at_ms + safe_ms, settled_ms),
+        saved_at_ms=status.saved_at_ms,
         saves_every_ms=int(1000 * checkpoint.every_s) if checkpoint.every_s else 0,
         saves_on_stop=bool(checkpoint.dir),
         restore_ms=int(1000 * checkpoint.restore_s) if checkpoint.restore_s else 0,

@@ -6,7 +6,14 @@ from hyperion.control.messages import Prepare, Run
 from hyperion.model.allocation import Allocation, AllocationState, Freeze
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId, WindowId
-from hyperion.model.job import Job, JobPhase, ReplicaStatus, Secret, TaskProgress
+from hyperion.model.job import (
+    Job,
+    JobPhase,
+    ReplicaStatus,
+    SavedCheckpoint,
+    Secret,
+    TaskProgress,
+)
 from hyperion.model.node import Node
 from hyperion.model.queue import Queue
 from hyperion.model.window import Window
@@ -66,6 +73,8 @@ class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     preemptions: int = 0
     tasks: TaskProgress | None = None
     tasks_running: int = 0
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
+    """From which it can go on, in whatever cluster; the newest last."""
 
 
 class FederatedJob(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
@@ -177,6 +186,10 @@ class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False)
     """How long its earlier attempts ran, all together."""
     tasks: TaskProgress | None = None
     """Of an array."""
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
+    """Those that are whole, the newest last."""
+    saved_at_ms: int = 0
+    """When the newest was heard of, by the scheduler's clock."""
 
 
 class ClusterJob(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
@@ -197,6 +210,7 @@ class JobAccepted(Struct, frozen=True, tag=True, gc=False):
     order: int
     at_ms: int
     tasks: TaskProgress | None = None
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
 
 
 class JobMoved(Struct, frozen=True, tag=True, gc=False):
@@ -311,6 +325,7 @@ class Replica(Struct, frozen=True, omit_defaults=True, kw_only=True):
     turn: int = 0
     stands_for: AllocationId = AllocationId("")
     """The standby on this node for which it stands still, if for one."""
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
 
 
 class ReplicaOrdered(Struct, frozen=True, tag=True):
@@ -333,6 +348,13 @@ class ReplicaMoved(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=Tr
     freeze: Freeze | None = None
     turn: int = 0
     stands_for: AllocationId = AllocationId("")
+
+
+class ReplicaSaved(Struct, frozen=True, tag=True):
+    """It has written a checkpoint; these are its newest."""
+
+    id: AllocationId
+    checkpoints: tuple[SavedCheckpoint, ...]
 
 
 class ReplicaForgotten(Struct, frozen=True, tag=True):

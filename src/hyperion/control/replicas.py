@@ -41,6 +41,7 @@ def report(x: r.Replica) -> m.AllocationReport:
         freeze=x.freeze,
         turn=x.turn,
         stands_for=x.stands_for,
+        checkpoints=x.checkpoints,
     )
 
 

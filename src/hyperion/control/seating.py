@@ -142,7 +142,7 @@ class Seating:
     def _seat(self, job_id: JobId, plan: Plan, first_rank: int, now_ms: int) -> _Decisions:
         known = self._state.jobs[job_id]
         status, job = known.status, self._state.whole(known.job)
-        width = gang.width(known)
+        width, resume_from = gang.width(known), gang.resumes_from(known)
         for rank, seat in enumerate(plan.seats, first_rank):
             a = Allocation(
                 id=allocation_id(job.id, status.generation, status.attempt, rank, status.resizes),
@@ -155,7 +155,8 @@ class Seating:
             )
             yield r.AllocationPlaced(a)
             self._orders.sent(a.id, now_ms)
-            yield m.SendToNode(a.node, gang.first_order(a, job, status.attempt, width))
+            order = gang.first_order(a, job, status.attempt, width, resume_from)
+            yield m.SendToNode(a.node, order)
 
     def _start_tasks(self, known: r.ClusterJob, plan: Plan, now_ms: int) -> _Decisions:
         """The next tasks of an array, each by itself."""
@@ -185,5 +186,5 @@ class Seating:
             )
             yield r.AllocationPlaced(a)
             self._orders.sent(a.id, now_ms)
-            yield m.SendToNode(a.node, gang.run_order(a, job, arrays.trial(tasks, rank), ()))
+            yield m.SendToNode(a.node, gang.run_order(a, job, arrays.trial(tasks, rank), (), ""))
         self._uplink.tell_progress(job.id, now_ms)

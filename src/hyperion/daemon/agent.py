@@ -33,6 +33,7 @@ from hyperion.daemon.standby import Standbys, freeze
 from hyperion.daemon.standing import Standing
 from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
 from hyperion.daemon.urgency import keep_hurrying
+from hyperion.daemon.workloads import Workloads
 from hyperion.model.ids import AllocationId
 from hyperion.ports import Reading, Surroundings
 from hyperion.wire.environment import surroundings
@@ -72,6 +73,7 @@ class AgentDaemon:
         self.tasks = Tasks()
         pauser = FastPathPauser(self.directory / "fastpath")
         self.standing = Standing(pauser, self.runtime, self._heard, self.tasks)
+        self.workloads = Workloads(self.directory / "pages", self._heard)
         self.standbys = Standbys(pauser, self.runtime, self._heard, self.standing.watch, self.tasks)
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -109,10 +111,13 @@ class AgentDaemon:
         unknown = await self.runtime.sweep(list(self.machine.replicas))
         if unknown:
             _log.warning("killed %d replicas that no order accounts for", len(unknown))
+        self.workloads.sweep(self.machine.replicas)
         self._say(attached=self.uplink.attached)
         try:
             self.tasks.begin(keep_hurrying(), "taking precedence")
-            await together(stop, self.driver.run(), self.uplink.run(), self._measure())
+            await together(
+                stop, self.driver.run(), self.uplink.run(), self._measure(), self.workloads.watch()
+            )
         finally:
             if settings.stop_replicas:
                 await self._stop_replicas()
@@ -136,9 +141,11 @@ class AgentDaemon:
     def _heard(self, event: Any) -> None:
         match event:
             case m.ReplicaStarted(allocation):
+                self.workloads.begun(allocation)
                 self.standing.begun(allocation)
                 self.standbys.begun(allocation)
             case m.ReplicaExited(allocation):
+                self.workloads.ended(allocation)
                 self.standing.ended(allocation)
                 self.standbys.ended(allocation)
         self.driver.note(event)
@@ -170,12 +177,13 @@ class AgentDaemon:
                 self.runtime.keep_lease(remaining_ms)
 
     async def _kill(self, allocation: AllocationId, grace_ms: int) -> None:
+        self.workloads.notice(allocation, grace_ms)
         await self.standing.let_go(allocation)
         await self.runtime.kill(allocation, grace_ms)
 
     def _surround(self, order: m.Run, directory: str, port: int) -> Surroundings:
         settings = self.settings
-        return surroundings(
+        around = surroundings(
             order,
             directory,
             port,
@@ -186,6 +194,8 @@ class AgentDaemon:
             real_gpus=bool(self.node.capacity.gpus) and "accelerators" not in self.node.declared,
             interface=settings.interface,
         )
+        own = self.workloads.surround(order.allocation, order.job)
+        return msgspec.structs.replace(around, variables={**around.variables, **own})
 
     async def _stop_replicas(self) -> None:
         """The machine is not told: to the cluster they are lost, and so run again elsewhere."""

@@ -67,6 +67,7 @@ def job_view(known: FederatedJob, now_ms: int) -> JobView:
         preemptions=status.preemptions,
         awaits=status.awaits,
         tasks=_tasks(known),
+        checkpoints=status.checkpoints,
     )
 
 

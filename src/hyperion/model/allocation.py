@@ -6,6 +6,7 @@ from enum import Enum
 from msgspec import Struct
 
 from hyperion.model.ids import AllocationId, JobId, NodeId
+from hyperion.model.job import SavedCheckpoint
 from hyperion.model.resources import ResourceRequest
 
 
@@ -102,3 +103,5 @@ class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False
     placed_at_ms: int = 0
     started_at_ms: int = 0
     ended_at_ms: int = 0
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
+    """The newest that it has written, the newest last."""

@@ -82,6 +82,19 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     """How long it takes to get back to where the checkpoint was."""
 
 
+class SavedCheckpoint(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A checkpoint that was written: from there the job can go on."""
+
+    step: int
+    """As the job counts them."""
+    path: str
+    at_ms: int = 0
+    size_bytes: int = 0
+    """Of all its parts that are known."""
+    whole: bool = False
+    """One replica wrote it for all of them; otherwise each replica writes its own part."""
+
+
 class Pausing(Struct, frozen=True, omit_defaults=True, gc=False):
     """Whether it may be made to stand still for a more urgent job, instead of being stopped."""
 

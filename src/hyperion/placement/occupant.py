@@ -18,6 +18,8 @@ class Occupant(Struct, frozen=True, kw_only=True):
     ends_at_ms: int = 0
     """As estimated; 0: nobody knows."""
     preemptible_at_ms: int = 0
+    saved_at_ms: int = 0
+    """When its newest checkpoint became known; 0: none has."""
     saves_every_ms: int = 0
     """0: it writes no checkpoints by itself."""
     saves_on_stop: bool = False

@@ -75,6 +75,7 @@ def _terms(
     fixed = slope * o.restore_ms + o.egress_usd
     if o.saves_on_stop:
         return Terms(fixed, 0.0, began_ms, 0, from_ms, standing, parts)
+    began_ms = max(began_ms, o.saved_at_ms)
     return Terms(fixed, slope, began_ms, o.saves_every_ms, from_ms, standing, parts)
 
 

@@ -5,7 +5,7 @@ Views never hold a secret. Times are ms since the epoch, 0 where it has not come
 
 from msgspec import Struct
 
-from hyperion.model.job import ReplicaStatus, TaskFailure
+from hyperion.model.job import ReplicaStatus, SavedCheckpoint, TaskFailure
 
 
 class TasksView(Struct, frozen=True, kw_only=True):
@@ -61,6 +61,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     """Jobs that must end before it starts."""
     tasks: TasksView | None = None
     """Of an array."""
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
+    """Those from which it can go on, the newest last."""
 
 
 class NodeReason(Struct, frozen=True, kw_only=True):

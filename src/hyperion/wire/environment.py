@@ -284,6 +284,10 @@ def _hyperion(order: Run, seat: Seat, directory: str) -> dict[str, str]:
         "HYPERION_DIRECTORY": directory,
         "HYPERION_HOSTFILE": f"{directory}/hostfile",
     }
+    if order.resume_from:
+        out["HYPERION_RESUME_FROM"] = order.resume_from
+    if job.checkpoint.every_s:
+        out["HYPERION_CHECKPOINT_EVERY_S"] = f"{job.checkpoint.every_s:g}"
     if len(seat.peers) > 1:
         out["HYPERION_PEERS"] = f"{directory}/peers.json"
     out |= _form(order, seat)

@@ -4,6 +4,8 @@
 itself at the deadline, so a dead agent holds nobody up for longer than it had asked for.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import mmap
@@ -25,6 +27,7 @@ class Channel:
         """Maps the page. ValueError where it is not one of ours; OSError."""
         if sys.byteorder != "little":
             raise ValueError("the page is little-endian, this machine is not")
+        self.path = path
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if os.fstat(fd).st_size != page.SIZE:
@@ -35,27 +38,38 @@ class Channel:
             if not known or self._words[page.VERSION] != page.VERSION_NUMBER:
                 raise ValueError(f"{path} is no page of a workload that is known here")
             self._pid = os.getpid()
-            self._claim(fd)
+            self.answers = self._claim(fd)
+            """One process answers for a page; the others of its replica only read it."""
         finally:
             os.close(fd)
         # Read and write: a FIFO without a writer would be readable for ever.
         self._wake = os.open(page.wake_path(path), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._seen = 0
+        order = self._words[page.ORDER]
+        done = order >> 8 <= self._words[page.ACKNOWLEDGED]
+        self._seen = order if done or not self.answers else 0
         self._lock = threading.Lock()
-        self._snapshot: Callable[[int], int] | None = None
+        self._snapshot: Callable[[], int] | None = None
 
-    def _claim(self, fd: int) -> None:
-        """One process answers for a page. Raises ValueError where another one does."""
+    def _claim(self, fd: int) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX)
         owner = self._words[page.PID]
-        if owner not in (0, self._pid) and os.path.exists(f"/proc/{owner}"):
-            raise ValueError(f"process {owner} answers for this page")
-        self._words[page.PID] = self._pid
-        self._words[page.STATE] = page.RUNNING
+        free = owner in (0, self._pid) or not os.path.exists(f"/proc/{owner}")
+        if free:
+            self._words[page.PID] = self._pid
+            self._words[page.STATE] = page.RUNNING
         fcntl.flock(fd, fcntl.LOCK_UN)
+        return free
 
-    def able(self, capabilities: int, snapshot: Callable[[int], int] | None = None) -> None:
-        """Says what this workload can do; `snapshot` gets the step and gives its bytes."""
+    @property
+    def notice_ns(self) -> int:
+        """By when this workload is to have ended (CLOCK_MONOTONIC); 0: nobody has said so."""
+        return self._words[page.NOTICE]
+
+    def able(self, capabilities: int, snapshot: Callable[[], int] | None = None) -> None:
+        """Says what this workload can do; `snapshot` takes one of the step that has just ended,
+        and gives its bytes."""
+        if not self.answers:
+            return
         if snapshot is not None:
             self._snapshot = snapshot
             capabilities |= page.SNAPSHOTS
@@ -68,7 +82,7 @@ class Channel:
 
     def step(self, number: int | None = None) -> None:
         """A step is done: it is committed, then what was asked for is done."""
-        if os.getpid() != self._pid:
+        if not self.answers or os.getpid() != self._pid:
             return
         words = self._words
         words[page.STEP] += 1
@@ -78,7 +92,7 @@ class Channel:
 
     def _obey(self, at_step: bool) -> None:
         # A forked child (a DataLoader's worker) shares the mapping: it must not answer.
-        if os.getpid() != self._pid:
+        if not self.answers or os.getpid() != self._pid:
             return
         with self._lock:
             order = self._words[page.ORDER]
@@ -104,7 +118,7 @@ class Channel:
         words[page.STATE] = page.SNAPSHOTTING
         step = words[page.COMMITTED]
         try:
-            size = self._snapshot(step)
+            size = self._snapshot()
         except Exception as error:  # The user's program goes on without a snapshot.
             print(f"hyperion: no snapshot of step {step}: {error!r}", file=sys.stderr)
             return
@@ -124,3 +138,12 @@ class Channel:
             if select.select([self._wake], [], [], min(RECHECK_S, left_s))[0]:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, page.SIZE)
+
+    def note_saved(self, line: bytes) -> None:
+        """Adds a line to the journal of checkpoints. OSError."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        fd = os.open(page.journal_path(self.path), flags, 0o600)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)

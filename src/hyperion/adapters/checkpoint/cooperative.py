@@ -1,5 +1,6 @@
 """The agent's side of the page shared with a workload (layout: `hyperion.workload.page`)."""
 
+import contextlib
 import mmap
 import os
 import time
@@ -26,18 +27,25 @@ class Answer:
 
 class Cooperative:
     def __init__(self, path: str) -> None:
-        """Makes the page and its FIFO, before the workload starts. Raises OSError."""
+        """Makes the page and its FIFO, before the workload starts, or takes over those that an
+        earlier agent has made. Raises OSError."""
+        self.path = path
         self._wake_path = page.wake_path(path)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, page.SIZE)
             self._mapped = mmap.mmap(fd, page.SIZE)
         finally:
             os.close(fd)
-        os.mkfifo(self._wake_path, 0o600)
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(self._wake_path, 0o600)
         self._words = memoryview(self._mapped).cast("Q")
         self._words[page.VERSION] = page.VERSION_NUMBER
         self._mapped[:8] = page.MAGIC_BYTES
+
+    def notice(self, by_ns: int) -> None:
+        """The workload is to have ended by then (CLOCK_MONOTONIC); it sees so after its step."""
+        self._words[page.NOTICE] = by_ns
 
     def ask(self, wanted: int, deadline_ns: int) -> int:
         """The request's number. A pause ends by itself at the deadline (CLOCK_MONOTONIC)."""

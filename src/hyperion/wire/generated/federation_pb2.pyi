@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JobView(_message.Message):
-    __slots__ = ("id", "name", "user", "phase", "reason", "priority", "framework", "replicas", "resources", "cluster", "region", "nodes", "exit_code", "restarts", "generation", "submitted_at_ms", "started_at_ms", "ended_at_ms", "usd_per_hour", "usd", "gco2e", "ranks", "queue", "nice", "width", "roles", "preemptions", "awaits", "tasks")
+    __slots__ = ("id", "name", "user", "phase", "reason", "priority", "framework", "replicas", "resources", "cluster", "region", "nodes", "exit_code", "restarts", "generation", "submitted_at_ms", "started_at_ms", "ended_at_ms", "usd_per_hour", "usd", "gco2e", "ranks", "queue", "nice", "width", "roles", "preemptions", "awaits", "tasks", "checkpoints")
     class RolesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class JobView(_message.Message):
     PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
     AWAITS_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     user: str
@@ -74,7 +75,8 @@ class JobView(_message.Message):
     preemptions: int
     awaits: _containers.RepeatedScalarFieldContainer[str]
     tasks: TasksView
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., priority: _Optional[str] = ..., framework: _Optional[str] = ..., replicas: _Optional[int] = ..., resources: _Optional[str] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., usd_per_hour: _Optional[float] = ..., usd: _Optional[float] = ..., gco2e: _Optional[float] = ..., ranks: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., width: _Optional[int] = ..., roles: _Optional[_Mapping[str, int]] = ..., preemptions: _Optional[int] = ..., awaits: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Union[TasksView, _Mapping]] = ...) -> None: ...
+    checkpoints: _containers.RepeatedCompositeFieldContainer[_job_pb2.SavedCheckpoint]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., priority: _Optional[str] = ..., framework: _Optional[str] = ..., replicas: _Optional[int] = ..., resources: _Optional[str] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., usd_per_hour: _Optional[float] = ..., usd: _Optional[float] = ..., gco2e: _Optional[float] = ..., ranks: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., width: _Optional[int] = ..., roles: _Optional[_Mapping[str, int]] = ..., preemptions: _Optional[int] = ..., awaits: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Union[TasksView, _Mapping]] = ..., checkpoints: _Optional[_Iterable[_Union[_job_pb2.SavedCheckpoint, _Mapping]]] = ...) -> None: ...
 
 class TasksView(_message.Message):
     __slots__ = ("size", "limit", "waiting", "running", "succeeded", "failed", "failures")

@@ -460,3 +460,17 @@ class JobStatus(_message.Message):
     job_id: str
     status_message: str
     def __init__(self, job_id: _Optional[str] = ..., status_message: _Optional[str] = ...) -> None: ...
+
+class SavedCheckpoint(_message.Message):
+    __slots__ = ("step", "path", "at_ms", "size_bytes", "whole")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    path: str
+    at_ms: int
+    size_bytes: int
+    whole: bool
+    def __init__(self, step: _Optional[int] = ..., path: _Optional[str] = ..., at_ms: _Optional[int] = ..., size_bytes: _Optional[int] = ..., whole: _Optional[bool] = ...) -> None: ...

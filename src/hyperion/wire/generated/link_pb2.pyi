@@ -39,18 +39,20 @@ ALLOCATION_STATE_RESUMING: AllocationState
 ALLOCATION_STATE_WARM: AllocationState
 
 class PlaceJob(_message.Message):
-    __slots__ = ("job", "generation", "submitted_at_ms", "known", "tasks")
+    __slots__ = ("job", "generation", "submitted_at_ms", "known", "tasks", "checkpoints")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.AIJob
     generation: int
     submitted_at_ms: int
     known: bool
     tasks: _job_pb2.TaskProgress
-    def __init__(self, job: _Optional[_Union[_job_pb2.AIJob, _Mapping]] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., known: _Optional[bool] = ..., tasks: _Optional[_Union[_job_pb2.TaskProgress, _Mapping]] = ...) -> None: ...
+    checkpoints: _containers.RepeatedCompositeFieldContainer[_job_pb2.SavedCheckpoint]
+    def __init__(self, job: _Optional[_Union[_job_pb2.AIJob, _Mapping]] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., known: _Optional[bool] = ..., tasks: _Optional[_Union[_job_pb2.TaskProgress, _Mapping]] = ..., checkpoints: _Optional[_Iterable[_Union[_job_pb2.SavedCheckpoint, _Mapping]]] = ...) -> None: ...
 
 class StopJob(_message.Message):
     __slots__ = ("job", "generation", "phase", "reason")
@@ -81,7 +83,7 @@ class Lease(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., duration_ms: _Optional[int] = ...) -> None: ...
 
 class JobReport(_message.Message):
-    __slots__ = ("job", "generation", "version", "phase", "reason", "refused", "lost", "exit_code", "restarts", "started_at_ms", "ended_at_ms", "replicas", "width", "preemptions", "tasks", "tasks_running")
+    __slots__ = ("job", "generation", "version", "phase", "reason", "refused", "lost", "exit_code", "restarts", "started_at_ms", "ended_at_ms", "replicas", "width", "preemptions", "tasks", "tasks_running", "checkpoints")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +100,7 @@ class JobReport(_message.Message):
     PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     TASKS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     job: str
     generation: int
     version: int
@@ -114,7 +117,8 @@ class JobReport(_message.Message):
     preemptions: int
     tasks: _job_pb2.TaskProgress
     tasks_running: int
-    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., version: _Optional[int] = ..., phase: _Optional[_Union[_job_pb2.JobPhase, str]] = ..., reason: _Optional[str] = ..., refused: _Optional[bool] = ..., lost: _Optional[bool] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ..., width: _Optional[int] = ..., preemptions: _Optional[int] = ..., tasks: _Optional[_Union[_job_pb2.TaskProgress, _Mapping]] = ..., tasks_running: _Optional[int] = ...) -> None: ...
+    checkpoints: _containers.RepeatedCompositeFieldContainer[_job_pb2.SavedCheckpoint]
+    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., version: _Optional[int] = ..., phase: _Optional[_Union[_job_pb2.JobPhase, str]] = ..., reason: _Optional[str] = ..., refused: _Optional[bool] = ..., lost: _Optional[bool] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ..., width: _Optional[int] = ..., preemptions: _Optional[int] = ..., tasks: _Optional[_Union[_job_pb2.TaskProgress, _Mapping]] = ..., tasks_running: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[_job_pb2.SavedCheckpoint, _Mapping]]] = ...) -> None: ...
 
 class ClusterHello(_message.Message):
     __slots__ = ("cluster", "load", "jobs")
@@ -169,7 +173,7 @@ class Prepare(_message.Message):
     def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., job: _Optional[_Union[_job_pb2.AIJob, _Mapping]] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., request: _Optional[_Union[_job_pb2.AIJob.ResourceRequest, _Mapping]] = ..., devices: _Optional[_Iterable[int]] = ..., known: _Optional[bool] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("allocation", "generation", "job", "rank", "attempt", "request", "devices", "peers", "known")
+    __slots__ = ("allocation", "generation", "job", "rank", "attempt", "request", "devices", "peers", "known", "resume_from")
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +183,7 @@ class Run(_message.Message):
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FROM_FIELD_NUMBER: _ClassVar[int]
     allocation: str
     generation: int
     job: _job_pb2.AIJob
@@ -188,7 +193,8 @@ class Run(_message.Message):
     devices: _containers.RepeatedScalarFieldContainer[int]
     peers: _containers.RepeatedCompositeFieldContainer[Peer]
     known: bool
-    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., job: _Optional[_Union[_job_pb2.AIJob, _Mapping]] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., request: _Optional[_Union[_job_pb2.AIJob.ResourceRequest, _Mapping]] = ..., devices: _Optional[_Iterable[int]] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., known: _Optional[bool] = ...) -> None: ...
+    resume_from: str
+    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., job: _Optional[_Union[_job_pb2.AIJob, _Mapping]] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., request: _Optional[_Union[_job_pb2.AIJob.ResourceRequest, _Mapping]] = ..., devices: _Optional[_Iterable[int]] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., known: _Optional[bool] = ..., resume_from: _Optional[str] = ...) -> None: ...
 
 class Stop(_message.Message):
     __slots__ = ("allocation", "generation", "grace_ms")
@@ -255,7 +261,7 @@ class Freeze(_message.Message):
     def __init__(self, stopped_us: _Optional[int] = ..., confirmed_us: _Optional[int] = ..., threads: _Optional[int] = ..., how: _Optional[str] = ...) -> None: ...
 
 class AllocationReport(_message.Message):
-    __slots__ = ("allocation", "generation", "state", "address", "port", "exit_code", "reason", "started_at_ms", "ended_at_ms", "freeze", "stands_for", "turn")
+    __slots__ = ("allocation", "generation", "state", "address", "port", "exit_code", "reason", "started_at_ms", "ended_at_ms", "freeze", "stands_for", "turn", "checkpoints")
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -268,6 +274,7 @@ class AllocationReport(_message.Message):
     FREEZE_FIELD_NUMBER: _ClassVar[int]
     STANDS_FOR_FIELD_NUMBER: _ClassVar[int]
     TURN_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     allocation: str
     generation: int
     state: AllocationState
@@ -280,7 +287,8 @@ class AllocationReport(_message.Message):
     freeze: Freeze
     stands_for: str
     turn: int
-    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[AllocationState, str]] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., stands_for: _Optional[str] = ..., turn: _Optional[int] = ...) -> None: ...
+    checkpoints: _containers.RepeatedCompositeFieldContainer[_job_pb2.SavedCheckpoint]
+    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[AllocationState, str]] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., stands_for: _Optional[str] = ..., turn: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[_job_pb2.SavedCheckpoint, _Mapping]]] = ...) -> None: ...
 
 class NodeHello(_message.Message):
     __slots__ = ("node", "allocations")

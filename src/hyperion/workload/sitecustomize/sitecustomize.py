@@ -6,12 +6,15 @@ takes nothing from them. Full backward hooks are left out: torch then refuses to
 module's output in place, which would break programs that do. JAX has no such global hooks.
 """
 
+from __future__ import annotations
+
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -26,29 +29,38 @@ def run_hidden() -> None:
 
 
 def hook_torch() -> None:
+    """Steps are counted by the first optimizer that steps: a program with two does one of each."""
     try:
         from torch.nn.modules.module import register_module_forward_hook
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         from hyperion import workload
 
+        session = workload.session()
+        counted: Callable[[], object] = lambda: None  # noqa: E731
         working = True
 
-        def attempt(what: str) -> None:
-            nonlocal working
-            if not working:
+        def after_step(optimizer: object, *_: object) -> None:
+            nonlocal counted, working
+            if not working or session.is_explicit:
                 return
-            try:
-                (workload.step if what == "step" else workload.point)()
-            except Exception as error:
-                working = False
-                warn(error)
-
-        def after_step(*_: object) -> None:
-            attempt("step")
+            if counted() is None:
+                counted = weakref.ref(optimizer)
+            if counted() is optimizer:
+                try:
+                    session.end_step()
+                except Exception as error:
+                    working = False
+                    warn(error)
 
         def after_module(*_: object) -> None:
-            attempt("point")
+            nonlocal working
+            if working:
+                try:
+                    session.point()
+                except Exception as error:
+                    working = False
+                    warn(error)
 
         register_optimizer_step_post_hook(after_step)
         register_module_forward_hook(after_module)
@@ -61,7 +73,12 @@ def warn(error: Exception) -> None:
 
 
 class AfterTorch(importlib.abc.MetaPathFinder):
-    """Finds torch as the others do, and sets the hooks once it has been run."""
+    """Finds torch as the others do, and sets the hooks once it has been run. A mere question
+    whether torch is there (``importlib.util.find_spec``) changes nothing."""
+
+    def __init__(self) -> None:
+        self._asking = False
+        self._hooked = False
 
     def find_spec(
         self,
@@ -69,21 +86,45 @@ class AfterTorch(importlib.abc.MetaPathFinder):
         path: Sequence[str] | None,  # noqa: ARG002 - the interface of finders
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != "torch":
+        if name != "torch" or self._asking or self._hooked:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asking = False
         if spec is not None and spec.loader is not None:
             loader, run = spec.loader, spec.loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
                 run(module)
-                hook_torch()
+                if not self._hooked:
+                    self._hooked = True
+                    hook_torch()
 
             loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
+class LastResort(importlib.abc.MetaPathFinder):
+    """``import hyperion`` in an environment where it is not installed: the part that a program
+    needs imports only the standard library. Where it is installed, that one is found first."""
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None,  # noqa: ARG002 - the interface of finders
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "hyperion":
+            return None
+        package = os.path.dirname(os.path.dirname(HERE))
+        return importlib.util.spec_from_file_location(
+            name, os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+        )
+
+
 if os.environ.get("HYPERION_WORKLOAD_PAGE"):
     sys.meta_path.insert(0, AfterTorch())
+    sys.meta_path.append(LastResort())
 run_hidden()
