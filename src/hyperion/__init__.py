@@ -2,12 +2,15 @@
 
 __version__ = "0.1.0"
 
+#: What a user's program finds here, from `hyperion.workload`; imported only when asked for.
+_WORKLOAD = frozenset(
+    {"checkpointed", "loop", "on_preempt", "point", "preempted", "restore", "step"}
+)
+
 
 def __getattr__(name: str) -> object:
-    """`hyperion.step`, `hyperion.loop` and their like; imported only when asked for."""
-    if not name.startswith("_"):
+    if name in _WORKLOAD:
         from hyperion import workload
 
-        if name in workload.NAMES:
-            return getattr(workload, name)
+        return getattr(workload, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

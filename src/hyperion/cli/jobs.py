@@ -249,6 +249,10 @@ FAILURE_COLUMNS: "list[Column[TaskFailure]]" = [
 ]
 
 
+def _checkpoint(job: "JobView") -> str:
+    return f"step {job.checkpoints[-1].step:,}" if job.checkpoints else ""
+
+
 def _described(job: "JobView") -> str:
     lines = out.facts(
         [
@@ -269,6 +273,7 @@ def _described(job: "JobView") -> str:
             ("nodes", ", ".join(job.nodes)),
             ("restarts", job.restarts),
             ("preempted", _times(job.preemptions)),
+            ("checkpoint", _checkpoint(job)),
             ("waits for", ", ".join(job.awaits)),
             ("submitted", when(job.submitted_at_ms)),
             ("started", when(job.started_at_ms)),

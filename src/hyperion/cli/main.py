@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("logs", "logs", "Output of a job."),
     "wait": ("jobs", "wait", "Wait until jobs have ended."),
     "cancel": ("jobs", "cancel", "End jobs."),
+    "checkpoints": ("checkpoints", "checkpoints", "From where would a job go on?"),
     "activate": ("standbys", "activate", "Want a standby: others stand still for it."),
     "sim": ("sim", "sim", "Run a cluster in simulated time, and compare policies."),
     "replay": ("replay", "replay", "Run a scheduler's past again under another policy."),

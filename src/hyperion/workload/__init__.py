@@ -15,8 +15,6 @@ from hyperion.workload import dice, tree
 from hyperion.workload.looping import Loop
 from hyperion.workload.session import Session
 
-NAMES = ("checkpointed", "loop", "on_preempt", "point", "preempted", "restore", "step")
-"""What a program finds as ``hyperion.<name>``."""
 S = TypeVar("S")
 C = TypeVar("C", bound=Callable[[], Any])
 
