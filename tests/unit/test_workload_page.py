@@ -62,7 +62,7 @@ def test_a_pause_ends_by_itself_at_its_deadline(workload: Cooperative) -> None:
 
 def test_a_snapshot_waits_for_the_end_of_the_step(tmp_path: Path) -> None:
     agent, channel = pair(tmp_path)
-    channel.able(page.POINTS | page.STEPS, lambda step: 100 + step)
+    channel.able(page.POINTS | page.STEPS, lambda: 107)
     request = agent.ask(page.SNAPSHOT, soon())
     channel.point()
     assert agent.read().acknowledged == 0
@@ -76,7 +76,7 @@ def test_a_snapshot_that_fails_does_not_fail_the_workload(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent, channel = pair(tmp_path)
-    channel.able(page.STEPS, lambda step: 1 // 0)
+    channel.able(page.STEPS, lambda: 1 // 0)
     agent.ask(page.SNAPSHOT, soon())
     channel.step()
     assert agent.read().snapshot_bytes == 0
@@ -96,9 +96,40 @@ def test_a_forked_child_neither_answers_nor_counts(tmp_path: Path) -> None:
     assert (agent.read().acknowledged, agent.read().committed_step) == (0, 0)
 
 
-def test_a_second_process_does_not_take_the_page(tmp_path: Path, workload: Cooperative) -> None:
-    with pytest.raises(ValueError, match="answers for this page"):
-        Channel(str(tmp_path / "page"))
+def test_a_second_process_reads_the_page_and_does_not_answer(
+    tmp_path: Path, workload: Cooperative
+) -> None:
+    second = Channel(str(tmp_path / "page"))
+    assert not second.answers
+    request = workload.ask(page.PAUSE, soon())
+    second.step(99)
+    assert workload.wait(request, 10)
+    assert workload.read().committed_step != 99
+    workload.notice(soon())
+    assert second.notice_ns > 0
+
+
+def test_a_new_process_obeys_no_order_that_was_carried_out(tmp_path: Path) -> None:
+    agent, channel = pair(tmp_path)
+    channel.able(page.STEPS, lambda: 1)
+    agent.ask(page.SNAPSHOT, soon())
+    channel.step(1)
+    taken: list[int] = []
+    later = Channel(str(tmp_path / "page"))
+    later.able(page.STEPS, lambda: len(taken) or taken.append(1) or 1)
+    later.step(2)
+    assert taken == []
+    request = agent.ask(page.SNAPSHOT, soon())
+    later.step(3)
+    assert taken == [1]
+    assert agent.read().acknowledged == request
+
+
+def test_an_agent_takes_over_the_page_of_an_earlier_one(tmp_path: Path) -> None:
+    agent, channel = pair(tmp_path)
+    channel.able(page.STEPS)
+    channel.step(5)
+    assert Cooperative(str(tmp_path / "page")).read() == agent.read()
 
 
 def test_a_file_that_is_no_page_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from hyperion.workload.notice import EXIT_CODE, Notice
 
 VARIABLE = "HYPERION_WORKLOAD_PAGE"
 EVERY = "HYPERION_CHECKPOINT_EVERY_S"
+LINGER_S = 1.0
+"""So long after it has heard that it is to end a rank waits for the others to hear it too."""
 
 
 class Session:
@@ -29,8 +31,8 @@ class Session:
         self._every_s = _seconds(os.environ.get(EVERY))
         self._saved_at = time.monotonic()
         self._saved_step = -1
-        self._noticed_at = -1
-        """The step that ended first after the notice."""
+        self._noticed_at: float | None = None
+        self._lingers_s = 0.0
         self._writer: threading.Thread | None = None
         self._state: Callable[[], Any] | None = None
         self._extra: dict[str, Any] = {}
@@ -63,17 +65,20 @@ class Session:
             self._save_when_due()
 
     def _end_in_time(self) -> None:
-        """A process that is alone ends after this step. In a gang ranks may be a step apart when
-        they hear of it: each writes the step in which it hears, and the next, so that one of them
-        is a step that all have written."""
+        """A process that is alone ends after this step. The ranks of a gang hear of it at different
+        moments: each writes every step from then on, and ends only when all must have heard. Since
+        no rank can end a step without the others, the last step of the first that ends is one that
+        all of them have written."""
         if self._state is not None:
             self.save()
-        if self._noticed_at < 0:
-            self._noticed_at = self.step
+        if self._noticed_at is None:
+            self._noticed_at = time.monotonic()
+            left_s = self.notice.left_s
+            self._lingers_s = LINGER_S if left_s is None else min(LINGER_S, left_s / 4)
             self.notice.run_callbacks()
         if self._state is None:
             return  # The program has been told; when it ends is its own affair.
-        if self.place.ranks > 1 and self.step == self._noticed_at:
+        if self.place.ranks > 1 and time.monotonic() - self._noticed_at < self._lingers_s:
             return
         self.wait_written()
         raise SystemExit(EXIT_CODE)
