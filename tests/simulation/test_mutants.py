@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from hyperion.control import arrays, dependencies, gang, rounds
+from hyperion.control import arrays, dependencies, gang, rounds, saved
 from hyperion.control.agent import Agent
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster import ClusterMachine
@@ -192,6 +192,14 @@ MUTANTS = {
         "_heir",
         lambda *_: "",
     ),
+    "a step is whole though not all have written it": (
+        "calm",
+        VARIED,
+        saved,
+        "whole",
+        lambda known, said, _gang: saved.newest((*known, *said)),
+    ),
+    "the next attempt begins anew": ("calm", VARIED, gang, "resumes_from", lambda _known: ""),
     "who stands still is forgotten": ("calm", URGENT, Pausing, "settle", _nothing),
 }
 

@@ -79,7 +79,9 @@ class Workloads:
             os.replace(f"{path}.part", path)
 
     def ended(self, id: AllocationId) -> None:
-        """It is gone: what it has written last is told before its end is."""
+        """It is gone: what it has written last is told before its end is. Perhaps it has gone while
+        no agent was there."""
+        self.begun(id)
         workload = self._here.pop(id, None)
         if workload is None:
             return

@@ -32,6 +32,7 @@ from hyperion.sim.fleet import Execution, Host
 from hyperion.sim.network import Network, from_cluster, from_node
 from hyperion.sim.posts import Posts
 from hyperion.sim.process import Process
+from hyperion.sim.savings import Savings
 from hyperion.sim.workload import Arrival, Size, arrivals, urgent_arrivals
 
 TICK_MS = 250
@@ -96,11 +97,13 @@ class World:
         if size.varied:
             self._rule(size)
         self.posts = Posts(self, seed, 0 if faults == CALM else SETTLED_MS)
+        self.savings = Savings(self, seed, calm=faults == CALM)
         self._plan_faults()
         self.after(0, self._attend)
 
     def _attend(self) -> None:
         self.posts.turn()
+        self.savings.turn()
         self.after(50, self._attend)
 
     # -- running --------------------------------------------------------------------------------
@@ -374,6 +377,7 @@ class World:
         if execution is not None:
             self.executions.append(execution)
             checkers.whole_gang(order)
+            self.savings.starts(order)
             checkers.within_capacity(host, self.capacities[host.name])
             self.at(execution.ends_ms, lambda: self._ended(host, id, tell))
         if id in host.running:
