@@ -4,7 +4,18 @@ __version__ = "0.1.0"
 
 #: What a user's program finds here, from `hyperion.workload`; imported only when asked for.
 _WORKLOAD = frozenset(
-    {"checkpointed", "loop", "on_preempt", "point", "preempted", "restore", "step"}
+    {
+        "checkpointed",
+        "lightning_callback",
+        "loop",
+        "on_preempt",
+        "point",
+        "preempted",
+        "restore",
+        "resume_from",
+        "step",
+        "trainer_callback",
+    }
 )
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from hyperion.workload import dice, tree
+from hyperion.workload import callbacks, dice, tree
 from hyperion.workload.looping import Loop
 from hyperion.workload.session import Session
 
@@ -91,11 +91,23 @@ def preempted() -> bool:
 def checkpointed(path: str, *, step: int) -> None:
     """The program has written a checkpoint of its own for all ranks: the job's next start finds
     it as HYPERION_RESUME_FROM. ValueError, OSError where it cannot be told."""
-    session().register(os.fspath(path), step, _size(path), whole=True)
+    session().register(os.fspath(path), step, callbacks.folder_bytes(path), whole=True)
 
 
-def _size(path: str) -> int:
-    if not os.path.isdir(path):
-        return os.path.getsize(path)
-    files = (os.path.join(top, name) for top, _, names in os.walk(path) for name in names)
-    return sum(map(os.path.getsize, files))
+def resume_from() -> str | None:
+    """The newest checkpoint of an earlier attempt, for programs and trainers that read their own:
+    ``trainer.train(resume_from_checkpoint=hyperion.resume_from())``. None: there is none."""
+    return session().place.resume_from() or None
+
+
+def trainer_callback() -> Any:
+    """For ``transformers.Trainer(callbacks=[...])``: told to end, it saves and stops after the
+    step; every checkpoint that the trainer writes is known to the cluster."""
+    return callbacks.for_trainer(session())
+
+
+def lightning_callback() -> Any:
+    """For ``lightning.Trainer(callbacks=[...])``, with ``fit(ckpt_path=hyperion.resume_from())``:
+    told to end, it saves into ``checkpoint.dir`` after the step and exits; also every
+    ``checkpoint.every``."""
+    return callbacks.for_lightning(session())

@@ -61,7 +61,7 @@ class Session:
             self.notice.listen()
             if self.notice.given:
                 self._end_in_time()
-        if state is not None and self._every_s and self.place.directory:
+        if state is not None and self.place.directory:
             self._save_when_due()
 
     def _end_in_time(self) -> None:
@@ -100,17 +100,24 @@ class Session:
         self.wait_written()
         header, encoder = self._copy()
         size = self._write(self.step, header, encoder)
-        self._saved_step, self._saved_at = self.step, time.monotonic()
+        self.note_saved()
         return size
+
+    def is_save_due(self) -> bool:
+        due = self._every_s and time.monotonic() - self._saved_at >= self._every_s
+        return bool(due) and self._saved_step != self.step
+
+    def note_saved(self) -> None:
+        """The step that has just ended is saved."""
+        self._saved_step, self._saved_at = self.step, time.monotonic()
 
     def _save_when_due(self) -> None:
         """At a step's end; the copy is made at once, and written while the program goes on."""
-        now = time.monotonic()
         busy = self._writer is not None and self._writer.is_alive()
-        if busy or now - self._saved_at < self._every_s or self._saved_step == self.step:
+        if busy or not self.is_save_due():
             return
         header, encoder = self._copy()
-        self._saved_step, self._saved_at = self.step, now
+        self.note_saved()
         work = threading.Thread(
             target=self._write_quietly, args=(self.step, header, encoder), name="hyperion-save"
         )
