@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from hyperion.control import accounts, dependencies
 from hyperion.control import messages as m
 from hyperion.control import records as r
-from hyperion.control.federation_state import FederationState
+from hyperion.control.federation_state import FederationState, facts_of
 from hyperion.control.federation_times import FederationTimes
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
@@ -356,18 +356,7 @@ class Federation:
 
     def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
         status = known.status
-        facts: dict[str, Any] = {
-            "answered": report.generation,
-            "version": max(report.version, status.version),
-            "restarts": report.restarts,
-            "replicas": report.replicas,
-            "exit_code": report.exit_code,
-            "width": report.width,
-            "preemptions": report.preemptions,
-            "tasks": report.tasks,
-            "tasks_running": report.tasks_running,
-            "checkpoints": report.checkpoints or status.checkpoints,
-        }
+        facts = facts_of(report, status)
         if report.phase.is_terminal:
             natural = report.phase is P.SUCCEEDED or status.wanted is None
             phase = report.phase if natural else status.wanted

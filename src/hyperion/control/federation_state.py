@@ -3,11 +3,13 @@
 import heapq
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.machine import key, split
 from hyperion.control.queue import WaitingQueue
@@ -291,3 +293,19 @@ _JOB = msgspec.json.Decoder(r.FederatedJob)
 _CLUSTER = msgspec.json.Decoder(r.ClusterEntry)
 _DECIDED = msgspec.json.Decoder(r.Decided)
 _SECRETS = msgspec.json.Decoder(dict[str, Secret])
+
+
+def facts_of(report: m.JobReport, status: r.FederatedStatus) -> dict[str, Any]:
+    """What a cluster says of its job, as changes of the status."""
+    return {
+        "answered": report.generation,
+        "version": max(report.version, status.version),
+        "restarts": report.restarts,
+        "replicas": report.replicas,
+        "exit_code": report.exit_code,
+        "width": report.width,
+        "preemptions": report.preemptions,
+        "tasks": report.tasks,
+        "tasks_running": report.tasks_running,
+        "checkpoints": report.checkpoints or status.checkpoints,
+    }

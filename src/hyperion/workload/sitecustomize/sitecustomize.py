@@ -37,6 +37,11 @@ def hook_torch() -> None:
         from hyperion import workload
 
         session = workload.session()
+        channel = session.channel
+        if channel is None:
+            return
+        session.point()  # It can pause inside its steps from now on.
+        point = channel.point
         counted: Callable[[], object] = lambda: None  # noqa: E731
         working = True
 
@@ -57,7 +62,7 @@ def hook_torch() -> None:
             nonlocal working
             if working:
                 try:
-                    session.point()
+                    point()
                 except Exception as error:
                     working = False
                     warn(error)
