@@ -123,15 +123,7 @@ def _run(
     """Durations in ms, by step."""
     [node] = client.nodes()
     cpus = int(node.cpus)
-    batch = client.submit({
-        "name": "batch",
-        "run": [sys.executable, "-c", lab.BATCH, str(victims), str(threads), str(place)],
-        "resources": {"cpus": cpus},
-        "pausing": {"hold": "10m"},
-    })  # fmt: skip
-    lab.wait_until(
-        lambda: len(list(place.glob("beat-*"))) >= victims * threads, "the batch job to compute"
-    )
+    batch, _ = lab.batch(client, place, cpus, victims, threads)
     took: dict[str, list[float]] = {"submit → durable": [], "submit → urgent job's first act": []}
     told = time.monotonic()
     for n in range(trials + WARM_UP):

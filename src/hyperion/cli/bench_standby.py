@@ -1,7 +1,6 @@
 """The trials of ``hyperion bench standby``: a connection, or an order, until the first answer."""
 
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,13 +73,7 @@ def run(
     })  # fmt: skip
     lab.wait_until((place / "what").exists, "the standby to be ready")
     lab.wait_until(lambda: "lent" in client.get(serve).reason, "the standby to lend its CPUs")
-    batch = client.submit({
-        "name": "batch",
-        "run": [sys.executable, "-c", lab.BATCH, str(victims), str(threads), str(place)],
-        "resources": {"cpus": cpus},
-        "pausing": {"hold": "10m"},
-    })  # fmt: skip
-    beats = lab.busy(place, victims * threads)
+    batch, beats = lab.batch(client, place, cpus, victims, threads)
     hurry()
     took: dict[str, list[float]] = {"connect → first answer": [], "activate (API) → frozen": [],
                                     "activate (API) → first answer": []}  # fmt: skip

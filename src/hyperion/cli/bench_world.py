@@ -111,10 +111,20 @@ def strangers(count: int) -> Iterator[None]:
 # -- what is told ---------------------------------------------------------------------------------
 
 
-def busy(place: Path, threads: int) -> list[Path]:
-    """Wait until all threads of the batch job compute; the files in which they say so."""
-    wait_until(lambda: len(list(place.glob("beat-*"))) >= threads, "the batch job to compute")
-    return list(place.glob("beat-*"))
+def batch(
+    client: "Client", place: Path, cpus: int, victims: int, threads: int
+) -> tuple[str, list[Path]]:
+    """A batch job that takes all CPUs, once all of its threads compute: its id, and the files in
+    which they say so."""
+    job = client.submit({
+        "name": "batch",
+        "run": [sys.executable, "-c", BATCH, str(victims), str(threads), str(place)],
+        "resources": {"cpus": cpus},
+        "pausing": {"hold": "10m"},
+    })  # fmt: skip
+    beats = victims * threads
+    wait_until(lambda: len(list(place.glob("beat-*"))) >= beats, "the batch job to compute")
+    return job, list(place.glob("beat-*"))
 
 
 def rows(took: dict[str, list[float]]) -> list[dict[str, Any]]:

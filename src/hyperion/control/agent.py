@@ -326,22 +326,22 @@ class Agent:
     def _hear_activated(self, event: m.ReplicaActivated, now_ms: int) -> _Decisions:
         """It has happened already: what is left is to know of it, the standby first."""
         standby = self.replicas.get(event.allocation)
-        lives = standby is not None and standby.state in _PRESENT
-        if standby is not None and standby.state in _PRESENT:
-            yield r.ReplicaMoved(
-                id=standby.id,
-                generation=standby.generation,
-                state=S.RUNNING,
-                at_ms=now_ms,
-                freeze=event.freeze,
-                turn=standby.turn + 1,
-            )
-            yield from self._tell(standby.id, now_ms)
+        if standby is None or standby.state not in _PRESENT:
+            for id in event.frozen:
+                yield m.ResumeReplica(id)
+            return
+        yield r.ReplicaMoved(
+            id=standby.id,
+            generation=standby.generation,
+            state=S.RUNNING,
+            at_ms=now_ms,
+            freeze=event.freeze,
+            turn=standby.turn + 1,
+        )
+        yield from self._tell(standby.id, now_ms)
         for id in event.frozen:
             replica = self.replicas.get(id)
-            if not lives:
-                yield m.ResumeReplica(id)
-            elif replica is not None and replica.state in _RUNS and id not in self._pausing:
+            if replica is not None and replica.state in _RUNS and id not in self._pausing:
                 yield r.ReplicaMoved(
                     id=id,
                     generation=replica.generation,

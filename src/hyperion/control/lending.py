@@ -108,7 +108,7 @@ class Lending:
 
 def may_borrow(job: Job) -> bool:
     """Whether it can be made to stand still at once, when the lender wants its CPUs back."""
-    if job.priority >= Priority.LATENCY_CRITICAL or job.pausing.forbidden or job.array is not None:
+    if job.priority >= Priority.LATENCY_CRITICAL or not job.can_stand_still:
         return False
     asked = [role.resources for role in job.roles] if job.roles else list(job.alternatives)
     return not any(request.gpus_milli for request in asked)

@@ -79,7 +79,7 @@ class Pausing:
 
     def _may_pause(self, loser: r.ClusterJob, winner: r.ClusterJob, now_ms: int) -> bool:
         job, status = loser.job, loser.status
-        if not can_stand_still(job) or job.priority >= winner.job.priority:
+        if not job.can_stand_still or job.priority >= winner.job.priority:
             return False
         if status.phase is not JobPhase.RUNNING:
             return False
@@ -296,8 +296,3 @@ class Pausing:
         yield from self._attempts.stop(
             loser, JobPhase.QUEUED, reason, now_ms, preemptions=preemptions
         )
-
-
-def can_stand_still(job: Job) -> bool:
-    """Tasks of an array are stopped instead, and so are standbys, which must answer at once."""
-    return not job.pausing.forbidden and job.array is None and job.standby is None

@@ -15,7 +15,7 @@ from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.lending import may_borrow
-from hyperion.control.pausing import Pausing, can_stand_still
+from hyperion.control.pausing import Pausing
 from hyperion.control.seating import Seating
 from hyperion.model.allocation import Allocation
 from hyperion.model.allocation import AllocationState as S
@@ -120,7 +120,7 @@ class Standbys:
         known = self._state.jobs[a.job]
         if a.state not in _RUNS or known.status.phase is not JobPhase.RUNNING:
             return False
-        able = can_stand_still(known.job) and known.job.priority < priority
+        able = known.job.can_stand_still and known.job.priority < priority
         return able and self._pausing.can_pause(replace(a, state=S.RUNNING))
 
     def _crowded(self, node: NodeId, now_ms: int) -> _Decisions:
@@ -175,7 +175,3 @@ class Standbys:
             yield from self._pausing.give_up(known, a.reason, now_ms)
         else:
             yield from self._pausing.order(a, known.job, now_ms)
-
-    def warm(self, job: r.ClusterJob) -> list[Allocation]:
-        """Its replicas that can be activated."""
-        return [a for a in self._state.live_of(job.job.id) if a.state is S.WARM]

@@ -29,8 +29,8 @@ from hyperion.daemon.observe import start_logging
 from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import Tasks, run, together
 from hyperion.daemon.settings import DAY_MS, AgentSettings
-from hyperion.daemon.standby import Standbys, freeze
-from hyperion.daemon.standing import Standing
+from hyperion.daemon.standby import Standbys
+from hyperion.daemon.standing import Standing, freeze
 from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
 from hyperion.daemon.urgency import keep_hurrying
 from hyperion.daemon.workloads import Workloads

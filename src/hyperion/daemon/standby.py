@@ -12,10 +12,10 @@ from collections.abc import Callable
 from hyperion.adapters.telemetry.busy import Busy
 from hyperion.control import messages as m
 from hyperion.daemon.running import Tasks
-from hyperion.model.allocation import Freeze
+from hyperion.daemon.standing import freeze
 from hyperion.model.ids import AllocationId
 from hyperion.model.job import Standby
-from hyperion.ports import Paused, Pauser, Runtime, Woken
+from hyperion.ports import Pauser, Runtime, Woken
 
 _log = logging.getLogger("hyperion.agent")
 LOOK_S = 0.02
@@ -27,6 +27,8 @@ most. If it was not ready then it wakes by its own load."""
 BUSY = 0.15
 """Of one CPU, for two looks on end: who takes more while it waits to be wanted is at work. A busy
 machine may not give it much more."""
+ARM_AGAIN_S = (0.5, 2.0, 10.0, 30.0)
+"""When it is tried anew to have the fast path know a standby; it may just be starting again."""
 
 
 class Post:
@@ -119,11 +121,10 @@ class Standbys:
     # -- one standby ----------------------------------------------------------------------------
 
     async def _attend(self, id: AllocationId) -> None:
-        members = await self._runtime.members(id)
+        members = await self._armed(id)
         if members is None or id not in self._posts:
             return
         post = self._posts[id]
-        await self._pauser.arm(id, *members)
         gate = self._runtime.gate(id, post.standby.port) if post.standby.port else -1
         await self._tell(id, post, gate)
         busy = Busy(*members)
@@ -131,6 +132,21 @@ class Standbys:
             await self._look(id, busy)
         finally:
             busy.close()
+
+    async def _armed(self, id: AllocationId) -> tuple[list[str], list[int]] | None:
+        """Its processes, once the fast path knows them; None where that cannot be had."""
+        for wait_s in (*ARM_AGAIN_S, 0.0):
+            members = await self._runtime.members(id)
+            if members is None:
+                return None
+            try:
+                await self._pauser.arm(id, *members)
+                return members
+            except OSError as error:
+                fault = error
+            await asyncio.sleep(wait_s)
+        _log.error("%s cannot be watched, and runs like any other job: %s", id, fault)
+        return None
 
     async def _tell(self, id: AllocationId, post: Post, gate: int = -1) -> None:
         victims = post.guard.victims if post.guard is not None else ()
@@ -171,14 +187,3 @@ class Standbys:
             post.is_warm = False
         if post.is_warm:
             self._emit(m.ReplicaWarm(id))
-
-
-def freeze(paused: Paused, asked_ns: int) -> Freeze:
-    """In microseconds, from when it was asked for."""
-    confirmed_ns = paused.confirmed_ns - asked_ns if paused.confirmed_ns else 0
-    return Freeze(
-        stopped_us=(paused.stopped_ns - asked_ns) // 1000,
-        confirmed_us=confirmed_ns // 1000,
-        threads=paused.threads,
-        how=paused.how,
-    )

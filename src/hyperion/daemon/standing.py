@@ -15,10 +15,11 @@ _LOOK_AGAIN_S = 0.1
 """So long after the end of a hold it is looked whether the replica has gone on."""
 
 
-def _freeze(paused: Paused) -> Freeze:
-    confirmed_ns = paused.confirmed_ns - paused.called_ns if paused.confirmed_ns else 0
+def freeze(paused: Paused, asked_ns: int) -> Freeze:
+    """In microseconds, from when it was asked for."""
+    confirmed_ns = paused.confirmed_ns - asked_ns if paused.confirmed_ns else 0
     return Freeze(
-        stopped_us=(paused.stopped_ns - paused.called_ns) // 1000,
+        stopped_us=(paused.stopped_ns - asked_ns) // 1000,
         confirmed_us=confirmed_ns // 1000,
         threads=paused.threads,
         how=paused.how,
@@ -85,7 +86,7 @@ class Standing:
         if not paused.confirmed_ns:
             _log.warning("%s is slow to stand still: %s", id, "; ".join(paused.stragglers))
         self.watch(id, hold_ms)
-        self._emit(m.ReplicaPaused(id, _freeze(paused)))
+        self._emit(m.ReplicaPaused(id, freeze(paused, paused.called_ns)))
 
     async def resume(self, id: AllocationId) -> None:
         self._unwatch(id)

@@ -228,6 +228,11 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     metadata: dict[str, str] = {}
 
     @property
+    def can_stand_still(self) -> bool:
+        """Tasks of an array are stopped instead, and so are standbys, which must answer at once."""
+        return not self.pausing.forbidden and self.array is None and self.standby is None
+
+    @property
     def least_replicas(self) -> int:
         """How many must find a place together, or none starts."""
         return self.elastic.min if self.elastic is not None else self.replicas

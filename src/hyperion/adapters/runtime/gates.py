@@ -36,7 +36,10 @@ class Gates:
         except OSError as error:
             gate.close()
             why = os.strerror(error.errno or 0)
-            raise OSError(f"standby.port {port} of {self._address} cannot be had: {why}") from None
+            raise OSError(
+                f"standby.port {port} of {self._address} cannot be had: {why}; choose another "
+                "port, and for several replicas a node for each"
+            ) from None
         self.close(name)
         self._open[name] = gate
         return gate.fileno()
