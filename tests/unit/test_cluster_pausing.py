@@ -106,6 +106,22 @@ def test_an_order_that_nobody_answers_is_given_up():
     assert sent(commands, m.Run) == []
 
 
+def test_another_stands_still_before_one_is_stopped_that_did_so_a_moment_ago():
+    c = alone(node("n1", cpus=4), node("n2", cpus=4))
+    batches = {x.allocation: x for x in running(c, job("a", cpus=4), job("b", cpus=4))}
+    [first] = sent(urgent(c, "u1"), m.Pause)
+    [run] = sent(tell(c, batches[first.allocation], S.PAUSED), m.Run)
+    tell(c, run, S.RUNNING, started_at_ms=c.now_ms)
+    beat(c, 1)
+    tell(c, run, S.SUCCEEDED)
+    tell(c, batches[first.allocation], S.RUNNING)
+    commands = urgent(c, "u2")
+    assert sent(commands, m.Stop) == []
+    [second] = sent(commands, m.Pause)
+    assert second.allocation != first.allocation
+    assert len(sent(urgent(c, "u3"), m.Stop)) == 1, "nobody is left that would stand still"
+
+
 def test_nobody_else_gets_the_cpus_that_are_lent():
     c = alone(node(cpus=4))
     [batch] = running(c, job("batch", cpus=4))

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,6 +35,12 @@ _OPTIONS = (
     ),
     click.option("--threads", type=click.IntRange(1, 64), default=2, help="Of each of them."),
     click.option("--overload", type=click.IntRange(0, 256), default=0, help="Spinning strangers."),
+    click.option("--churn", is_flag=True, help="Control groups come and go all the time."),
+    click.option(
+        "--realtime/--no-realtime",
+        default=True,
+        help="Let the daemons have real-time rights, where this host gives any.",
+    ),
     click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="A page of HTML."),
     click.option("-o", "--output", type=click.Choice(("table", "json", "yaml")), default="table"),
 )
@@ -60,25 +66,24 @@ def bench() -> None:
     )
 )
 @_options
-def preempt(
-    trials: int, victims: int, threads: int, overload: int, plot: Path | None, output: str
-) -> int:
+def preempt(trials: int, plot: Path | None, output: str, **scene: Any) -> int:
     """How long until an urgent job has the CPUs of a batch job that stands still for it.
 
     Starts a federation of its own in a temporary directory and removes it afterwards. Ends with 1
     when it ever took longer than 50 ms from the order until all of the batch job stood still.
     """
-    with lab.world() as client, lab.in_memory() as place, lab.strangers(overload):
-        took = _run(client, place, trials, victims, threads)
+    around = lab.Scene(**scene)
+    with lab.world(around) as (client, place):
+        took = _run(client, place, trials, around)
         slo = client.slo()
-    method = METHOD.format(victims=victims, threads=threads, overload=overload)
-    return lab.finish(took, slo, method, plot, output)
+    return lab.finish(took, slo, around.told(METHOD), plot, output)
 
 
 @bench.command(
     epilog=examples(
         "hyperion bench standby",
         "hyperion bench standby --trials 10000 --overload 20 -o json",
+        "hyperion bench standby --churn --no-realtime",
         "hyperion bench standby --plot standby.html",
     )
 )
@@ -88,15 +93,7 @@ def preempt(
     help="Runs the standby; with torch it serves a torch net, else a NumPy one.",
 )
 @_options
-def standby(
-    python: str,
-    trials: int,
-    victims: int,
-    threads: int,
-    overload: int,
-    plot: Path | None,
-    output: str,
-) -> int:
+def standby(python: str, trials: int, plot: Path | None, output: str, **scene: Any) -> int:
     """How long until a warm standby answers, on CPUs that a batch job has borrowed.
 
     One trial connects to its port, and the next one asks for it by the API. Starts a federation of
@@ -105,25 +102,22 @@ def standby(
     """
     from hyperion.cli import bench_standby
 
-    with lab.world() as client, lab.in_memory() as place, lab.strangers(overload):
-        took, what = bench_standby.run(client, place, python, trials, victims, threads)
+    around = lab.Scene(**scene)
+    with lab.world(around) as (client, place):
+        took, what = bench_standby.run(client, place, python, trials, around)
         slo = client.slo()
-    method = bench_standby.METHOD.format(
-        what=what, victims=victims, threads=threads, overload=overload
-    )
+    method = around.told(bench_standby.METHOD, what=what)
     return lab.finish(took, slo, method, plot, output)
 
 
 # -- the trials -----------------------------------------------------------------------------------
 
 
-def _run(
-    client: "Client", place: Path, trials: int, victims: int, threads: int
-) -> dict[str, list[float]]:
+def _run(client: "Client", place: Path, trials: int, scene: lab.Scene) -> dict[str, list[float]]:
     """Durations in ms, by step."""
     [node] = client.nodes()
     cpus = int(node.cpus)
-    batch, _ = lab.batch(client, place, cpus, victims, threads)
+    batch, _ = lab.batch(client, place, cpus, scene)
     took: dict[str, list[float]] = {"submit → durable": [], "submit → urgent job's first act": []}
     told = time.monotonic()
     for n in range(trials + WARM_UP):

@@ -56,7 +56,7 @@ while True:
 
 
 def run(
-    client: "Client", place: Path, python: str, trials: int, victims: int, threads: int
+    client: "Client", place: Path, python: str, trials: int, scene: lab.Scene
 ) -> tuple[dict[str, list[float]], str]:
     """(durations in ms, by step; what the standby is made of)."""
     from hyperion.daemon.urgency import hurry
@@ -73,7 +73,7 @@ def run(
     })  # fmt: skip
     lab.wait_until((place / "what").exists, "the standby to be ready")
     lab.wait_until(lambda: "lent" in client.get(serve).reason, "the standby to lend its CPUs")
-    batch, beats = lab.batch(client, place, cpus, victims, threads)
+    batch, beats = lab.batch(client, place, cpus, scene)
     hurry()
     took: dict[str, list[float]] = {"connect → first answer": [], "activate (API) → frozen": [],
                                     "activate (API) → first answer": []}  # fmt: skip

@@ -1,13 +1,16 @@
 """What ``hyperion bench`` needs around a measurement: a world of its own, and how it is told."""
 
 import contextlib
+import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from hyperion.wire.api import PromiseView
 
 PROMISED_MS = 50.0
+_SYS_NICE = 23
+_DROP = 24
+"""Of ``prctl``: PR_CAPBSET_DROP (linux/prctl.h); the capability is in linux/capability.h."""
 PATIENCE_S = 60.0
 BATCH = """
 import os, sys, threading, time
@@ -59,9 +65,55 @@ def wait_until(is_so: Callable[[], object], what: str) -> None:
         time.sleep(0.002)
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What goes on while it is measured."""
+
+    victims: int
+    """Processes of the batch job."""
+    threads: int
+    """Of each of them."""
+    overload: int
+    """Strangers that spin."""
+    churn: bool
+    """Others make and remove control groups all the time."""
+    realtime: bool
+    """The daemons have the rights that the promise asks for."""
+
+    def told(self, method: str, **more: str) -> str:
+        """The method, with what is special here."""
+        text = method.format(
+            victims=self.victims, threads=self.threads, overload=self.overload, **more
+        )
+        if self.churn:
+            text += "; two processes that make and remove control groups without a pause"
+        if not self.realtime:
+            text += "; without the right to real-time priority (CAP_SYS_NICE) for all daemons"
+        return text
+
+
+def _without_rights() -> None:
+    """In a child that is about to become ``hyperion``: it can never have CAP_SYS_NICE again."""
+    ctypes.CDLL(None).prctl(_DROP, _SYS_NICE, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
+
+
 @contextlib.contextmanager
-def world() -> "Iterator[Client]":
-    """A client of a federation in a directory of its own."""
+def world(scene: Scene) -> "Iterator[tuple[Client, Path]]":
+    """A client of a federation in a directory of its own, a place for jobs to write down times, and
+    around them what the scene has."""
+    with (
+        _federation(scene) as client,
+        in_memory() as place,
+        strangers(scene.overload),
+        churning(scene.churn),
+    ):
+        yield client, place
+
+
+@contextlib.contextmanager
+def _federation(scene: Scene) -> "Iterator[Client]":
     from hyperion.client.sync import Client
 
     hyperion = [sys.executable, "-c", "from hyperion.cli.main import main; main()"]
@@ -71,8 +123,9 @@ def world() -> "Iterator[Client]":
         quiet = subprocess.DEVNULL
         up = [*hyperion, "up", "--detach", "--rest-listen", ""]
         started = subprocess.run(  # noqa: S603 - ourselves
-            up, env=environment, stdout=quiet, timeout=90, check=False
-        )
+            up, env=environment, stdout=quiet, timeout=90, check=False,
+            preexec_fn=None if scene.realtime else _without_rights,
+        )  # fmt: skip
         if started.returncode:
             raise Failure("no federation could be started", "see above", FAILED)
         try:
@@ -108,21 +161,48 @@ def strangers(count: int) -> Iterator[None]:
             process.wait()
 
 
+@contextlib.contextmanager
+def churning(wanted: bool) -> Iterator[None]:
+    """Two processes that make and remove control groups, as a busy kubelet does, but more."""
+    if not wanted:
+        yield
+        return
+    top = next((x for x in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup") if _is_v2(x)), "")
+    groups = [f"{top}/hyperion-bench-{os.getpid()}-{n}" for n in range(2)]
+    if not top or not os.access(top, os.W_OK):
+        raise Failure("no control groups of version 2 can be made here", "run it as root", FAILED)
+    churn = "import os, sys\nwhile True:\n    os.mkdir(sys.argv[1])\n    os.rmdir(sys.argv[1])"
+    running = [
+        subprocess.Popen([sys.executable, "-c", churn, group])  # noqa: S603 - ourselves
+        for group in groups
+    ]
+    try:
+        yield
+    finally:
+        for process, group in zip(running, groups, strict=True):
+            process.kill()
+            process.wait()
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+
+
+def _is_v2(top: str) -> bool:
+    return os.path.exists(f"{top}/cgroup.controllers")
+
+
 # -- what is told ---------------------------------------------------------------------------------
 
 
-def batch(
-    client: "Client", place: Path, cpus: int, victims: int, threads: int
-) -> tuple[str, list[Path]]:
+def batch(client: "Client", place: Path, cpus: int, scene: Scene) -> tuple[str, list[Path]]:
     """A batch job that takes all CPUs, once all of its threads compute: its id, and the files in
     which they say so."""
     job = client.submit({
         "name": "batch",
-        "run": [sys.executable, "-c", BATCH, str(victims), str(threads), str(place)],
+        "run": [sys.executable, "-c", BATCH, str(scene.victims), str(scene.threads), str(place)],
         "resources": {"cpus": cpus},
         "pausing": {"hold": "10m"},
     })  # fmt: skip
-    beats = victims * threads
+    beats = scene.victims * scene.threads
     wait_until(lambda: len(list(place.glob("beat-*"))) >= beats, "the batch job to compute")
     return job, list(place.glob("beat-*"))
 

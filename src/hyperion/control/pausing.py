@@ -6,7 +6,7 @@ of CPU goes below zero meanwhile, and nobody else gets any of it. It goes on as 
 one has gone, and is stopped like any other victim when that takes longer than its hold.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -36,7 +36,7 @@ MOST_PAUSED = 0.5
 """Of its time since its start no job stands still for more than this part."""
 SPARED_MS = 60_000
 """A job that did not stand still is not asked again for so long."""
-SPARED_REMEMBERED = 4096
+MOST_REMEMBERED = 4096
 
 
 class Pausing:
@@ -53,6 +53,8 @@ class Pausing:
         self._orders = orders
         self._spared: dict[JobId, int] = {}
         """Jobs that could not be made to stand still, and until when they are not asked again."""
+        self._stood: dict[JobId, None] = {}
+        """Jobs that have stood still, or would not, lately. Soft."""
         self.promise = Promise()
         self.count = 0
         """Jobs made to stand still since the start of the process."""
@@ -85,12 +87,30 @@ class Pausing:
             return False
         if status.paused_for:  # it stays as it is, and makes room for nobody by that alone
             return all(a.state is S.PAUSED for a in self._state.live_of(job.id))
-        if self._spared.get(job.id, 0) > now_ms or now_ms - status.resumed_at_ms < QUANTUM_MS:
-            return False
-        ran_ms = now_ms - status.started_at_ms
-        if status.paused_ms > MOST_PAUSED * ran_ms:
+        if self._is_tired(job.id, now_ms):
             return False
         return all(self.can_pause(a) for a in self._state.live_of(job.id))
+
+    def tired(self, victims: Iterable[JobId], now_ms: int) -> frozenset[JobId]:
+        """Jobs that would stand still, only not just now, if any of the victims is one: of those
+        that others may do for as well. Some may be missing after a restart."""
+        for job in [job for job in self._stood if not self._is_tired(job, now_ms)]:
+            del self._stood[job]
+        return frozenset(self._stood) if any(job in self._stood for job in victims) else frozenset()
+
+    def _is_tired(self, job: JobId, now_ms: int) -> bool:
+        """It has stood still a moment ago, for too much of its time, or would not."""
+        known = self._state.jobs.get(job)
+        if known is None or known.status.phase is not JobPhase.RUNNING:
+            return False
+        status = known.status
+        if self._spared.get(job, 0) > now_ms:
+            return True
+        if status.paused_for:
+            return False
+        if status.resumed_at_ms and now_ms - status.resumed_at_ms < QUANTUM_MS:
+            return True
+        return status.paused_ms > MOST_PAUSED * (now_ms - status.started_at_ms)
 
     def can_pause(self, a: Allocation) -> bool:
         """A GPU would finish what has been given to it, and its memory stays full."""
@@ -202,9 +222,15 @@ class Pausing:
             self.promise.runs(a.job, now_ms)
 
     def _spare(self, job: JobId, now_ms: int) -> None:
-        if len(self._spared) >= SPARED_REMEMBERED:
+        if len(self._spared) >= MOST_REMEMBERED:
             del self._spared[next(iter(self._spared))]
         self._spared[job] = now_ms + SPARED_MS
+        self._remember(job)
+
+    def _remember(self, job: JobId) -> None:
+        if len(self._stood) >= MOST_REMEMBERED:
+            del self._stood[next(iter(self._stood))]
+        self._stood[job] = None
 
     # -- and going on ---------------------------------------------------------------------------
 
@@ -244,6 +270,7 @@ class Pausing:
             resumed_at_ms=now_ms,
             reason="",
         )
+        self._remember(loser.job.id)
         self._attempts.tell_later(loser.job.id, now_ms)
 
     def go_on(self, a: Allocation, now_ms: int) -> _Decisions:

@@ -81,14 +81,17 @@ def victims(
     now_ms: int = 0,
     *,
     counted: bool = True,
+    spared: frozenset[JobId] = frozenset(),
 ) -> Eviction | NoVictims:
-    """The least regretted victims that let the wish start. The snapshot is left as it was.
+    """The least regretted victims that let the wish start, none of them ``spared``. The snapshot
+    is left as it was.
 
     For a single replica no cheaper set exists. For a gang the set is built greedily and then
     pruned: without any one of them the job would not fit. ``counted``: if there are none, look at
     all jobs once more to tell why.
     """
     case = Case(snapshot, running, wish, policy, rights, view, now_ms)
+    case.spared = set(spared)
     found = cheapest_victims(case)
     if found is None:
         return _nobody(case) if counted else NoVictims(case.job.id, Obstacle.NOWHERE)
@@ -157,6 +160,7 @@ def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
             plot, bound = ground.row(row), float(floor[row])
             least = cheapest(plot, node.id, part.request, groups, ground.allows, bound)
             own = case.rights.borrowed or part.request.custom or row in ground.withheld
+            own = own or bool(case.spared)
             if kept is not None and bound != ROOM and not own:  # else it holds for this job only
                 kept.value[row] = max(kept.value[row], least[0] * ROUNDING if least else np.inf)
             floor[row] = np.inf
