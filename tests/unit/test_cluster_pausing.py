@@ -6,6 +6,8 @@ from msgspec.structs import replace
 from stories import job as any_job
 
 from hyperion.control import messages as m
+from hyperion.daemon.promise_views import promise_views
+from hyperion.model.allocation import Freeze
 from hyperion.model.job import Checkpoint, Pausing, Priority
 from hyperion.model.node import PAUSE
 
@@ -120,6 +122,25 @@ def test_another_stands_still_before_one_is_stopped_that_did_so_a_moment_ago():
     [second] = sent(commands, m.Pause)
     assert second.allocation != first.allocation
     assert len(sent(urgent(c, "u3"), m.Stop)) == 1, "nobody is left that would stand still"
+
+
+def test_of_a_miss_it_is_known_what_the_stragglers_did():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    urgent(c, cpus=4)
+    c.now_ms += 70
+    late = Freeze(stopped_us=90, how="freezer, degraded", stragglers=("12 D vm_munmap",))
+    tell(c, batch, S.PAUSED, freeze=late)
+    rows = {row.step: row for row in promise_views(c.machine.pausing.promise, "c1")}
+    [miss] = rows["called → frozen (freezer, degraded)"].misses
+    assert (miss.job, miss.took_ms, miss.stragglers) == ("urgent", 0, ("12 D vm_munmap",))
+    [miss] = rows["ordered → free"].misses
+    assert (miss.job, miss.took_ms >= 70) == ("urgent", True)
+    from hyperion.cli.slo import _misses
+
+    text = _misses(list(rows.values()))
+    assert "c1/n1  for job urgent: never, freezer, degraded" in text
+    assert "thread 12 D vm_munmap" in text
 
 
 def test_nobody_else_gets_the_cpus_that_are_lent():

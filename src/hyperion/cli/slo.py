@@ -11,6 +11,8 @@ from hyperion.cli.output import Column, emit
 if TYPE_CHECKING:
     from hyperion.wire.api import PromiseView
 
+SHOWN = 5
+"""Of each row; `-o json` has them all."""
 COLUMNS: list[Column["PromiseView"]] = [
     Column("CLUSTER", lambda row: row.cluster),
     Column("NODE", lambda row: row.node or "all"),
@@ -39,7 +41,19 @@ def slo(output: str) -> None:
     if not found and output == "table":
         click.echo("No job has stood still for another since the schedulers were started.")
         return
-    emit(found, output, lambda wide: out.table(COLUMNS, found, wide))
+    emit(found, output, lambda wide: out.table(COLUMNS, found, wide) + _misses(found))
+
+
+def _misses(rows: "list[PromiseView]") -> str:
+    """What is known of the newest ones that were late, below the table."""
+    lines = []
+    for row in rows:
+        where = f"{row.cluster}/{row.node}" if row.node else row.cluster
+        for miss in row.misses[:SHOWN]:
+            took = f"{_ms(miss.took_ms)} ms" if miss.took_ms else "never"
+            lines.append(f"{out.when(miss.at_ms)}  {where}  for job {miss.job}: {took}, {miss.why}")
+            lines += [f"    thread {out.printable(x)}" for x in miss.stragglers]
+    return "\n\nMissed:\n" + "\n".join(lines) if lines else ""
 
 
 def _ms(value: float) -> str:

@@ -205,7 +205,7 @@ class Pausing:
             for a in late:
                 self._spare(a.job, now_ms)
             reasons = [a.reason or f"still {a.state.value}" for a in late]
-            self.promise.failed(known.job.id, "; ".join(reasons[:4]))
+            self.promise.failed(known.job.id, "; ".join(reasons[:4]), now_ms)
             yield self._state.moved(known, now_ms, claim=(), reason="")
             yield from self._let_go(known.job.id, now_ms)
 
@@ -215,9 +215,10 @@ class Pausing:
         if a is None or a.generation != report.generation:
             return
         if report.freeze is not None and a.state is S.PAUSING:
-            self.promise.froze(node, report.freeze)
+            winner = self._state.jobs[a.job].status.paused_for
+            self.promise.froze(node, winner, report.freeze, now_ms)
         elif report.freeze is not None and a.state is S.WARM:
-            self.promise.activated(node, report.freeze)
+            self.promise.activated(node, a.job, report.freeze, now_ms)
         elif report.state is S.RUNNING and a.state is not S.RUNNING:
             self.promise.runs(a.job, now_ms)
 

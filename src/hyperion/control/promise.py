@@ -45,8 +45,27 @@ class Freezing(Struct, frozen=True):
     freeze: Freeze
 
 
+class Miss(Struct, frozen=True, kw_only=True):
+    """A time that the promise was not kept, and what is known of why."""
+
+    at_ms: int
+    job: JobId
+    """Who had to wait for it; of a standby the standby."""
+    node: NodeId = NodeId("")
+    """Empty: the scheduler knows only that it came late, or not at all."""
+    word: str = ""
+    """On a node ``called`` or ``wanted``: from when it is counted."""
+    took_ms: float = 0.0
+    """0: it never came."""
+    why: str = ""
+    stragglers: tuple[str, ...] = ()
+    """Threads that were late: id, state, and where in the kernel they were."""
+
+
 class Promise:
     def __init__(self) -> None:
+        self.misses: deque[Miss] = deque(maxlen=MISSES_REMEMBERED)
+        """The newest last."""
         self.traces: deque[Trace] = deque(maxlen=REMEMBERED)
         """The newest last."""
         self.freezes: deque[Freezing] = deque(maxlen=REMEMBERED)
@@ -65,21 +84,45 @@ class Promise:
         self._open[job] = trace
         self.traces.append(trace)
 
-    def froze(self, node: NodeId, freeze: Freeze) -> None:
+    def froze(self, node: NodeId, job: JobId, freeze: Freeze, now_ms: int) -> None:
+        """A victim of the job stands still."""
         self.freezes.append(Freezing(node, freeze))
+        self._note_late("called", node, job, freeze, now_ms)
 
-    def activated(self, node: NodeId, freeze: Freeze) -> None:
+    def activated(self, node: NodeId, job: JobId, freeze: Freeze, now_ms: int) -> None:
+        """All on the guard of a standby stand still."""
         self.activations.append(Freezing(node, freeze))
+        self._note_late("wanted", node, job, freeze, now_ms)
+
+    def _note_late(self, word: str, node: NodeId, job: JobId, freeze: Freeze, now_ms: int) -> None:
+        took_ms = freeze.confirmed_us / 1000
+        if not took_ms or took_ms > PROMISED_MS:
+            self.misses.append(
+                Miss(
+                    at_ms=now_ms,
+                    job=job,
+                    node=node,
+                    word=word,
+                    took_ms=took_ms,
+                    why=freeze.how,
+                    stragglers=freeze.stragglers,
+                )
+            )
 
     def free(self, job: JobId, now_ms: int) -> None:
         trace = self._open.get(job)
         if trace is not None:
             trace.free_at_ms = now_ms
+            if trace.missed:
+                took_ms = float(now_ms - trace.ordered_at_ms)
+                why = "from the order until all of it was heard of"
+                self.misses.append(Miss(at_ms=now_ms, job=job, took_ms=took_ms, why=why))
 
-    def failed(self, job: JobId, reason: str) -> None:
+    def failed(self, job: JobId, reason: str, now_ms: int) -> None:
         trace = self._open.pop(job, None)
         if trace is not None:
             trace.failed = reason
+            self.misses.append(Miss(at_ms=now_ms, job=job, why=reason))
 
     def runs(self, job: JobId, now_ms: int) -> None:
         trace = self._open.get(job)

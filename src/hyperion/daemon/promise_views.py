@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from hyperion.control.promise import PROMISED_MS, Promise, Trace
+from hyperion.control.promise import PROMISED_MS, Miss, Promise, Trace
 from hyperion.model.allocation import Freeze
-from hyperion.wire.api import PromiseView, Quantiles
+from hyperion.wire.api import MissView, PromiseView, Quantiles
 
 NODES_SHOWN = 1000
 
 
 def promise_views(promise: Promise, cluster: str) -> list[PromiseView]:
     """Of the newest pauses that the scheduler remembers."""
-    return [*_steps(promise.traces, cluster), *_nodes(promise, cluster)]
+    return [*_steps(promise.traces, promise.misses, cluster), *_nodes(promise, cluster)]
 
 
-def _steps(traces: Iterable[Trace], cluster: str) -> Iterator[PromiseView]:
+def _steps(traces: Iterable[Trace], misses: Iterable[Miss], cluster: str) -> Iterator[PromiseView]:
     known = list(traces)
     if not known:
         return
@@ -39,7 +39,22 @@ def _steps(traces: Iterable[Trace], cluster: str) -> Iterator[PromiseView]:
             promised_ms=promised_ms,
             missed=missed,
             took=quantiles(took),
+            misses=_misses(misses, "", "", "") if promised_ms else (),
         )
+
+
+def _misses(misses: Iterable[Miss], node: str, word: str, how: str) -> tuple[MissView, ...]:
+    return tuple(
+        MissView(
+            at_ms=miss.at_ms,
+            job=miss.job,
+            took_ms=miss.took_ms,
+            why=miss.why,
+            stragglers=miss.stragglers,
+        )
+        for miss in reversed(list(misses))
+        if miss.node == node and miss.word == word and (not word or miss.why == how)
+    )
 
 
 def _nodes(promise: Promise, cluster: str) -> Iterator[PromiseView]:
@@ -66,6 +81,7 @@ def _nodes(promise: Promise, cluster: str) -> Iterator[PromiseView]:
                     promised_ms=promised,
                     missed=missed,
                     took=quantiles(took),
+                    misses=_misses(promise.misses, node, word, how) if step == "frozen" else (),
                 )
 
 

@@ -11,6 +11,7 @@ from hyperion.model.ids import AllocationId
 from hyperion.ports import Paused, Pauser, Runtime, Woken
 
 _log = logging.getLogger("hyperion.agent")
+STRAGGLERS_TOLD = 8
 _LOOK_AGAIN_S = 0.1
 """So long after the end of a hold it is looked whether the replica has gone on."""
 
@@ -23,6 +24,7 @@ def freeze(paused: Paused, asked_ns: int) -> Freeze:
         confirmed_us=confirmed_ns // 1000,
         threads=paused.threads,
         how=paused.how,
+        stragglers=paused.stragglers[:STRAGGLERS_TOLD],
     )
 
 

@@ -75,6 +75,8 @@ class Freeze(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     threads: int = 0
     how: str = ""
     """``freezer``, ``hedged`` or ``signals``; ``degraded`` where some were still in the kernel."""
+    stragglers: tuple[str, ...] = ()
+    """Threads that had not come to a stand in time, and where in the kernel they were."""
 
 
 class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):

@@ -324,6 +324,19 @@ class ActivationView(Struct, frozen=True, kw_only=True):
     """Why it could not be done."""
 
 
+class MissView(Struct, frozen=True, kw_only=True):
+    """A time that the promise was not kept."""
+
+    at_ms: int
+    job: str
+    """Who had to wait."""
+    took_ms: float
+    """0: it never came."""
+    why: str
+    stragglers: tuple[str, ...]
+    """Threads that were late: id, state, and where in the kernel they were."""
+
+
 class PromiseView(Struct, frozen=True, kw_only=True):
     """A row of ``hyperion slo``: one step of pausing, in a cluster or on one of its nodes."""
 
@@ -337,6 +350,8 @@ class PromiseView(Struct, frozen=True, kw_only=True):
     missed: int
     """How many took longer than promised, or never came."""
     took: Quantiles
+    misses: tuple[MissView, ...] = ()
+    """The newest of them, the last one first."""
 
 
 class Submitted(Struct, frozen=True, kw_only=True):

@@ -249,16 +249,18 @@ class Forget(_message.Message):
     def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Freeze(_message.Message):
-    __slots__ = ("stopped_us", "confirmed_us", "threads", "how")
+    __slots__ = ("stopped_us", "confirmed_us", "threads", "how", "stragglers")
     STOPPED_US_FIELD_NUMBER: _ClassVar[int]
     CONFIRMED_US_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     HOW_FIELD_NUMBER: _ClassVar[int]
+    STRAGGLERS_FIELD_NUMBER: _ClassVar[int]
     stopped_us: int
     confirmed_us: int
     threads: int
     how: str
-    def __init__(self, stopped_us: _Optional[int] = ..., confirmed_us: _Optional[int] = ..., threads: _Optional[int] = ..., how: _Optional[str] = ...) -> None: ...
+    stragglers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, stopped_us: _Optional[int] = ..., confirmed_us: _Optional[int] = ..., threads: _Optional[int] = ..., how: _Optional[str] = ..., stragglers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AllocationReport(_message.Message):
     __slots__ = ("allocation", "generation", "state", "address", "port", "exit_code", "reason", "started_at_ms", "ended_at_ms", "freeze", "stands_for", "turn", "checkpoints")
