@@ -13,8 +13,6 @@ import platform
 import struct
 import time
 
-import numpy as np
-
 from gpu.checkpoints import Facts, group_free_bytes, host_free_bytes, stands_still
 from gpu.page import Page
 
@@ -28,7 +26,7 @@ PIPE_BYTES = 4096
 """So far launches run ahead: 170 of them."""
 MB = 1_000_000
 COPY_SIZES = (1 * MB, 4 * MB, 16 * MB)
-HELD_SIZES = (1 * MB, 4 * MB)
+HELD_SIZES = (1 * MB,)
 STEPS = 150
 
 
@@ -37,6 +35,8 @@ def clock_ns():
 
 
 def described():
+    import numpy as np
+
     return {"device": f"numpy on {platform.machine()}", "driver": "none", "numpy": np.__version__}
 
 
@@ -47,6 +47,9 @@ class Net:
     """A small net of tanh layers with plain descent; the same bits each time."""
 
     def __init__(self):
+        import numpy as np
+
+        self._tanh = np.tanh
         dice = np.random.default_rng(7)
         self.weights = [dice.normal(size=(WIDTH, WIDTH)) / WIDTH**0.5 for _ in range(LAYERS)]
         self.x, self.y = dice.normal(size=(2, ROWS, WIDTH))
@@ -55,7 +58,7 @@ class Net:
     def forward(self, layer):
         if layer == 0:
             self.acts = [self.x]
-        self.acts.append(np.tanh(self.acts[layer] @ self.weights[layer]))
+        self.acts.append(self._tanh(self.acts[layer] @ self.weights[layer]))
 
     def loss(self, _layer):
         error = self.acts[-1] - self.y
@@ -138,18 +141,23 @@ class Copies:
     def free_bytes(self):
         return 64 * MB
 
+    def __init__(self):
+        import numpy
+
+        self._numpy = numpy
+
     def fill(self, size):
-        self._device = np.arange(size // 8, dtype=np.int64)
-        self._back = np.zeros_like(self._device)
+        self._device = self._numpy.arange(size // 8, dtype="i8")
+        self._back = self._numpy.zeros_like(self._device)
 
     def host(self, size, _kind):
-        return np.zeros(size // 8, dtype=np.int64)
+        return self._numpy.zeros(size // 8, dtype="i8")
 
     def to_host(self, host):
-        np.copyto(host, self._device)
+        self._numpy.copyto(host, self._device)
 
     def to_device(self, host):
-        np.copyto(self._back, host)
+        self._numpy.copyto(self._back, host)
 
     def is_same(self):
         return bool((self._back == self._device).all())
@@ -159,6 +167,9 @@ class Answers:
     """A resident model that answers a small batch."""
 
     def __init__(self):
+        import numpy as np
+
+        self._tanh = np.tanh
         dice = np.random.default_rng(8)
         self._weights = [dice.normal(size=(WIDTH, WIDTH)) / WIDTH**0.5 for _ in range(2)]
         self._x = dice.normal(size=(4, WIDTH))
@@ -166,7 +177,7 @@ class Answers:
     def answer(self):
         y = self._x
         for weights in self._weights:
-            y = np.tanh(y @ weights)
+            y = self._tanh(y @ weights)
         return float(y.sum())
 
 
@@ -174,7 +185,10 @@ class Held:
     """A process's device memory, and the part of the stand-in driver that lives in it."""
 
     def __init__(self, size, page):
-        self._array, self._page = np.arange(size // 8, dtype=np.int64), page
+        import numpy
+
+        self._numpy, self._page = numpy, page
+        self._array = numpy.arange(size // 8, dtype="i8")
         self._state, self._file = "running", f"{page.path}.image"
 
     def beat(self):
@@ -187,10 +201,10 @@ class Held:
 
     def _take(self, call):
         if call == 2:
-            np.save(self._file, self._array)
+            self._numpy.save(self._file, self._array)
             self._array = None
         elif call == 3:
-            self._array = np.load(f"{self._file}.npy")
+            self._array = self._numpy.load(f"{self._file}.npy")
         self._state = ("", "locked", "checkpointed", "locked", "running")[call]
 
     def digest(self):
