@@ -126,6 +126,8 @@ def end(made, group):
     with suppress(ProcessLookupError):
         os.killpg(made.pid, signal.SIGKILL)
     made.wait(10)
+    made.stdout.close()
+    made.stderr.close()
     if group:
         remove_group(group)
 

@@ -25,7 +25,6 @@ FIELDS = (
     "half_ns",
     "resolution_ns",  # the least step of the device's clock that was seen
     "unit_ns",  # what the longest unit takes, undisturbed
-    "stop",
     "ready",
     "command",  # the stand-in of a driver on CPU: number of a call, its answer
     "answer",

@@ -31,7 +31,7 @@ def describe(device):
 
 
 def training(device, page_path, steps, group):
-    """Trains until told to stop by the page, or for so many steps."""
+    """Trains for so many steps, or until it is killed."""
     if group:
         with open(f"{group}/cgroup.procs", "w") as file:
             file.write("0")

@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpu import SOURCE
 from gpu.budget import PhaseFailed
 from gpu.clocks import Correlation, Sample
 from gpu.page import Page
 from gpu.standstill import Stopper, stopped_once
 
 BENCH = Path(__file__).resolve().parent.parent
-SOURCE = BENCH.parent / "src"
 CALIBRATE_EVERY = 25
 START_S = {"cpu": 20.0, "cuda": 90.0}
 """To load numpy, or torch with its context."""

@@ -64,15 +64,13 @@ def write_calibration(launcher, page):
 
 
 def train(launcher, page, layers, steps):
-    """Until the page says stop, or for so many steps (0: for ever)."""
+    """So many steps; 0: until somebody kills it."""
     window = Window()
     number = warm_up(launcher, page, layers)
     write_calibration(launcher, page)
     page["ready"] = 1
     for _ in range(steps) if steps else itertools.count():
         for unit in units(layers):
-            if page["stop"]:
-                return
             wanted = page["calibrate"]
             if page["calibrated"] != wanted:
                 write_calibration(launcher, page)

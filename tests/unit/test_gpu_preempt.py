@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
 import gpu_preempt
-from gpu import budget, cuda, figures, standstill, training
+from gpu import budget, cpu, cuda, figures, stage, standstill, training
 from gpu.checkpoints import (
     CALLS,
     CallFailed,
@@ -148,7 +148,7 @@ def page(tmp_path):
     made.close()
 
 
-def test_a_training_paces_calibrates_and_stops(page):
+def test_a_training_warms_up_and_sets_its_clock(page):
     device = Device(page)
     training.train(device, page, layers=1, steps=2)
     warm = 3 * training.WARM_STEPS
@@ -157,8 +157,6 @@ def test_a_training_paces_calibrates_and_stops(page):
     assert page["ready"] == 1
     assert page["resolution_ns"] == 7
     assert page["end"] == warm, "unpaced, nobody waits"
-    page["stop"], page["launched"] = 1, 0
-    training.train(Device(page), page, layers=1, steps=0)
 
 
 def test_a_paced_training_waits(page):
@@ -528,11 +526,31 @@ def test_what_a_phase_printed(out, error, words):
     assert raised.value.rows == ([1] if "[1]" in out else [])
 
 
+@pytest.mark.parametrize("hangs", ["sleep 60", "kill -STOP $$; true"])
+def test_a_phase_that_hangs_is_killed(hangs):
+    with pytest.raises(budget.PhaseFailed, match="not done after"):
+        gpu_preempt.ran(["sh", "-c", hangs], "", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("words", "within_s", "why"),
+    [(["hold", "no number"], 30, "ended: ValueError"), (["answer"], 0, "no answer within 0 s")],
+)
+def test_a_process_beside_that_ends_or_is_silent_fails_its_phase(tmp_path, words, within_s, why):
+    surroundings = stage.Stage(cpu, str(tmp_path), "", 0.0)
+    arguments = [*words, "no page"] if len(words) > 1 else words
+    with (
+        stage.process(surroundings, *arguments) as made,
+        pytest.raises(budget.PhaseFailed, match=why),
+    ):
+        stage.heard(made, within_s)
+
+
 def test_a_phase_that_raises_keeps_its_rows(capsys):
     class Stage:
         rows = ["kept"]  # noqa: RUF012
 
-    def broken(stage):
+    def broken(_):
         raise KeyError("x")
 
     assert gpu_preempt.attempted(broken, Stage()) == {"failed": "KeyError('x')"}
