@@ -141,6 +141,7 @@ class Launcher:
 
         self._torch, self._keep = torch, keep
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it would cost kernels
         torch.manual_seed(7)
         made = {"device": "cuda"}
         self._weights = [

@@ -77,7 +77,7 @@ def t0(stage):
     )
     rows = stage.rows
     with beside.running(stage) as run:
-        rates = _rates(stage, run)
+        rows += _costs(_rates(stage, run))
         for n, window in enumerate((*WINDOWS, 0)):
             until = time.monotonic() + stage.left_s / (len(WINDOWS) + 1 - n)
             trials, clocks = run.trials(window, stage.most["t0"], until)
@@ -86,11 +86,14 @@ def t0(stage):
             rows += spread(f"{of(window)}: ordered → free", free, "ms", (*GOALS_MS, 1.0), goals)
             rows.append(row(f"{of(window)}: still at work after", _undrained(trials), "trials"))
         rows += stops(run)
-    for window in (0, *WINDOWS):
-        rows.append(row(f"{of(window)}: units", round(rates[window], 1), "1/s"))
+
+
+def _costs(rates):
+    rows = [row(f"{of(window)}: units", round(rate, 1), "1/s") for window, rate in rates.items()]
     for window in WINDOWS:
         cost = round(cost_percent(rates[0], rates[window]), 2)
         rows.append(row(f"{of(window)}: cost of pacing", cost, "%", goal=PACING_COST))
+    return rows
 
 
 def _undrained(trials):
