@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hyperion.client.sync import Client
-from hyperion.daemon.world import read_world
+if TYPE_CHECKING:
+    from hyperion.client.sync import Client
 
 HYPERION = str(Path(sys.executable).with_name("hyperion"))
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -44,8 +45,10 @@ _LOAD_BEFORE = load()
 
 
 @contextmanager
-def world(*flags: str, declare: str = "cpus=64") -> Iterator[tuple[Path, Client]]:
+def world(*flags: str, declare: str = "cpus=64") -> Iterator[tuple[Path, "Client"]]:
     """``hyperion up`` in a directory of its own, and a client of it."""
+    from hyperion.client.sync import Client
+
     with tempfile.TemporaryDirectory(prefix="hyperion-bench-") as home:
         up = [HYPERION, "up", "--detach", *flags, *(("--declare", declare) if declare else ())]
         quiet = subprocess.DEVNULL
@@ -67,6 +70,8 @@ def environment(home: str | Path) -> dict[str, str]:
 
 def pids(home: Path) -> dict[str, int]:
     """The world's processes by name, the supervisor included."""
+    from hyperion.daemon.world import read_world
+
     found = read_world(home)
     assert found is not None, f"nothing is up in {home}"
     named = {d.name: d.process.pid for d in found.daemons if d.process}
