@@ -9,6 +9,12 @@ import pytest
 from hyperion.adapters.runtime import workdir
 from hyperion.daemon.application import NotFound
 from hyperion.daemon.bundles import Bundles
+from hyperion.model.ids import JobId
+from hyperion.model.job import Job
+
+
+def job_in(workdir):
+    return Job(id=JobId("j"), run="true", workdir=workdir)
 
 
 async def _chunks(content):
@@ -30,7 +36,7 @@ def test_a_bundle_goes_from_the_federation_by_the_scheduler_to_the_workdir(tmp_p
     async def story():
         digest = await federation.keep(_chunks(_archive(tmp_path)))
         name = f"bundle:sha256:{digest}"
-        return await workdir.ready(name, tmp_path / "work", agent.get, "n1")
+        return await workdir.ready(job_in(name), tmp_path / "work", agent.get, "n1")
 
     assert asyncio.run(story()) == str(tmp_path / "work")
     assert (tmp_path / "work" / "go.sh").read_text() == "echo hello\n"
@@ -42,7 +48,7 @@ def test_whatever_hinders_a_fetch_is_told_as_unusable(tmp_path, fault):
         raise fault
 
     with pytest.raises(workdir.Unusable, match="could not be fetched to node n1"):
-        asyncio.run(workdir.ready("bundle:sha256:00", tmp_path / "work", fetch, "n1"))
+        asyncio.run(workdir.ready(job_in("bundle:sha256:00"), tmp_path / "work", fetch, "n1"))
 
 
 def test_what_a_killed_process_had_begun_is_removed(tmp_path):

@@ -159,6 +159,44 @@ def test_stop_gives_the_replica_its_grace(tmp_path, settings):
     asyncio.run(story())
 
 
+def test_what_a_script_has_started_has_its_grace_too(tmp_path, settings):
+    """The shell ends at once when it is told to, and runs nothing more of its script."""
+    saver = f"""
+import signal, sys, time
+def save(*_):
+    time.sleep(0.4)
+    open({str(tmp_path / "saved")!r}, "w").write("all\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+open({str(tmp_path / "ready")!r}, "w").write("up\\n")
+while True:
+    time.sleep(0.01)
+"""
+    (tmp_path / "saver.py").write_text(saver)
+
+    async def story():
+        async with Watched(tmp_path / "r", **settings) as w:
+            script = f"{sys.executable} {tmp_path}/saver.py; echo more"
+            await w.runtime.launch(order(run=script))
+            await await_file(tmp_path / "ready")
+            await w.runtime.kill(AllocationId("job.1-1.0"), 15_000)
+            ended = await w.exited("job.1-1.0")
+            assert (tmp_path / "saved").read_text() == "all\n"
+            assert not ended.by_itself
+            assert "more" not in await w.output()
+            deaf = f"trap '' TERM; echo up >{tmp_path}/deaf; while :; do sleep 1; done"
+            await w.runtime.launch(order("b.1-1.0", run=f"sh -c {deaf!r}; echo more"))
+            await await_file(tmp_path / "deaf")
+            await w.runtime.kill(AllocationId("b.1-1.0"), 600_000)
+            await asyncio.sleep(0.2)
+            assert w.said("b.1-1.0", ReplicaExited) == []
+            await w.runtime.kill(AllocationId("b.1-1.0"), 100)
+            await w.exited("b.1-1.0")
+            assert tree.marked(w.runtime.id) == {}
+
+    asyncio.run(story())
+
+
 def test_a_later_stop_may_shorten_the_grace(tmp_path):
     async def story():
         async with Watched(tmp_path) as w:

@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 import errno
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 _CHUNK_BYTES = 64 * 1024
 _BLOCK_BYTES = 4096
@@ -141,3 +141,8 @@ def _punch(fd: int, length_bytes: int) -> bool:
     if code in (errno.EOPNOTSUPP, errno.ENOSYS):
         return False
     raise OSError(code, os.strerror(code))
+
+
+def first(places: Sequence[str]) -> str:
+    """The first of the files that is there; else the last."""
+    return next((place for place in places if os.path.exists(place)), places[-1])

@@ -148,8 +148,7 @@ class ProcessRuntime:
     async def drop(self, allocation: AllocationId) -> None:
         name = str(allocation)
         self._prepared.pop(name, None)
-        replica = self._replicas.get(name)
-        if replica is not None and replica.exited is None:
+        if (replica := self._replicas.get(name)) is not None and replica.exited is None:
             return  # it lives: nobody can have been told of its end
         self._replicas.pop(name, None)
         if ledger.is_name(name):
@@ -192,17 +191,12 @@ class ProcessRuntime:
         if not ledger.is_name(name):
             raise FileNotFoundError(f"no output of {name!r} on node {self._node}")
 
-        def path() -> str:
-            return next(
-                (p for x in (self._live, self._ended) if os.path.exists(p := f"{x}/{name}/log")),
-                f"{self._ended}/{name}/log",
-            )
-
         def has_ended() -> bool:
             replica = self._replicas.get(name)
             return name not in self._prepared if replica is None else replica.over.is_set()
 
-        return logs.read(path, has_ended, follow, tail_lines)
+        places = (f"{self._live}/{name}/log", f"{self._ended}/{name}/log")
+        return logs.read(lambda: logs.first(places), has_ended, follow, tail_lines)
 
     def keep_lease(self, remaining_ms: int) -> None:
         deadman.keep_lease(self.directory, self._boot, remaining_ms)
@@ -256,17 +250,11 @@ class ProcessRuntime:
             return
         if replica.name not in self._replicas:  # else it was stopped meanwhile
             self._prepared[replica.name] = port
-            self._emit(
-                ReplicaPrepared(allocation=order.allocation, address=self._address, port=port)
-            )
+            self._emit(ReplicaPrepared(order.allocation, self._address, port))
 
     async def _work(self, replica: Replica, order: Prepare | Run) -> str:
-        if order.job.image:
-            raise workdir.Unusable(
-                f"image {order.job.image!r}: node {self._node} runs plain processes, not containers"
-            )
-        work = Path(replica.directory, "work")
-        return await workdir.ready(order.job.workdir, work, self._fetch, self._node)
+        own = Path(replica.directory, "work")
+        return await workdir.ready(order.job, own, self._fetch, self._node)
 
     def _spawn(self, replica: Replica, order: Run, cwd: str) -> None:
         port = next((p.port for p in order.peers if p.rank == order.rank), 0)
@@ -369,9 +357,9 @@ class ProcessRuntime:
     async def _stop(self, replica: Replica) -> None:
         """SIGTERM to all of it, grace, then SIGKILL until it is gone or has proven stuck."""
         if replica.kill_at is not None and replica.kill_at > self._loop.time():
-            members = self._cgroups.members(replica.name)
-            tree.signal_all(members, signal.SIGTERM)
-            if not members:
+            if members := self._cgroups.members(replica.name):
+                tree.signal_all(members, signal.SIGTERM)
+            else:
                 tree.signal_group(replica.pid, signal.SIGTERM)
         while replica.kill_at is not None and self._loop.time() < replica.kill_at:
             if await replica.is_over_within(replica.kill_at - self._loop.time()):
@@ -388,8 +376,25 @@ class ProcessRuntime:
             pause = min(1.0, 2 * pause)
 
     def _on_end(self, replica: Replica) -> None:
-        """The shim is gone. Clear away what it left, and say so once nothing is left."""
+        """The shim is gone."""
         self._unwatch(replica)
+        if replica.kill_at is None or replica.kill_at <= self._loop.time():
+            self._clear_away(replica)
+        else:
+            self._do(self._outlast(replica))
+
+    async def _outlast(self, replica: Replica) -> None:
+        """A shell ends at once when it is told to; what it had started has the grace as well."""
+        name, grouped = replica.name, self._cgroups.holds and not replica.is_adopted
+
+        async def rest() -> list[int]:
+            return self._cgroups.members(name) if grouped else await self._census.of(name)
+
+        await tree.outlast(rest, replica.pid, lambda: replica.kill_at or 0.0)
+        self._clear_away(replica)
+
+    def _clear_away(self, replica: Replica) -> None:
+        """What the shim has left ends, and it is said once nothing is left."""
         status = self._reap(replica) if replica.is_child else 0
         if status != 0:
             claim = ledger.read_claim(replica.directory)
@@ -477,9 +482,8 @@ class ProcessRuntime:
         self._say(replica, replica.exited)
 
     def _refuse(self, replica: Replica, reason: str) -> None:
-        self._emit(
-            ReplicaExited(allocation=AllocationId(replica.name), never_ran=True, reason=reason)
-        )
+        id = AllocationId(replica.name)
+        self._emit(ReplicaExited(allocation=id, never_ran=True, reason=reason))
 
     def _say(self, replica: Replica, event: ReplicaStarted | ReplicaExited) -> None:
         if not replica.quiet:

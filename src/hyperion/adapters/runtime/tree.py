@@ -4,11 +4,12 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 ALLOCATION = "HYPERION_ALLOCATION"
 RUNTIME = "HYPERION_RUNTIME"
 _ENVIRON_MAX_BYTES = 4 << 20
+_LOOK_AGAIN_S = 0.02
 _IDLE_PER_SCAN = 9
 """Scans take at most one part in ten of a CPU, however many ask."""
 
@@ -87,6 +88,16 @@ def marked(runtime: str) -> dict[str, list[int]]:
         if marks.get(RUNTIME) == runtime:
             found.setdefault(marks.get(ALLOCATION, ""), []).append(pid)
     return found
+
+
+async def outlast(
+    rest: Callable[[], Awaitable[list[int]]], leader: int, until: Callable[[], float]
+) -> None:
+    """Wait until nothing but the leader, which has ended, is left, or its time has come (on the
+    loop's clock; it may come earlier than was said first)."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < until() and any(pid != leader for pid in await rest()):  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 def signal_all(pids: list[int], number: signal.Signals) -> None:

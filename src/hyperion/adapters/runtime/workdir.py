@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from hyperion.model.job import Job
+
 BUNDLE = "bundle:"
 MAX_UNPACKED_BYTES = 8 << 30
 MAX_MEMBERS = 200_000
@@ -21,11 +23,14 @@ class Unusable(Exception):
     """The replica can not run here; the message says why, in words for its user."""
 
 
-async def ready(workdir: str, work: Path, fetch: Fetch | None, node: str) -> str:
+async def ready(job: Job, work: Path, fetch: Fetch | None, node: str) -> str:
     """Make the working directory ready and return it; ``work`` is the replica's own.
 
     Idempotent: what has been made before is used. Raises ``Unusable``.
     """
+    workdir = job.workdir
+    if job.image:
+        raise Unusable(f"image {job.image!r}: node {node} runs plain processes, not containers")
     if not workdir.startswith(BUNDLE):
         return _existing(workdir, node) if workdir else _own(work)
     if os.access(work, os.X_OK):
