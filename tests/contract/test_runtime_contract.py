@@ -12,7 +12,7 @@ from runtime_watched import Watched, alive, await_file, order
 from hyperion.adapters.runtime import tree
 from hyperion.control.messages import Peer, ReplicaExited, ReplicaStarted
 from hyperion.model.ids import AllocationId
-from hyperion.model.job import Secret
+from hyperion.model.job import Checkpoint, Secret
 
 
 @pytest.fixture(params=[True, False], ids=["cgroups", "no-cgroups"])
@@ -193,6 +193,29 @@ while True:
             await w.runtime.kill(AllocationId("b.1-1.0"), 100)
             await w.exited("b.1-1.0")
             assert tree.marked(w.runtime.id) == {}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("wanted", "heard"), [("USR1", "shell child"), ("B:USR2", "shell")])
+def test_it_hears_the_signal_that_its_spec_names(tmp_path, settings, wanted, heard):
+    async def story():
+        async with Watched(tmp_path, **settings) as w:
+            name = wanted.removeprefix("B:")
+            child = f"trap 'echo child; exit 0' {name}; while :; do sleep 0.01; done"
+            script = (
+                f"trap 'echo shell; sleep 0.2; kill -9 $!; exit 3' {name}\n"
+                f'bash -c "{child}" &\n'
+                f"sleep 0.2; echo up >{tmp_path}/ready\nwhile :; do sleep 0.01; done"
+            )
+            checkpoint = Checkpoint(signal=wanted)
+            await w.runtime.launch(order(run=script, checkpoint=checkpoint))
+            await await_file(tmp_path / "ready")
+            await w.runtime.kill(AllocationId("job.1-1.0"), 15_000)
+            ended = await w.exited("job.1-1.0")
+            assert ended.exit_code == 3
+            said = (await w.output()).split()
+            assert [word for word in ("shell", "child") if word in said] == heard.split()
 
     asyncio.run(story())
 

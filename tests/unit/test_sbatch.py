@@ -53,6 +53,22 @@ def test_a_usual_script():
 
 
 @pytest.mark.parametrize(
+    ("option", "signal", "grace_s"),
+    [
+        ("--signal=TERM@90", "", 90),
+        ("--signal=USR1", "USR1", 60),
+        ("--signal=SIGUSR2@30", "USR2", 30),
+        ("--signal=B:USR1@120", "B:USR1", 120),
+        ("--signal=RB:10@5", "B:USR1", 5),
+        ("--signal=b:term@5", "B:TERM", 5),
+    ],
+)
+def test_the_signal_before_the_end(option, signal, grace_s):
+    checkpoint = read(option).checkpoint
+    assert (checkpoint.signal, checkpoint.grace_s) == (signal, grace_s)
+
+
+@pytest.mark.parametrize(
     ("options", "replicas", "gpus", "cpus", "memory"),
     [
         ((), 1, 0, 1, 0),
@@ -123,7 +139,7 @@ def test_times(text, seconds):
         ("--time=soon", '--time: found "soon", expected MINUTES'),
         ("-C 'a|b'", '--constraint: found "a|b", expected features joined'),
         ("--export=NOT_THERE", '--export: "NOT_THERE" is not in your environment'),
-        ("--signal=B:USR1@60", '--signal: found "B:USR1@60", expected TERM@SECONDS'),
+        ("--signal=B:KILL@60", '--signal: found "B:KILL@60", expected [B:]SIGNAL@SECONDS'),
         ("-J 'open", "found a quote that is not closed"),
         ("word", '--word: found "word", expected an option such as --nodes=2'),
         ("-n 20000", "replicas: found 20000, expected 1 to 10000"),

@@ -46,7 +46,7 @@ from hyperion.model.faults import (
     region_faults,
     text_faults,
 )
-from hyperion.model.job import Budget, Checkpoint, Job, Objective, Pausing, Restart
+from hyperion.model.job import SIGNALS, Budget, Checkpoint, Job, Objective, Pausing, Restart
 
 POLICIES = (
     "balanced",
@@ -271,6 +271,9 @@ def _limits(job: Job) -> Iterator[Fault]:
         yield from number_faults("/checkpoint/every", checkpoint.every_s, MAX_SECONDS, "s")
         yield from number_faults("/checkpoint/restore", checkpoint.restore_s, MAX_SECONDS, "s")
         yield from path_faults("/checkpoint/dir", checkpoint.dir)
+        if checkpoint.signal and checkpoint.signal.removeprefix("B:") not in SIGNALS:
+            found, known = quoted(checkpoint.signal), ", ".join(SIGNALS)
+            yield Fault("/checkpoint/signal", f"found {found}, expected {known}, or B: and one")
     if job.pausing != _PAUSING:
         yield from number_faults("/pausing/hold", job.pausing.hold_s, MAX_HOLD_S, "s")
 

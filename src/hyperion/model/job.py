@@ -70,6 +70,9 @@ class Restart(Struct, frozen=True, omit_defaults=True, gc=False):
     """Before the first retry; doubled for each further one, at most 10 minutes."""
 
 
+SIGNALS = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2")
+
+
 class Checkpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     """Where the job keeps its own checkpoints, and how long it may take to write the last one."""
 
@@ -80,6 +83,9 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     """How often the job writes one; 0: only when told to end, if ``dir`` is set."""
     restore_s: float = 0.0
     """How long it takes to get back to where the checkpoint was."""
+    signal: str = ""
+    """What it hears when its grace begins: one of ``SIGNALS``; empty: TERM. After ``B:`` only its
+    first process hears it, such as the shell of its script."""
 
 
 class SavedCheckpoint(Struct, frozen=True, omit_defaults=True, gc=False):

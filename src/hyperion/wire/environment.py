@@ -288,6 +288,8 @@ def _hyperion(order: Run, seat: Seat, directory: str) -> dict[str, str]:
         out["HYPERION_RESUME_FROM"] = order.resume_from
     if job.checkpoint.every_s:
         out["HYPERION_CHECKPOINT_EVERY_S"] = f"{job.checkpoint.every_s:g}"
+    if job.checkpoint.signal:
+        out["HYPERION_NOTICE_SIGNALS"] = f"TERM,{job.checkpoint.signal.removeprefix('B:')}"
     if len(seat.peers) > 1:
         out["HYPERION_PEERS"] = f"{directory}/peers.json"
     out |= _form(order, seat)

@@ -12,7 +12,7 @@ from hyperion.model.bounds import NAME_PATTERN
 from hyperion.model.checks import check
 from hyperion.model.faults import quoted
 from hyperion.model.ids import JobId, UserId
-from hyperion.model.job import Checkpoint, Job, Restart
+from hyperion.model.job import SIGNALS, Checkpoint, Job, Restart
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.wire.api import Problem
 from hyperion.wire.sbatch_options import FLAGS, NOTED, REFUSED, SHORT
@@ -347,15 +347,21 @@ def _reservation(option: _Option, script: _Script) -> None:
 
 def _signal(option: _Option, script: _Script) -> None:
     signal, _, seconds = option.value.partition("@")
-    name = signal.rpartition(":")[2].upper().removeprefix("SIG")
-    if name not in ("TERM", "15") or not (seconds or "60").isdigit():
-        found = quoted(option.value)
-        script.refuse(option, f"found {found}, expected TERM@SECONDS, the only signal sent here")
+    to, _, word = signal.rpartition(":")
+    name = word.upper().removeprefix("SIG")
+    name = _SIGNAL_NUMBERS.get(name, name)
+    sound = set(to.upper()) <= set("BR") and (seconds or "60").isdigit()
+    if name not in SIGNALS or not sound:
+        found, known = quoted(option.value), ", ".join(SIGNALS)
+        script.refuse(option, f"found {found}, expected [B:]SIGNAL@SECONDS with {known}")
         return
-    script.job["checkpoint"] = Checkpoint(grace_s=float((seconds or "60")[:9]))
+    wanted = f"B:{name}" if "B" in to.upper() else "" if name == "TERM" else name
+    script.job["checkpoint"] = Checkpoint(grace_s=float((seconds or "60")[:9]), signal=wanted)
     script.lines["/checkpoint/grace"] = option
 
 
+_SIGNAL_NUMBERS = {"1": "HUP", "2": "INT", "3": "QUIT", "10": "USR1", "12": "USR2", "15": "TERM"}
+"""Those of x86 and ARM; Slurm takes numbers as well."""
 _TAKEN: Mapping[str, Callable[[_Option, _Script], None]] = {
     "job-name": _name,
     "nodes": _count,

@@ -134,6 +134,14 @@ CHECKPOINT = Record(
             default="0",
             example="1m",
         ),
+        Field(
+            "signal",
+            Text("a signal's name"),
+            "What it hears when its grace begins, instead of TERM: INT, HUP, QUIT, USR1 or USR2;"
+            " after `B:` only its first process hears it, such as the shell of its script.",
+            default="TERM",
+            example="B:USR1",
+        ),
     ),
     Checkpoint,
 )

@@ -116,6 +116,7 @@ class ProcessRuntime:
         if self._was_dropped(replica):
             return
         self._replicas[name] = replica
+        replica.signal = order.job.checkpoint.signal
         try:
             if not self._make(replica) and (claim := ledger.read_claim(replica.directory)):
                 await self._take_over(replica, claim)
@@ -355,12 +356,9 @@ class ProcessRuntime:
             self._do(self._stop(replica))
 
     async def _stop(self, replica: Replica) -> None:
-        """SIGTERM to all of it, grace, then SIGKILL until it is gone or has proven stuck."""
+        """The signal, grace, then SIGKILL until it is gone or has proven stuck."""
         if replica.kill_at is not None and replica.kill_at > self._loop.time():
-            if members := self._cgroups.members(replica.name):
-                tree.signal_all(members, signal.SIGTERM)
-            else:
-                tree.signal_group(replica.pid, signal.SIGTERM)
+            tree.ask_to_end(self._cgroups.members(replica.name), replica.pid, replica.signal)
         while replica.kill_at is not None and self._loop.time() < replica.kill_at:
             if await replica.is_over_within(replica.kill_at - self._loop.time()):
                 return

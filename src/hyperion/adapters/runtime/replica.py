@@ -26,6 +26,7 @@ class Replica:
         "pidfd",
         "quiet",
         "rebooted",
+        "signal",
         "started_at_ms",
         "stuck",
     )
@@ -41,6 +42,8 @@ class Replica:
         self.is_child = False
         self.is_adopted = False
         self.started_at_ms = 0
+        self.signal = ""
+        """What it hears first, as its job's spec has it; empty: SIGTERM."""
         self.kill_at: float | None = None
         """On the loop's clock, once somebody wants it ended."""
         self.out_of_memory = False

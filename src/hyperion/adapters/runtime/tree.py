@@ -118,6 +118,28 @@ def signal_group(leader: int, number: signal.Signals) -> None:
         return
 
 
+def ask_to_end(members: list[int], leader: int, wanted: str) -> None:
+    """The first signal of an end: SIGTERM to all, or what is wanted; ``B:`` only to those that the
+    leader, our shim, has started itself. Without ``members`` the leader's group is meant."""
+    only_first = wanted.startswith("B:")
+    number = signal.Signals[f"SIG{wanted.removeprefix('B:') or 'TERM'}"]
+    first = _children(leader) if only_first else []
+    if only_first and first:
+        signal_all(first, number)
+    elif members:
+        signal_all([pid for pid in members if pid != leader or number == signal.SIGTERM], number)
+    else:
+        signal_group(leader, number)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
 def start_ticks(pid: int) -> str:
     """When the process began, in clock ticks since boot; with the pid it names it for ever."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
