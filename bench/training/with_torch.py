@@ -68,8 +68,8 @@ class Training:
         self.step, self.seen = held["step"], held["seen"]
 
     def begins_epoch(self):
-        """The batches that are left of it: those that were seen in an earlier life are drawn anew,
-        and with them the noise."""
+        """The batches that are left of it, maybe none: those that were seen in an earlier life are
+        drawn anew, and with them the noise, so that the dice are where they were."""
         self.epoch = self.dice.get_state()
         batches = batches_of(self.loader)
         for _ in range(self.seen):
@@ -97,7 +97,6 @@ def train(run):
         training.restore(found)
     while training.step < run.steps:
         run.loads()
-        training.seen %= len(training.loader)
         batches = training.begins_epoch()
         while training.seen < len(training.loader) and training.step < run.steps:
             run.loads()
@@ -107,4 +106,5 @@ def train(run):
             run.updates()
             training.updates()
             run.commit(training.step, loss.item(), training.state)
+        training.seen = 0
     run.ends(q.detach().numpy().tobytes() for q in training.net.parameters())
