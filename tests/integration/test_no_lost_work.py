@@ -18,9 +18,9 @@ CUT = {
     ("numpy", "pause"): (1500, 12),
     ("numpy", "kill"): (1500, 8),
     ("torch", "pause"): (60, 12),
-    ("torch", "kill"): (60, 2),
+    ("torch", "kill"): (40, 1),
     ("jax", "pause"): (300, 12),
-    ("jax", "kill"): (300, 3),
+    ("jax", "kill"): (300, 2),
 }
 """Steps of a run, preemptions. The frameworks take seconds to start, each time that they do."""
 
