@@ -1,142 +1,163 @@
-"""A deterministic training run that is paused at random instants gives the same bits in each step.
+"""A deterministic training run that is preempted at random instants gives the same bits each step.
 
-Run: ``python bench/no_lost_work.py [--preemptions 1000] [--framework numpy|torch] [--json]``
-Exits with 1 when a step was lost, done twice, or came out otherwise.
+Run: ``python bench/no_lost_work.py [--workload numpy torch jax] [--mode pause|kill]
+[--preemptions 1000] [--python PATH] [-o json]``. ``pause``: it stands still where it is; ``kill``:
+SIGTERM, it saves a checkpoint after its step, ends, and is started again. What the interpreter at
+PATH cannot import is skipped. Exits with 1 when a step was lost, done twice, or came out otherwise.
 """
 
-import os
-import random
+import argparse
+import signal
 import subprocess
 import sys
 import tempfile
-import time
-from pathlib import Path
+from collections import Counter
 
-from measure import parser, percentile, progress, report
+from measure import percentile, progress, report
+from strikes import LATE, Stage, Tally
+from training.train import PHASES, UNBORN
 
-from hyperion.adapters.checkpoint.freezer import Freezer, Group
-from hyperion.adapters.runtime.cgroup import Cgroups
-
-METHOD = (
-    "the same training run again and again, {framework}, one thread, {steps} steps, its state "
-    "seeded; first undisturbed, then stopped at random instants (seed {seed}) by the freezer of "
-    "its control group, as the agent's fast path does it, for 0 to 5 ms each time; compared are "
-    "the bits of the loss of each step and the SHA-256 of the parameters at the end; stopped: "
-    "until the kernel says that all of it stands"
+METHOD = {
+    "pause": "stopped at random instants by the freezer of its control group ({how}), as the"
+    " agent's fast path does it, for 0 to 5 ms each time; stopped: until the kernel says that all"
+    " of it stands; in which phase it is says a page of memory that it shares, read at that moment",
+    "kill": "told to end at random instants by SIGTERM to all of its processes; it saves a"
+    " checkpoint after its step (draft, fsync, rename) and ends with 143; then it is started again"
+    " with HYPERION_RESUME_FROM; ended: from the signal until its process has gone; in which phase"
+    " it is says a page of memory that it shares, read just before the signal",
+}
+ROUND = (
+    "the same training run again and again ({steps}), one thread, its state seeded; first"
+    " undisturbed, then {what} (seed {seed}); compared are the bits of the loss of each step and"
+    " the SHA-256 of the parameters at the end"
 )
-NUMPY = """
-import hashlib, sys
-import numpy as np
-dice = np.random.default_rng(7)
-x, y = dice.normal(size=(512, 64)), dice.normal(size=(512, 8))
-shapes = [(64, 128), (128,), (128, 128), (128,), (128, 8), (8,)]
-p = [dice.normal(size=s) * 0.1 for s in shapes]
-m, v = [np.zeros(s) for s in shapes], [np.zeros(s) for s in shapes]
-for step in range(1, int(sys.argv[1]) + 1):
-    rows = dice.integers(0, 512, 64)
-    keep = dice.random((64, 128)) > 0.1
-    a = np.tanh(x[rows] @ p[0] + p[1]) * keep
-    b = np.tanh(a @ p[2] + p[3])
-    e = b @ p[4] + p[5] - y[rows]
-    print(step, (e * e).mean().hex(), flush=True)
-    d = 2 * e / e.size
-    db = d @ p[4].T * (1 - b * b)
-    da = db @ p[2].T * keep * (1 - a * a)
-    g = [x[rows].T @ da, da.sum(0), a.T @ db, db.sum(0), b.T @ d, d.sum(0)]
-    for k in range(6):
-        m[k] = 0.9 * m[k] + 0.1 * g[k]
-        v[k] = 0.999 * v[k] + 0.001 * g[k] ** 2
-        p[k] -= 1e-3 * (m[k] / (1 - 0.9**step)) / (np.sqrt(v[k] / (1 - 0.999**step)) + 1e-8)
-print("end", hashlib.sha256(b"".join(q.tobytes() for q in p)).hexdigest())
-"""
-TORCH = """
-import hashlib, sys
-import torch
-torch.manual_seed(7); torch.set_num_threads(1); torch.use_deterministic_algorithms(True)
-net = torch.nn.Sequential(
-    torch.nn.Linear(64, 128), torch.nn.Dropout(0.1),
-    torch.nn.TransformerEncoderLayer(128, 4, 256, batch_first=True), torch.nn.Linear(128, 8))
-best = torch.optim.AdamW(net.parameters(), 1e-3)
-rate = torch.optim.lr_scheduler.CosineAnnealingLR(best, 100)
-x, y = torch.randn(256, 16, 64), torch.randn(256, 16, 8)
-for step in range(1, int(sys.argv[1]) + 1):
-    rows = torch.randint(0, 256, (16,))
-    loss = ((net(x[rows]) - y[rows]) ** 2).mean()
-    best.zero_grad(); loss.backward(); best.step(); rate.step()
-    print(step, float(loss.detach()).hex(), flush=True)
-print("end", hashlib.sha256(b"".join(
-    q.detach().numpy().tobytes() for q in net.parameters())).hexdigest())
-"""
-PROGRAMS = {"numpy": (NUMPY, 3000), "torch": (TORCH, 300)}
-REST_S = 0.012
+STEPS = {"numpy": 3000, "torch": 300, "jax": 1000}
+BAR = 30
 
 
-def start(program, steps, out, groups):
-    command = [sys.executable, "-c", program, str(steps)]
-    join = 'for g in "$@"; do [ "$g" = -- ] && break; echo 0 >"$g/cgroup.procs"; done'
-    script = f'{join}; while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
-    one = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        ["sh", "-c", script, "sh", *groups, "--", *command], stdout=out, env=one
+def options():
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    many = {"nargs": "+", "choices": list(STEPS), "default": ["numpy"]}
+    made.add_argument("--workload", **many, help="one or several, one after the other")
+    made.add_argument("--mode", choices=list(METHOD), default="pause")
+    made.add_argument("--preemptions", type=int, default=1000, help="of each workload, in total")
+    made.add_argument("--steps", type=int, help="of each run; as many as make it last seconds")
+    made.add_argument("--python", default=sys.executable, help="interpreter that has them")
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    return made.parse_args()
 
 
-def disturbed(program, steps, out, dice, left, cgroups, freezer, took):
-    """Play it once, stopped at random instants; how often."""
-    paths = cgroups.create("run", cpus_milli=1000, memory_mib=0) if cgroups.holds else []
-    done = 0
-    with out.open("wb") as file, start(program, steps, file, paths) as process:
-        group = Group(cgroups.group("run")) if paths else Group("", (process.pid,))
-        while process.poll() is None and done < left:
-            time.sleep(dice.random() * 2 * REST_S)
-            try:
-                stop = freezer.freeze([group])
-                time.sleep(dice.random() * 0.005)
-            finally:
-                freezer.go_on([group])
-            done += 1
-            took.append(((stop.confirmed_ns or time.monotonic_ns()) - stop.called_ns) / 1e6)
-        process.wait()
-        freezer.retire([group])
-    while paths and not cgroups.remove("run"):
-        time.sleep(0.01)
-    return done
+def version(python, workload):
+    """(its version, why there is none)."""
+    program = f"import {workload}; print({workload}.__version__)"
+    try:
+        found = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return "", f"{python}: {error.strerror}"
+    lines = (found.stderr if found.returncode else found.stdout).splitlines()
+    said = lines[-1] if lines else f"exit code {found.returncode}"
+    return ("", said) if found.returncode else (said, "")
+
+
+def faults_of(wanted, found):
+    """How many steps were lost, done twice or came out otherwise, and whether the end did."""
+    bits, times = dict(map(str.split, wanted)), Counter(line.partition(" ")[0] for line in found)
+    other = {line.partition(" ")[0] for line in found} - {
+        step for step, _, loss in (line.partition(" ") for line in found) if bits.get(step) == loss
+    }
+    return {
+        "steps lost": len(bits.keys() - times.keys() - {"end"}),
+        "steps done twice": sum(n - 1 for n in times.values()),
+        "steps with other bits": len(other - {"end"}),
+        "runs with other parameters": int("end" in other or "end" not in times),
+    }
+
+
+def prove(workload, steps, chosen):
+    """(figures, how it was stopped, whether all is well) of one workload."""
+    tally, wrong, runs = Tally(), Counter(), 0
+    with tempfile.TemporaryDirectory(prefix="hyperion-lost-") as directory:
+        stage = Stage(workload, steps, chosen.python, directory, chosen.seed)
+
+        def told():
+            part = tally.done * BAR // chosen.preemptions
+            bar = "#" * part + "." * (BAR - part)
+            shown = f"{tally.done:,} of {chosen.preemptions:,} preemptions of {workload}"
+            progress(f"[{bar}] {shown}, {wrong['runs']} runs wrong")
+
+        tally.told = told
+        play = stage.paused if chosen.mode == "pause" else stage.killed
+        try:
+            told()
+            wanted = stage.undisturbed()
+            assert len(wanted) == steps + 1, "the undisturbed run did not come to its end"
+            while tally.done < chosen.preemptions and not tally.faults:
+                found = play(chosen.preemptions - tally.done, tally)
+                wrong.update(faults_of(wanted, found) | {"runs": int(found != wanted)})
+                runs += 1
+        finally:
+            stage.close()
+    for fault in tally.faults:
+        print(f"{workload}: {fault}", file=sys.stderr)
+    rows = figures(workload, chosen.mode, runs, wrong, tally)
+    return rows, stage.how, not wrong.total() and not tally.faults
+
+
+def figures(workload, mode, runs, wrong, tally):
+    def row(figure, value, unit="", **goal):
+        return {"figure": f"{workload}: {figure}", "value": value, "unit": unit, **goal}
+
+    yield row("preemptions", tally.done)
+    yield row("runs, each of the same steps", runs)
+    yield row("runs that came out otherwise", wrong["runs"], goal=0)
+    for fault in faults_of([], []):
+        yield row(fault, wrong[fault], goal=0)
+    yield row("other faults", len(tally.faults), goal=0)
+    for phase in (*PHASES[UNBORN + 1 :], LATE):
+        if phase in tally.phases:
+            yield row(f"struck: {phase}", tally.phases[phase])
+    took = tally.took_ms or [0.0]
+    said = "stopped" if mode == "pause" else "ended"
+    for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+        yield row(f"{said}, {name}", round(percentile(took, part), 3), "ms")
+
+
+def end_at_once(*_):
+    """Once: what runs and its groups are cleared away, and that takes moments only."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main():
-    options = parser(__doc__)
-    options.add_argument("--preemptions", type=int, default=1000)
-    options.add_argument("--framework", choices=sorted(PROGRAMS), default="numpy")
-    options.add_argument("--seed", type=int, default=1)
-    chosen = options.parse_args()
-    program, steps = PROGRAMS[chosen.framework]
-    dice, took, wrong, runs, done = random.Random(chosen.seed), [], 0, 0, 0
-    cgroups, freezer = Cgroups(f"hyperion-lost-{os.getpid()}"), Freezer()
-    with tempfile.TemporaryDirectory() as directory:
-        whole, out = Path(directory, "whole"), Path(directory, "out")
-        with whole.open("wb") as file, start(program, steps, file, []) as process:
-            process.wait()
-        wanted = whole.read_text().splitlines()
-        assert len(wanted) == steps + 1, "the undisturbed run did not come to its end"
-        while done < chosen.preemptions:
-            done += disturbed(
-                program, steps, out, dice, chosen.preemptions - done, cgroups, freezer, took
-            )
-            runs += 1
-            wrong += out.read_text().splitlines() != wanted
-            progress(f"{done:,} of {chosen.preemptions:,} preemptions, {wrong} runs came out wrong")
-    cgroups.close()
-    rows = [
-        {"figure": "runs that came out otherwise", "value": wrong, "unit": "", "goal": 0},
-        {"figure": "preemptions", "value": done, "unit": ""},
-        {"figure": "runs, each of the same steps", "value": runs, "unit": ""},
-        {"figure": "stopped, p50", "value": percentile(took, 0.5), "unit": "ms"},
-        {"figure": "stopped, p99", "value": percentile(took, 0.99), "unit": "ms"},
-        {"figure": "stopped, max", "value": max(took), "unit": "ms"},
-    ]
-    method = METHOD.format(framework=chosen.framework, steps=steps, seed=chosen.seed)
-    report("no_lost_work", method, rows, chosen.json)
-    return 1 if wrong else 0
+    chosen = options()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end_at_once)
+    rows, lengths, how, is_well = [], [], "", True
+    try:
+        for workload in dict.fromkeys(chosen.workload):
+            found, why_not = version(chosen.python, workload)
+            if why_not:
+                progress("")
+                print(f"{workload} is skipped: {why_not}", file=sys.stderr)
+                rows.append({"figure": f"{workload}: skipped", "value": why_not, "unit": ""})
+                continue
+            steps = chosen.steps or STEPS[workload]
+            more, how, well = prove(workload, steps, chosen)
+            rows += more
+            is_well = is_well and well
+            lengths.append(f"{workload} {found}, {steps} steps")
+    except KeyboardInterrupt:
+        progress("")
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        return 130
+    what = METHOD[chosen.mode].format(how=how)
+    method = ROUND.format(steps="; ".join(lengths), what=what, seed=chosen.seed)
+    report("no_lost_work", method, rows, chosen.output == "json")
+    return 0 if is_well and lengths else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,256 @@
+"""Plays a training run and strikes it at random instants: frozen in place, or stopped and started
+again. Nothing of it is left behind, however this ends."""
+
+import contextlib
+import mmap
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.train import ENDED, PAGE_BYTES, PHASES, STARTING, STOPPED, UNBORN, saved
+
+from hyperion.adapters.checkpoint.freezer import Freezer, Group
+from hyperion.adapters.runtime import tree
+from hyperion.adapters.runtime.cgroup import Cgroups
+
+PROGRAM = Path(__file__).with_name("training") / "train.py"
+JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
+NAME = "run"
+LATE = "not confirmed within 50 ms"
+PAUSE_S = 0.005
+REST_S = 0.024
+"""Between two strikes at the most; half of it in the middle."""
+START_REST_S = 1.0
+"""Likewise while it starts, which would else draw most of the strikes: imports take seconds."""
+LIFE_S = 0.5
+"""How long after its first step a run is stopped, at the most."""
+EARLY = 1 / 8
+"""Part of the stops that come while it starts."""
+GRACE_S = 60.0
+LIMIT_S = 600.0
+"""For one life of a run."""
+GONE_S = 10.0
+
+
+@dataclass
+class Tally:
+    """What the strikes met. ``told`` is called after each."""
+
+    phases: Counter[str] = field(default_factory=Counter)
+    took_ms: list[float] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    told: Callable[[], None] = field(default=lambda: None)
+
+    def strike(self, phase, took_ns):
+        self.phases[phase] += 1
+        self.took_ms.append(took_ns / 1e6)
+        self.told()
+
+    @property
+    def done(self):
+        return self.phases.total()
+
+
+class Page:
+    """What a run tells of itself while it runs or stands."""
+
+    def __init__(self, path):
+        self.path = path
+        path.write_bytes(bytes(PAGE_BYTES))
+        with path.open("r+b") as file:
+            self._words = memoryview(mmap.mmap(file.fileno(), PAGE_BYTES)).cast("Q")
+
+    def clear(self):
+        self._words[0] = self._words[1] = 0
+
+    @property
+    def phase(self):
+        return self._words[0]
+
+    @property
+    def steps(self):
+        """Committed in this life."""
+        return self._words[1]
+
+
+class Stage:
+    """Where one run at a time is played: a directory, a control group, the dice."""
+
+    def __init__(self, framework, steps, python, directory, seed):
+        self._command = [python, str(PROGRAM), framework, str(steps)]
+        self._directory = Path(directory)
+        self._checkpoints = self._directory / "checkpoints"
+        self._checkpoints.mkdir()
+        self._page = Page(self._directory / "page")
+        self._dice = random.Random(seed)
+        self._cgroups = Cgroups(f"hyperion-lost-{os.getpid()}")
+        self._freezer = Freezer()
+        self._out = self._directory / "out"
+
+    def close(self):
+        self._freezer.close()
+        self._cgroups.close()
+
+    @property
+    def how(self):
+        return self._cgroups.abilities()["freeze"]
+
+    # -- one life ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _life(self, tally, resume_from=None):
+        paths = []
+        if (
+            self._cgroups.holds
+        ):  # no group of cpu v1: it rations the boost to some 5 strikes a second
+            paths = self._cgroups.create(NAME, cpus_milli=0, memory_mib=0)
+        self._page.clear()
+        words = ["sh", "-c", JOIN, "sh", *paths, "--", *self._command, str(self._page.path)]
+        surroundings = self._surroundings(resume_from)
+        process = None
+        try:
+            with self._out.open("ab") as out:  # a session of its own: Ctrl-C is for us
+                process = subprocess.Popen(
+                    words, stdout=out, env=surroundings, start_new_session=True
+                )
+            yield process
+        finally:
+            self._end(process, tally)
+
+    def _surroundings(self, resume_from):
+        """One thread, and for JAX a place where it keeps what it has compiled."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("HYPERION_")}
+        single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        jax = {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(self._directory / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        told = {"HYPERION_CHECKPOINT_DIR": str(self._checkpoints)}
+        if resume_from is not None:
+            told["HYPERION_RESUME_FROM"] = str(resume_from)
+        return kept | single | jax | told
+
+    def _end(self, process, tally):
+        """Whatever still runs of it is killed, and its group removed."""
+        if process is not None:
+            if process.poll() is None:
+                self._kill(process)
+            process.wait()
+        gives_up = time.monotonic() + GONE_S
+        while self._cgroups.holds and not self._cgroups.remove(
+            NAME
+        ):  # a loader's process is slower
+            if time.monotonic() > gives_up:
+                tally.faults.append("processes of it were left")
+                self._kill(process)
+                gives_up += GONE_S
+            time.sleep(0.01)
+
+    def _kill(self, process):
+        if self._cgroups.holds:
+            self._cgroups.kill(NAME)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    # -- three ways to play it -----------------------------------------------------------------
+
+    def undisturbed(self):
+        """The lines of it."""
+        tally = Tally()
+        self._anew()
+        with self._life(tally) as process:
+            code = process.wait(LIMIT_S)
+        assert code == 0, f"the undisturbed run ended with {code}"
+        return self._lines()
+
+    def paused(self, left, tally):
+        """Play it once, stopped at random instants; the lines of it."""
+        ends = tally.done + left
+        self._anew()
+        with self._life(tally) as process:
+            path = self._cgroups.group(NAME) if self._cgroups.holds else ""
+            group = Group(path) if path else Group("", (process.pid,))
+            try:
+                while process.poll() is None and tally.done < ends:
+                    is_early = self._page.phase <= STARTING
+                    time.sleep(self._dice.random() * (START_REST_S if is_early else REST_S))
+                    if self._page.phase != UNBORN:
+                        self._pause(group, tally)
+                code = process.wait(LIMIT_S)
+            finally:
+                self._freezer.retire([group])
+        if code != 0:
+            tally.faults.append(f"a paused run ended with {code}")
+        return self._lines()
+
+    def _pause(self, group, tally):
+        try:
+            stop = self._freezer.freeze([group])
+            phase = self._page.phase
+            if phase != ENDED:
+                took_ns = (stop.confirmed_ns or time.monotonic_ns()) - stop.called_ns
+                tally.strike(PHASES[phase] if stop.confirmed_ns else LATE, took_ns)
+                time.sleep(self._dice.random() * PAUSE_S)
+        finally:
+            self._freezer.go_on([group])
+
+    def killed(self, left, tally):
+        """Play it once, in as many lives as it takes; the lines of it."""
+        ends = tally.done + left
+        self._anew()
+        while True:
+            newest = next(reversed(saved(self._checkpoints)), None)
+            with self._life(tally, newest) as process:
+                struck = self._at_random(process) if tally.done < ends else None
+                called_ns = time.monotonic_ns()
+                if struck is not None:
+                    self._terminate(process)
+                code = self._code(process, GRACE_S if struck is not None else LIMIT_S)
+                took_ns = time.monotonic_ns() - called_ns
+            if code == STOPPED and struck is not None:
+                tally.strike(PHASES[struck], took_ns)
+                continue
+            if code != 0:
+                tally.faults.append(f"a run that was told to stop ended with {code}")
+            return self._lines()
+
+    def _at_random(self, process):
+        """Wait for a random instant; the phase that it is in then, None: it has ended before."""
+        is_early = self._dice.random() < EARLY
+        while process.poll() is None:
+            if self._page.phase != UNBORN and (is_early or self._page.steps):
+                time.sleep(self._dice.random() * (START_REST_S if is_early else LIFE_S))
+                phase = self._page.phase
+                return phase if phase != ENDED and process.poll() is None else None
+            time.sleep(0.001)
+        return None
+
+    def _terminate(self, process):
+        """As an agent does it: all of its processes are told."""
+        members = self._cgroups.members(NAME) if self._cgroups.holds else []
+        if members:
+            tree.signal_all(members, signal.SIGTERM)
+        else:
+            tree.signal_group(process.pid, signal.SIGTERM)
+
+    def _code(self, process, within_s):
+        try:
+            return process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return f"nothing within {within_s:.0f} s"
+
+    def _anew(self):
+        self._out.write_bytes(b"")
+        for path in self._checkpoints.iterdir():
+            path.unlink()
+
+    def _lines(self):
+        return self._out.read_text().splitlines()
