@@ -220,6 +220,44 @@ def test_it_hears_the_signal_that_its_spec_names(tmp_path, settings, wanted, hea
     asyncio.run(story())
 
 
+LOADER = """
+import os, signal, sys, time
+own, out = "trainer", sys.argv[1]
+def heard(*_):
+    with open(out, "a") as file:
+        file.write(own + "\\n")
+    if own == "trainer" and sys.argv[2] == "waits":
+        time.sleep(0.3)
+    os._exit(0)
+signal.signal(signal.SIGTERM, heard)
+if os.fork() == 0:
+    own = "loader"
+    open(out + ".ready", "w").write("up\\n")
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("shell", ["{}", "bash -c '{}; true'", "sh -c 'bash -c \"{}; true\"'"])
+def test_a_program_is_told_to_end_and_not_what_it_has_started(tmp_path, settings, shell):
+    """Who loads its data must not vanish under it; once the program is gone it is told as well."""
+    (tmp_path / "loader.py").write_text(LOADER)
+    program = f"{sys.executable} {tmp_path}/loader.py {tmp_path}/heard waits"
+
+    async def story():
+        async with Watched(tmp_path / "r", **settings) as w:
+            await w.runtime.launch(order(run=shell.format(program) + "\ntrue"))
+            await await_file(tmp_path / "heard.ready")
+            await w.runtime.kill(AllocationId("job.1-1.0"), 15_000)
+            await asyncio.sleep(0.15)
+            assert (tmp_path / "heard").read_text() == "trainer\n"
+            await w.exited("job.1-1.0")
+            assert (tmp_path / "heard").read_text() == "trainer\nloader\n"
+            assert tree.marked(w.runtime.id) == {}
+
+    asyncio.run(story())
+
+
 def test_a_later_stop_may_shorten_the_grace(tmp_path):
     async def story():
         async with Watched(tmp_path) as w:

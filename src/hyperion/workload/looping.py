@@ -92,7 +92,8 @@ class Loop:
         sampler: Any = getattr(self._loader, "sampler", None)
         if callable(getattr(sampler, "set_epoch", None)):
             sampler.set_epoch(self.epoch)
-        batches = iter(self._loader)
+        with self._session.notice.unheard():  # by the loader's processes, which must stay
+            batches = iter(self._loader)
         if begun is not None:
             if not self._loads_itself:
                 for _ in range(self._index):

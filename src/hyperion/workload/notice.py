@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -49,6 +49,16 @@ class Notice:
         for number in _wanted(os.environ.get(VARIABLE, "TERM")):
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, self._heard)
+
+    @contextlib.contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Processes and threads that begin here never hear of it: signals often go to all processes
+        of a job, and torch's loaders end at theirs."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _wanted(os.environ.get(VARIABLE, "TERM")))
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._by_signal:

@@ -358,7 +358,7 @@ class ProcessRuntime:
     async def _stop(self, replica: Replica) -> None:
         """The signal, grace, then SIGKILL until it is gone or has proven stuck."""
         if replica.kill_at is not None and replica.kill_at > self._loop.time():
-            tree.ask_to_end(self._cgroups.members(replica.name), replica.pid, replica.signal)
+            replica.ask_to_end(await self._members(replica))
         while replica.kill_at is not None and self._loop.time() < replica.kill_at:
             if await replica.is_over_within(replica.kill_at - self._loop.time()):
                 return
@@ -383,13 +383,13 @@ class ProcessRuntime:
 
     async def _outlast(self, replica: Replica) -> None:
         """A shell ends at once when it is told to; what it had started has the grace as well."""
-        name, grouped = replica.name, self._cgroups.holds and not replica.is_adopted
-
-        async def rest() -> list[int]:
-            return self._cgroups.members(name) if grouped else await self._census.of(name)
-
-        await tree.outlast(rest, replica.pid, lambda: replica.kill_at or 0.0)
+        await replica.outlast(lambda: self._members(replica))
         self._clear_away(replica)
+
+    async def _members(self, replica: Replica) -> list[int]:
+        if self._cgroups.holds and not replica.is_adopted:
+            return self._cgroups.members(replica.name)
+        return await self._census.of(replica.name)
 
     def _clear_away(self, replica: Replica) -> None:
         """What the shim has left ends, and it is said once nothing is left."""

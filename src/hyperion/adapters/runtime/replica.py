@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import signal
+from collections.abc import Awaitable, Callable
 
-from hyperion.adapters.runtime import ledger
+from hyperion.adapters.runtime import ledger, tree
 from hyperion.control.messages import ReplicaExited, ReplicaStarted
 from hyperion.model.ids import AllocationId
+
+_LOOK_AGAIN_S = 0.02
 
 
 class Replica:
@@ -29,6 +32,7 @@ class Replica:
         "signal",
         "started_at_ms",
         "stuck",
+        "told",
     )
 
     def __init__(self, name: str, directory: str, *, quiet: bool = False) -> None:
@@ -44,6 +48,8 @@ class Replica:
         self.started_at_ms = 0
         self.signal = ""
         """What it hears first, as its job's spec has it; empty: SIGTERM."""
+        self.told: set[int] = set()
+        """Processes of it that have heard that."""
         self.kill_at: float | None = None
         """On the loop's clock, once somebody wants it ended."""
         self.out_of_memory = False
@@ -59,6 +65,21 @@ class Replica:
         return ReplicaStarted(
             allocation=AllocationId(self.name), pid=self.pid, started_at_ms=self.started_at_ms
         )
+
+    def ask_to_end(self, members: list[int]) -> None:
+        """Its first signal, to those of its processes that have not heard it yet."""
+        tree.ask_to_end(members, self.pid, self.signal, self.told)
+
+    async def outlast(self, members: Callable[[], Awaitable[list[int]]]) -> None:
+        """Its shim has ended, and its grace has not: wait for what else it has started. Those whose
+        parents have gone hear the signal, too."""
+        loop = asyncio.get_running_loop()
+        while self.kill_at is not None and loop.time() < self.kill_at:
+            left = [pid for pid in await members() if pid != self.pid]
+            if not left:
+                return
+            self.ask_to_end(left)
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def is_over_within(self, timeout_s: float) -> bool:
         """Wait until it is over or its grace has changed; whether it is over."""

@@ -4,12 +4,12 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator, Mapping
 
 ALLOCATION = "HYPERION_ALLOCATION"
 RUNTIME = "HYPERION_RUNTIME"
 _ENVIRON_MAX_BYTES = 4 << 20
-_LOOK_AGAIN_S = 0.02
+_SHELLS = frozenset(("ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"))
 _IDLE_PER_SCAN = 9
 """Scans take at most one part in ten of a CPU, however many ask."""
 
@@ -90,16 +90,6 @@ def marked(runtime: str) -> dict[str, list[int]]:
     return found
 
 
-async def outlast(
-    rest: Callable[[], Awaitable[list[int]]], leader: int, until: Callable[[], float]
-) -> None:
-    """Wait until nothing but the leader, which has ended, is left, or its time has come (on the
-    loop's clock; it may come earlier than was said first)."""
-    loop = asyncio.get_running_loop()
-    while loop.time() < until() and any(pid != leader for pid in await rest()):  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_AGAIN_S)
-
-
 def signal_all(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         try:
@@ -118,26 +108,41 @@ def signal_group(leader: int, number: signal.Signals) -> None:
         return
 
 
-def ask_to_end(members: list[int], leader: int, wanted: str) -> None:
-    """The first signal of an end: SIGTERM to all, or what is wanted; ``B:`` only to those that the
-    leader, our shim, has started itself. Without ``members`` the leader's group is meant."""
-    only_first = wanted.startswith("B:")
+def ask_to_end(members: list[int], leader: int, wanted: str, told: set[int]) -> None:
+    """The first signal of an end: SIGTERM, or what is wanted, to each that has not been told yet
+    and for which nobody else answers; after ``B:`` only to what the leader, our shim, has started
+    itself."""
     number = signal.Signals[f"SIG{wanted.removeprefix('B:') or 'TERM'}"]
-    first = _children(leader) if only_first else []
-    if only_first and first:
-        signal_all(first, number)
-    elif members:
-        signal_all([pid for pid in members if pid != leader or number == signal.SIGTERM], number)
+    parents = {pid: _parent(pid) for pid in members}
+    if wanted.startswith("B:"):
+        to = [pid for pid, (parent, _) in parents.items() if parent == leader]
     else:
-        signal_group(leader, number)
+        to = [pid for pid in members if pid != leader and _is_head(pid, parents, leader)]
+    if number is signal.SIGTERM and leader in parents:
+        to.append(leader)
+    signal_all([pid for pid in to if pid not in told], number)
+    told.update(to)
 
 
-def _children(pid: int) -> list[int]:
+def _is_head(pid: int, parents: Mapping[int, tuple[int, str]], leader: int) -> bool:
+    """A shell hands no signal on. Any other program sees to what it has started itself: what loads
+    data in the background, say, must not vanish under it."""
+    above, _ = parents[pid]
+    while above != leader and above in parents:
+        above, name = parents[above]
+        if name not in _SHELLS:
+            return False
+    return True
+
+
+def _parent(pid: int) -> tuple[int, str]:
+    """(its parent, its own name); (0, "") when it is gone."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            name, _, rest = stat.read().partition("(")[2].rpartition(") ")
+        return int(rest.split()[1]), name
     except OSError:
-        return []
+        return 0, ""
 
 
 def start_ticks(pid: int) -> str:
