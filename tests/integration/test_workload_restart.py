@@ -202,7 +202,7 @@ def test_two_ranks_that_hear_of_it_a_step_apart_have_written_one_step_both(tmp_p
             )
             for rank in (0, 1)
         ]
-        time.sleep(0.5)
+        until(lambda: len(list((tmp_path / "steps").iterdir())) > 10, "both to make steps", 30)
         for process in ranks[:: 1 if n % 2 else -1]:
             process.send_signal(signal.SIGTERM)
             time.sleep(random.Random(n).random() / 300)
