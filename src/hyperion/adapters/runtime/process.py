@@ -358,7 +358,7 @@ class ProcessRuntime:
     async def _stop(self, replica: Replica) -> None:
         """The signal, grace, then SIGKILL until it is gone or has proven stuck."""
         if replica.kill_at is not None and replica.kill_at > self._loop.time():
-            replica.ask_to_end(await self._members(replica))
+            await replica.begin_end(lambda: self._members(replica))
         while replica.kill_at is not None and self._loop.time() < replica.kill_at:
             if await replica.is_over_within(replica.kill_at - self._loop.time()):
                 return

@@ -10,6 +10,7 @@ from hyperion.control.messages import ReplicaExited, ReplicaStarted
 from hyperion.model.ids import AllocationId
 
 _LOOK_AGAIN_S = 0.02
+_STARTING_S = (0.05, 0.2, 1.0)
 
 
 class Replica:
@@ -48,8 +49,8 @@ class Replica:
         self.started_at_ms = 0
         self.signal = ""
         """What it hears first, as its job's spec has it; empty: SIGTERM."""
-        self.told: set[int] = set()
-        """Processes of it that have heard that."""
+        self.told: dict[int, str] = {}
+        """Processes of it that have heard that, and which program each was then."""
         self.kill_at: float | None = None
         """On the loop's clock, once somebody wants it ended."""
         self.out_of_memory = False
@@ -65,6 +66,22 @@ class Replica:
         return ReplicaStarted(
             allocation=AllocationId(self.name), pid=self.pid, started_at_ms=self.started_at_ms
         )
+
+    async def begin_end(self, members: Callable[[], Awaitable[list[int]]]) -> None:
+        """Its first signal. The shim hears SIGTERM, and starts nothing after that; what it was just
+        about to start hears of it a moment later."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+        loop = asyncio.get_running_loop()
+        for wait_s in (0.0, *_STARTING_S):
+            over = await self.is_over_within(wait_s)
+            if over or self.kill_at is None or loop.time() >= self.kill_at:
+                return
+            if self.told:
+                tree.ask_again(self.signal, self.told)
+            else:
+                self.ask_to_end(await members())
 
     def ask_to_end(self, members: list[int]) -> None:
         """Its first signal, to those of its processes that have not heard it yet."""

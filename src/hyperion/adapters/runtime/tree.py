@@ -108,20 +108,27 @@ def signal_group(leader: int, number: signal.Signals) -> None:
         return
 
 
-def ask_to_end(members: list[int], leader: int, wanted: str, told: set[int]) -> None:
+def ask_to_end(members: list[int], leader: int, wanted: str, told: dict[int, str]) -> None:
     """The first signal of an end: SIGTERM, or what is wanted, to each that has not been told yet
     and for which nobody else answers; after ``B:`` only to what the leader, our shim, has started
-    itself."""
+    itself. ``told``: by its number, what it was when it was told."""
     number = signal.Signals[f"SIG{wanted.removeprefix('B:') or 'TERM'}"]
     parents = {pid: _parent(pid) for pid in members}
     if wanted.startswith("B:"):
         to = [pid for pid, (parent, _) in parents.items() if parent == leader]
     else:
         to = [pid for pid in members if pid != leader and _is_head(pid, parents, leader)]
-    if number is signal.SIGTERM and leader in parents:
-        to.append(leader)
     signal_all([pid for pid in to if pid not in told], number)
-    told.update(to)
+    told.update((pid, parents[pid][1]) for pid in to if pid not in told)
+
+
+def ask_again(wanted: str, told: dict[int, str]) -> None:
+    """A process that is another program than when it was told has lost the signal: it was just
+    about to become that."""
+    number = signal.Signals[f"SIG{wanted.removeprefix('B:') or 'TERM'}"]
+    changed = {pid: now for pid, was in told.items() if (now := _parent(pid)[1]) not in ("", was)}
+    signal_all(list(changed), number)
+    told.update(changed)
 
 
 def _is_head(pid: int, parents: Mapping[int, tuple[int, str]], leader: int) -> bool:
