@@ -75,7 +75,7 @@ class Teller:
 
     def _take(self, outcome):
         self.records += outcome.records
-        self.commands += outcome.commands
+        self.commands += outcome.early + outcome.commands
         disk = self.__dict__.setdefault("disk", {})
         for path, value in self.machine.writes().items():
             if value is None:

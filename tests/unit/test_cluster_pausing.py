@@ -4,6 +4,8 @@ from cluster_stories import S, alone, beat, machine, phases, running, say, sent,
 from cluster_stories import node as any_node
 from msgspec.structs import replace
 from stories import job as any_job
+from stories import names
+from test_agent_machine import leased, run
 
 from hyperion.control import messages as m
 from hyperion.daemon.promise_views import promise_views
@@ -250,3 +252,40 @@ def test_who_asks_before_submitting_is_told_who_would_stand_still():
     told = c.machine.prospects.trial(job("urgent", priority=LC, cpus=4), c.now_ms)
     assert (told.pauses, told.preempts, told.starts_at_ms) == (("batch",), (), c.now_ms)
     assert phases(c) == {"batch": "running"}, "asking changes nothing"
+
+
+def test_an_order_that_was_sent_and_not_kept_is_taken_back():
+    """It left before it was on the disk, and its scheduler died right then."""
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    disk = dict(c.disk)
+    [pause] = sent(urgent(c, cpus=4), m.Pause)
+    c.disk = disk
+    c.restart(machine)
+    report = m.AllocationReport(
+        allocation=batch.allocation, generation=pause.generation, state=S.PAUSED
+    )
+    c.say(m.NodeAttached(hello=m.NodeHello(node=node(cpus=4), allocations=(report,))))
+    [resume] = [x for x in sent(c.commands, m.Resume) if x.allocation == batch.allocation]
+    assert resume.generation > pause.generation
+    tell(c, batch, S.RUNNING)
+    c.machine.state.check()
+    [again] = sent(urgent(c, "other", cpus=4), m.Pause)
+    assert again.generation > resume.generation
+
+
+def test_what_stands_still_by_a_forgotten_order_can_be_stopped():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    disk = dict(c.disk)
+    [pause] = sent(urgent(c, cpus=4), m.Pause)
+    c.disk = disk
+    c.restart(machine)
+    c.say(m.NodeAttached(hello=m.NodeHello(node=node(cpus=4))))
+    [stop] = sent(c.say(m.JobCancelRequested(job="batch", token=1)), m.Stop)
+    assert stop.generation == pause.generation
+    a = leased()
+    a.say(run(id=batch.allocation))
+    a.say(m.ReplicaStarted(allocation=batch.allocation, pid=7, started_at_ms=5))
+    a.say(pause, m.ReplicaPaused(batch.allocation))
+    assert names(a.say(stop))[-1] == "KillReplica"

@@ -228,7 +228,7 @@ class Agent:
                 if not replica.state.is_terminal:
                     yield m.KillReplica(id, grace_ms)  # perhaps with less grace than before
             yield from self._tell(id, now_ms)
-        elif generation > replica.generation:
+        elif generation >= replica.generation:  # equal: a Pause that its scheduler has forgotten
             self._pausing.pop(id, None)
             yield r.ReplicaMoved(id=id, generation=generation, state=S.STOPPING, at_ms=now_ms)
             yield m.KillReplica(id, grace_ms)
@@ -249,6 +249,8 @@ class Agent:
         replica = self.replicas.get(id)
         if replica is None:
             yield from self._miss(id, generation, now_ms)
+        elif generation < self._pausing.get(id, 0):
+            return  # it was overtaken by the order to stand still again
         elif generation > replica.generation and (replica.state is S.PAUSED or id in self._pausing):
             self._pausing.pop(id, None)
             yield r.ReplicaMoved(id=id, generation=generation, state=S.RESUMING, at_ms=now_ms)

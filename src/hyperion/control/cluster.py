@@ -259,8 +259,8 @@ class ClusterMachine:
             return
         if report.turn < a.turn and report.state in _UNASKED:
             return  # it was overtaken by a newer one
-        if report.checkpoints and not a.state.is_terminal:
-            yield from self.attempts.saved(a, report, now_ms)
+        if not a.state.is_terminal:
+            yield from self._learn(a, report, now_ms)
             a = self.state.allocations[report.allocation]
         if report.generation != a.generation:
             if a.state.is_terminal and not report.state.is_terminal:
@@ -283,6 +283,23 @@ class ClusterMachine:
             yield m.SendToNode(node, m.Forget(allocation=a.id, generation=a.generation))
         elif a.state.is_terminal:
             yield m.SendToNode(node, m.Stop(allocation=a.id, generation=a.generation + 1))
+
+    def _learn(self, a: Allocation, report: m.AllocationReport, now_ms: int) -> _Decisions:
+        """What is true whatever order it answers: the checkpoints that it has written. And it may
+        answer an order to stand still that was sent before it was kept, by a scheduler that died
+        right then: nobody needs it to."""
+        if report.checkpoints:
+            yield from self.attempts.saved(a, report, now_ms)
+        if report.generation <= a.generation:
+            return
+        a = self.state.allocations[a.id]
+        forgotten = replace(a, generation=report.generation, answered=report.generation)
+        if report.state is not S.PAUSED:
+            yield r.AllocationMoved(forgotten)
+            return
+        forgotten = replace(forgotten, state=S.PAUSED)
+        yield r.AllocationMoved(forgotten)
+        yield from self.pausing.go_on(forgotten, now_ms)
 
     def _moved(self, a: Allocation, report: m.AllocationReport, now_ms: int) -> _Decisions:
         """A replica is in another state than before."""

@@ -5,14 +5,20 @@ from typing import Any
 
 from msgspec import Struct
 
+from hyperion.control.link import Pause
+from hyperion.control.messages import SendToNode
+
 PREFIX = "/hyperion/v1/"
 
 
 class Outcome(Struct, frozen=True):
-    """Keep the records first, then carry out the commands."""
+    """Carry out ``early`` at once; keep the records, then carry out the commands."""
 
     records: list[Any]
     commands: list[Any]
+    early: list[Any] = []
+    """What a disk would take longer for than all the rest: orders that end by themselves, and that
+    nobody need remember having given."""
 
 
 def key(kind: str, name: str) -> str:
@@ -32,10 +38,13 @@ def sort_out(
     """Apply each record as it is decided, so that the next decision sees it; collect both kinds."""
     kept: list[Any] = []
     commands: list[Any] = []
+    early: list[Any] = []
     for decision in decisions:
         if type(decision) in records:
             apply(decision)
             kept.append(decision)
+        elif type(decision) is SendToNode and type(decision.message) is Pause:
+            early.append(decision)
         else:
             commands.append(decision)
-    return Outcome(kept, commands)
+    return Outcome(kept, commands, early)

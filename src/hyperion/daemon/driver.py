@@ -228,7 +228,7 @@ class Driver:
         writes = self._machine.writes()
         if records or writes:
             self._store.commit(writes, [self._encode(r) for r in records], now_ms)
-        self._unsent = list(outcome.commands)
+        self._unsent = [*outcome.early, *outcome.commands]
         gc.freeze()  # what was restored mostly stays; collections need not look at it again
 
     async def run(self) -> None:
@@ -287,6 +287,8 @@ class Driver:
             outcome = machine.handle(event, now_ms)
             decided.records += outcome.records
             decided.commands += outcome.commands
+            if outcome.early:
+                self._act(outcome.early)
         if machine.wants_round and self._round_after <= time.monotonic():
             self._round(now_ms)
         decided.at_ms = now_ms
@@ -298,6 +300,7 @@ class Driver:
     def _round(self, now_ms: int) -> None:
         started = time.monotonic()
         outcome = self._machine.round(now_ms)
+        self._act(outcome.early)
         self._decided.records += outcome.records
         self._decided.commands += outcome.commands
         self._decided.has_round = True

@@ -6,7 +6,7 @@ every so often. A thousand idle agents cost nothing.
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -277,6 +277,7 @@ class ClusterWorld:
 
     def _carry(self, outcome: Outcome) -> None:
         """Keep, then act, as the driver of a real scheduler does."""
+        self._perform(outcome.early)
         fate = self.far_end.fate() if self._faulty else 0
         if fate != 1:
             if self._faulty:
@@ -285,7 +286,10 @@ class ClusterWorld:
         if fate:
             self.crash()
             return
-        for command in outcome.commands:
+        self._perform(outcome.commands)
+
+    def _perform(self, commands: Iterable[Any]) -> None:
+        for command in commands:
             kind = type(command)
             if kind is m.SendToNode:
                 self.far_end.order(command.node, command.message)

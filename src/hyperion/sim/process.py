@@ -67,6 +67,9 @@ class Process:
 
     def carry(self, outcomes: list[Outcome], fate: int) -> None:
         self.steps += 1
+        for outcome in outcomes:
+            for command in outcome.early:
+                self.perform(self, command)
         if fate == 1:
             self.kill()
             return
