@@ -357,3 +357,14 @@ def test_an_order_to_go_on_frees_it_from_the_standby():
     assert names(commands) == ["ResumeReplica"]
     [report] = sent(a.say(m.ReplicaResumed("batch.1-1.0")))
     assert (report.state, report.turn, report.stands_for) == (S.RUNNING, 1, "")
+
+
+def test_one_that_ends_while_it_is_to_stand_still_has_ended():
+    a = leased()
+    a.say(run(), m.ReplicaStarted(allocation="train.1-1.0", pid=7, started_at_ms=5))
+    a.say(m.Pause(allocation="train.1-1.0", generation=2, hold_ms=1000))
+    exited = m.ReplicaExited(allocation="train.1-1.0", exit_code=0, by_itself=True)
+    [report] = sent(a.say(exited))
+    assert (report.state, report.generation) == (S.SUCCEEDED, 2)
+    [report] = sent(a.say(m.Resume(allocation="train.1-1.0", generation=3)))
+    assert (report.state, report.generation) == (S.SUCCEEDED, 3)

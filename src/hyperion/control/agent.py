@@ -398,7 +398,7 @@ class Agent:
                 state, reason = end(replica, event)
                 yield r.ReplicaMoved(
                     id=id,
-                    generation=generation,
+                    generation=max(generation, self._pausing.pop(id, 0)),
                     state=state,
                     at_ms=now_ms,
                     fenced=replica.fenced,
