@@ -39,7 +39,7 @@ def _times(job: Job) -> Iterator[Fault]:
     if 0 < job.deadline_s <= job.begin_s <= MAX_SECONDS:
         yield Fault(
             "/begin",
-            f"found {job.begin_s:.12g} s, which is not before the deadline of"
+            f"found {job.begin_s:.12g} s, expected less than the deadline of"
             f" {job.deadline_s:.12g} s, when the job is stopped",
         )
     yield from number_faults("/min_runtime", job.min_runtime_s, MAX_SECONDS, "s")
