@@ -69,7 +69,7 @@ def test_every_new_word_is_admitted_where_it_makes_sense():
         (job(nice=1001), "/nice", "found 1001, expected -1000 to 1000"),
         (job(reservation="/"), "/reservation", 'found "/"'),
         (job(begin_s=-1.0), "/begin", "found -1 s"),
-        (job(begin_s=9.0, deadline_s=9.0), "/begin", "not before the deadline of 9 s"),
+        (job(begin_s=9.0, deadline_s=9.0), "/begin", "expected less than the deadline of 9 s"),
         (job(min_runtime_s=float("inf")), "/min_runtime", "found inf s"),
         (job(checkpoint=Checkpoint(every_s=-1.0)), "/checkpoint/every", "found -1 s"),
         (job(checkpoint=Checkpoint(restore_s=1e12)), "/checkpoint/restore", "found 1e+12 s"),
