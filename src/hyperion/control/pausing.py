@@ -6,7 +6,7 @@ of CPU goes below zero meanwhile, and nobody else gets any of it. It goes on as 
 one has gone, and is stopped like any other victim when that takes longer than its hold.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -91,12 +91,18 @@ class Pausing:
             return False
         return all(self.can_pause(a) for a in self._state.live_of(job.id))
 
-    def tired(self, victims: Iterable[JobId], now_ms: int) -> frozenset[JobId]:
-        """Jobs that would stand still, only not just now, if any of the victims is one: of those
-        that others may do for as well. Some may be missing after a restart."""
-        for job in [job for job in self._stood if not self._is_tired(job, now_ms)]:
+    def tired(self, now_ms: int) -> frozenset[JobId]:
+        """Jobs that would stand still, only not just now: others may do as well. Some may be
+        missing after a restart."""
+        for job in [job for job in self._stood if not self._is_held(job, now_ms)]:
             del self._stood[job]
-        return frozenset(self._stood) if any(job in self._stood for job in victims) else frozenset()
+        return frozenset(self._stood)
+
+    def _is_held(self, job: JobId, now_ms: int) -> bool:
+        """It stands still already, for somebody else, or is tired of it."""
+        known = self._state.jobs.get(job)
+        stands = known is not None and known.status.paused_for != ""
+        return stands or self._is_tired(job, now_ms)
 
     def _is_tired(self, job: JobId, now_ms: int) -> bool:
         """It has stood still a moment ago, for too much of its time, or would not."""
@@ -171,6 +177,7 @@ class Pausing:
             reason=f"paused for job {winner}",
         )
         self.count += 1
+        self._remember(loser.job.id)
         self.tell_later(loser.job.id, now_ms)
 
     def order(self, a: Allocation, job: Job, now_ms: int) -> _Decisions:

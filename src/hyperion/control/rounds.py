@@ -29,8 +29,6 @@ NEVER = "would not fit even if all were empty"
 RECLAIM_MS = 5000
 """How often jobs whose quota others have borrowed look anew for somebody to stop."""
 SEARCHES_PER_ROUND = 256
-MOST_OTHERS = 2
-"""Searches more for those that would stand still, where the first would have to be stopped."""
 """Looks for victims in one round; the rest comes in the next one."""
 
 
@@ -242,20 +240,15 @@ class Rounds:
         return True
 
     def _victims(self, known: r.ClusterJob, rights: Rights, now_ms: int) -> Eviction | NoVictims:
-        """Where those that are regretted least are tired of standing still, and would have to be
-        stopped, others that would stand still are looked for, a few times."""
-        first = found = self._search(known, rights, now_ms)
-        pausing, spared = self._preempting.pausing, frozenset[JobId]()
-        for _ in range(MOST_OTHERS):
-            if isinstance(found, NoVictims) or pausing.will_do(known, found, now_ms):
-                break
-            tired = pausing.tired(found.victims, now_ms)
-            if not tired:
-                break
-            spared |= tired
-            found = self._search(known, rights, now_ms, spared)
-        stands = isinstance(found, Eviction) and pausing.will_do(known, found, now_ms)
-        return found if stands else first
+        """Those that are tired of standing still, and would have to be stopped, are looked at only
+        where nobody else would stand still."""
+        pausing = self._preempting.pausing
+        tired = pausing.tired(now_ms)
+        if tired:
+            found = self._search(known, rights, now_ms, tired)
+            if isinstance(found, Eviction) and pausing.will_do(known, found, now_ms):
+                return found
+        return self._search(known, rights, now_ms)
 
     def _search(
         self,

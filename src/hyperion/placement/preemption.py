@@ -160,7 +160,7 @@ def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
             plot, bound = ground.row(row), float(floor[row])
             least = cheapest(plot, node.id, part.request, groups, ground.allows, bound)
             own = case.rights.borrowed or part.request.custom or row in ground.withheld
-            own = own or bool(case.spared)
+            own = own or any(seat.job in case.spared for seat in case.running.on(node.id))
             if kept is not None and bound != ROOM and not own:  # else it holds for this job only
                 kept.value[row] = max(kept.value[row], least[0] * ROUNDING if least else np.inf)
             floor[row] = np.inf
