@@ -244,7 +244,7 @@ class Rounds:
         where nobody else would stand still."""
         pausing = self._preempting.pausing
         tired = pausing.tired(now_ms)
-        if tired:
+        if tired and not any(request.gpus_milli for request in known.job.alternatives):
             found = self._search(known, rights, now_ms, tired)
             if isinstance(found, Eviction) and pausing.will_do(known, found, now_ms):
                 return found
