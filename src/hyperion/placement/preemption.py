@@ -9,7 +9,7 @@ from msgspec import Struct
 from hyperion.model.ids import JobId, NodeId
 from hyperion.model.job import Job, Priority
 from hyperion.placement import gang_victims
-from hyperion.placement.bounds import ROOM, ROUNDING, Bounds, Kept
+from hyperion.placement.bounds import ROOM, ROUNDING, Bool, Bounds, Kept
 from hyperion.placement.case import Case, Part
 from hyperion.placement.cheapest import cheapest
 from hyperion.placement.ground import WHOLE, Ground, Share
@@ -173,6 +173,20 @@ def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
     return found
 
 
+def _but_spared(case: Case, open: Bool) -> Bool:
+    """Without the nodes where all that runs is spared. Bounds know nothing of that, and would take
+    those nodes for the best."""
+    if not case.spared:
+        return open
+    running, row, left = case.running, case.snapshot.row, open.copy()
+    for job in case.spared:
+        for seat in running.seats(job):
+            at = row.get(seat.node)
+            if at is not None and all(x.job in case.spared for x in running.on(seat.node)):
+                left[at] = False
+    return left
+
+
 MOST_SEATS = 128
 """Seats of the few queues it may take from, up to which only their nodes are looked at."""
 
@@ -193,7 +207,7 @@ def _floor(case: Case, ground: Ground, bounds: Bounds, part: Part) -> tuple[Floa
             floor[part.slots(case, np.arange(snapshot.rows)) > 0] = ROOM
             floor[~part.open] = np.inf
             return floor, None
-    return bounds.least(part.request, part.open, rights, case.now_ms)
+    return bounds.least(part.request, _but_spared(case, part.open), rights, case.now_ms)
 
 
 def _next(floor: Float, alternative: int, worst: _Choice | None) -> int:
