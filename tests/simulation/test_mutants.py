@@ -186,7 +186,7 @@ MUTANTS = {
         _starts_at_once,
     ),
     "who stood still goes on while others have its CPUs": (
-        "calm",
+        "spot",
         URGENT,
         Pausing,
         "_heir",
