@@ -107,13 +107,15 @@ def pause_us(path, trials):
     return sorted(taken)
 
 
-def said(python, program, folder, *arguments, ours=True):
+def said(python, program, folder, *arguments, ours=True, hooks=False):
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     if ours:
         path = f"{folder}/page"
         Cooperative(path)
         environment["PYTHONPATH"] = f"{SITE}{os.pathsep}{SOURCE}"
         environment |= {"HYPERION_WORKLOAD_PAGE": path, "HYPERION_CHECKPOINT_DIR": f"{folder}/ck"}
+    if hooks:
+        environment["HYPERION_WORKLOAD_POINTS"] = "1"
     command = [python, "-c", program, *arguments]
     ran = subprocess.run(
         command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=300
@@ -128,8 +130,8 @@ def training_us(python, folder, steps, repeat, wide, kinds):
         for kind in kinds:
             progress(f"training {n + 1} of {repeat}, {kind}")
             how = "loop" if kind == "loop" else "plain"
-            ours = kind != "plain"
-            [took] = said(python, TRAINING, folder, str(steps), how, str(wide), ours=ours)
+            around = {"ours": kind != "plain", "hooks": kind == "hooks"}
+            [took] = said(python, TRAINING, folder, str(steps), how, str(wide), **around)
             taken[kind].append(float(took) * 1e6)
     return {kind: min(values) for kind, values in taken.items()}
 

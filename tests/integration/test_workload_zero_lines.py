@@ -43,6 +43,7 @@ def start(program: str, *first: Path, page_path: Path | None = None) -> subproce
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (*first, SOURCE)))
     if page_path is not None:
         environment["HYPERION_WORKLOAD_PAGE"] = str(page_path)
+        environment["HYPERION_WORKLOAD_POINTS"] = "1"
     return subprocess.Popen(
         [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
     )

@@ -199,6 +199,19 @@ def test_a_long_journal_is_put_aside_and_nothing_of_it_is_lost(tmp_path, monkeyp
     assert path.stat().st_size < 2000
 
 
+def test_a_journal_that_was_put_aside_is_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "MOST_KEPT_BYTES", 500)
+    monkeypatch.setattr(journal, "MOST_READ_BYTES", 1000)
+    (tmp_path / "page.saved").write_bytes(b"".join(line(step) for step in range(50)))
+    reader = Journal(str(tmp_path / "page"))
+    seen = [saved.step for saved in reader.read()]
+    with (tmp_path / "page.saved").open("ab") as file:
+        file.write(line(50))
+    while more := reader.read():
+        seen += [saved.step for saved in more]
+    assert seen == list(range(51))
+
+
 def test_the_page_is_not_followed_to_elsewhere(tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(line(1))

@@ -29,7 +29,6 @@ class Cooperative:
     def __init__(self, path: str) -> None:
         """Makes the page and its FIFO, before the workload starts, or takes over those that an
         earlier agent has made. Raises OSError."""
-        self.path = path
         self._wake_path = page.wake_path(path)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

@@ -50,6 +50,8 @@ class Journal:
         lines: list[bytes] = []
         if os.path.exists(self._old):
             lines += self._rest_of(self._old, until_end=True)
+            if self._at < os.path.getsize(self._old):
+                return list(self._whole(lines))  # the rest of it comes before what is newer
             os.unlink(self._old)
             self._at = 0
         lines += self._rest_of(self._path, until_end=False)
@@ -65,8 +67,9 @@ class Journal:
         with open(fd, "rb") as file:
             file.seek(self._at)
             content = file.read(MOST_READ_BYTES)
-        end = len(content) if until_end else content.rfind(b"\n") + 1
-        if not end and len(content) == MOST_READ_BYTES:
+        cut = len(content) == MOST_READ_BYTES
+        end = content.rfind(b"\n") + 1 if cut or not until_end else len(content)
+        if not end and cut:
             end = len(content)  # no line is that long: it is left out
         self._at += end
         return content[:end].splitlines()

@@ -94,7 +94,7 @@ class ProcessRuntime:
         name = str(order.allocation)
         if self._answered(name):
             return
-        replica = Replica(name, self._place(name))
+        replica = Replica(name, self._place(name), signal=order.job.checkpoint.signal)
         if not ledger.is_name(name):
             self._refuse(replica, f"allocation {name!r} has a name that no directory can have")
         elif self._was_dropped(replica):
@@ -109,14 +109,13 @@ class ProcessRuntime:
         name = str(order.allocation)
         if self._answered(name):
             return
-        replica = Replica(name, self._place(name))
+        replica = Replica(name, self._place(name), signal=order.job.checkpoint.signal)
         if not ledger.is_name(name):
             self._refuse(replica, f"allocation {name!r} has a name that no directory can have")
             return
         if self._was_dropped(replica):
             return
         self._replicas[name] = replica
-        replica.signal = order.job.checkpoint.signal
         try:
             if not self._make(replica) and (claim := ledger.read_claim(replica.directory)):
                 await self._take_over(replica, claim)

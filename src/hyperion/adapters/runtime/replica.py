@@ -11,6 +11,7 @@ from hyperion.model.ids import AllocationId
 
 _LOOK_AGAIN_S = 0.02
 _STARTING_S = (0.05, 0.2, 1.0)
+"""When it is looked again for what was just about to start as it was told to end."""
 
 
 class Replica:
@@ -36,7 +37,7 @@ class Replica:
         "told",
     )
 
-    def __init__(self, name: str, directory: str, *, quiet: bool = False) -> None:
+    def __init__(self, name: str, directory: str, *, quiet: bool = False, signal: str = "") -> None:
         self.name = name
         self.directory = directory
         self.quiet = quiet
@@ -47,7 +48,7 @@ class Replica:
         self.is_child = False
         self.is_adopted = False
         self.started_at_ms = 0
-        self.signal = ""
+        self.signal = signal
         """What it hears first, as its job's spec has it; empty: SIGTERM."""
         self.told: dict[int, str] = {}
         """Processes of it that have heard that, and which program each was then."""
@@ -75,8 +76,8 @@ class Replica:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
         loop = asyncio.get_running_loop()
         for wait_s in (0.0, *_STARTING_S):
-            over = await self.is_over_within(wait_s)
-            if over or self.kill_at is None or loop.time() >= self.kill_at:
+            left_s = (self.kill_at or 0.0) - loop.time()
+            if left_s <= 0 or await self.is_over_within(min(wait_s, left_s)):
                 return
             if self.told:
                 tree.ask_again(self.signal, self.told)
