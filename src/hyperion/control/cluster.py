@@ -379,12 +379,13 @@ class ClusterMachine:
             yield from self.appointments.each_second(now_ms)
             yield from self.consolidating.each_second(now_ms)
             yield from self.pausing.each_second(now_ms)
-            self.rounds.look_again(now_ms)
             if self.appointments.times_changed(now_ms):
                 self.rounds.freed()
             elif self.state.occupancy.freed:
                 self.rounds.due = True
             yield from self._tidy(now_ms)
+        if self.pausing.rested(now_ms) or each_second:
+            self.rounds.look_again(now_ms)
         if self.state.occupancy.lending.changed or self.state.queue.next_due_ms(now_ms):
             self.rounds.due = True
 

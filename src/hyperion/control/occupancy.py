@@ -19,9 +19,11 @@ from hyperion.placement.planner import Plan
 from hyperion.placement.running import Occupant, Running
 
 NEEDS_REMEMBERED = 4096
+QUANTUM_MS = 100
+"""Between two pauses a job runs at least so long, and is not stopped instead."""
 STAND_WITHIN_MS = 500
-"""Who does not stand still within this time is stopped instead; until then it is left to the one
-for whom it is to stand still."""
+"""Who does not stand still within this time is asked once more, then stopped instead; until then it
+is left to the one for whom it is to stand still."""
 
 
 class Occupancy:
@@ -249,7 +251,9 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
     safe_ms = quantum_ms * status.preemptions
     if job.min_runtime_s:
         safe_ms = max(int(1000 * job.min_runtime_s), safe_ms)
-    settled_ms = status.paused_at_ms + STAND_WITHIN_MS if status.paused_for else 0
+    settled_ms = status.resumed_at_ms + QUANTUM_MS if status.resumed_at_ms else 0
+    if status.paused_for:
+        settled_ms = status.paused_at_ms + STAND_WITHIN_MS
     is_live = job.elastic is not None and not job.elastic.restart
     return Occupant(
         job=job.id,

@@ -6,6 +6,7 @@ of CPU goes below zero meanwhile, and nobody else gets any of it. It goes on as 
 one has gone, and is stopped like any other victim when that takes longer than its hold.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster_state import ClusterState
-from hyperion.control.occupancy import STAND_WITHIN_MS
+from hyperion.control.occupancy import QUANTUM_MS, STAND_WITHIN_MS
 from hyperion.control.orders import Orders
 from hyperion.control.promise import Promise
 from hyperion.control.seating import Seating
@@ -30,12 +31,10 @@ from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction
 
 _Decisions = Iterator[Any]
-QUANTUM_MS = 100
-"""Between two pauses a job runs at least so long."""
 MOST_PAUSED = 0.5
 """Of its time since its start no job stands still for more than this part."""
 SPARED_MS = 60_000
-"""A job that did not stand still is not asked again for so long."""
+"""A job that would not stand still is not asked again for so long."""
 MOST_REMEMBERED = 4096
 
 
@@ -53,6 +52,10 @@ class Pausing:
         self._orders = orders
         self._spared: dict[JobId, int] = {}
         """Jobs that could not be made to stand still, and until when they are not asked again."""
+        self._late: set[JobId] = set()
+        """Jobs of which nothing was heard in time when they were told to. Soft."""
+        self._rests: deque[int] = deque(maxlen=MOST_REMEMBERED)
+        """When those that went on lately may be asked again."""
         self._stood: dict[JobId, None] = {}
         """Jobs that have stood still, or would not, lately. Soft."""
         self.promise = Promise()
@@ -122,7 +125,8 @@ class Pausing:
         """A GPU would finish what has been given to it, and its memory stays full."""
         node = self._state.nodes[a.node].node
         able = PAUSE in node.abilities and a.node not in self._state.silent
-        return able and a.state is S.RUNNING and not a.request.gpus_milli
+        runs = a.state in (S.RUNNING, S.RESUMING)
+        return able and runs and not a.request.gpus_milli
 
     def _lacks_cpus_only(self, known: r.ClusterJob, plan: Plan, gives: dict[NodeId, int]) -> bool:
         needs: dict[NodeId, list[ResourceRequest]] = {}
@@ -192,7 +196,8 @@ class Pausing:
         self._attempts.tell_later(job, now_ms)
 
     def start(self, known: r.ClusterJob, now_ms: int) -> _Decisions:
-        """Start the job that claims its places if all stand still; give up if one will not."""
+        """Start the job that claims its places if all stand still; give up if one will not, or
+        nothing can be heard of it."""
         seats = [
             a
             for victim in self._state.noted.paused_for(known.job.id)
@@ -200,21 +205,34 @@ class Pausing:
         ]
         states = {a.state for a in seats}
         if states <= {S.PAUSED}:
+            self._late.difference_update(a.job for a in seats)
             places = sorted(known.status.claim, key=lambda claim: claim.rank)
             seated = tuple(Seat(claim.node, claim.devices) for claim in places)
             plan = Plan(known.job.id, known.status.alternative, seated)
             self.promise.free(known.job.id, now_ms)
             yield from self._seating.start(known, plan, now_ms)
-        elif states <= {S.PAUSED, S.STOPPING}:
+            return
+        if states <= {S.PAUSED, S.STOPPING}:
             return  # somebody ends altogether: its place is free once it has
-        elif states & {S.RUNNING, S.RESUMING} or now_ms >= known.status.claimed_until_ms:
-            late = [a for a in seats if a.state is not S.PAUSED]
-            for a in late:
-                self._spare(a.job, now_ms)
+        late = [a for a in seats if a.state is not S.PAUSED]
+        refused = [a for a in late if a.state in (S.RUNNING, S.RESUMING)]
+        away = any(a.node in self._state.silent for a in late)
+        if refused or away or now_ms >= known.status.claimed_until_ms:
+            self._blame(refused, [] if away else late, now_ms)
             reasons = [a.reason or f"still {a.state.value}" for a in late]
             self.promise.failed(known.job.id, "; ".join(reasons[:4]), now_ms)
             yield self._state.moved(known, now_ms, claim=(), reason="")
             yield from self._let_go(known.job.id, now_ms)
+
+    def _blame(self, refused: list[Allocation], late: list[Allocation], now_ms: int) -> None:
+        """Who would not stand still is not asked again soon. That nothing was heard of it may be
+        its agent's fault, which is asked once more; an agent that is away is waited for."""
+        for a in refused or late:
+            if refused or a.job in self._late:
+                self._spare(a.job, now_ms)
+        self._late.difference_update(a.job for a in refused)
+        if len(self._late) < MOST_REMEMBERED:
+            self._late.update(a.job for a in late)
 
     def hear(self, node: NodeId, report: m.AllocationReport, now_ms: int) -> None:
         """Note how long it took, before the report is taken in."""
@@ -279,7 +297,16 @@ class Pausing:
             reason="",
         )
         self._remember(loser.job.id)
+        self._rests.append(now_ms + QUANTUM_MS)
         self._attempts.tell_later(loser.job.id, now_ms)
+
+    def rested(self, now_ms: int) -> bool:
+        """Whether some have run for their quantum since this was asked last."""
+        ended = False
+        while self._rests and self._rests[0] <= now_ms:
+            self._rests.popleft()
+            ended = True
+        return ended
 
     def go_on(self, a: Allocation, now_ms: int) -> _Decisions:
         """Order a replica that stands still to go on."""
