@@ -292,3 +292,17 @@ def test_what_stands_still_by_a_forgotten_order_can_be_stopped():
     a.say(m.ReplicaStarted(allocation=batch.allocation, pid=7, started_at_ms=5))
     a.say(pause, m.ReplicaPaused(batch.allocation))
     assert names(a.say(stop))[-1] == "KillReplica"
+
+
+def test_an_agent_that_dies_over_the_order_does_not_cost_its_job_a_restart():
+    c = alone(node("n1", cpus=4))
+    [batch] = running(c, job("batch", cpus=4))
+    assert len(sent(urgent(c, cpus=4), m.Pause)) == 1
+    later = [*c.say(m.NodeDetached(node="n1")), *c.wait(2000, step_ms=250)]
+    assert sent(later, m.Stop) == sent(later, m.Pause) == [], "nothing can be asked of it"
+    a = c.machine.state.allocations[batch.allocation]
+    before = m.AllocationReport(allocation=a.id, generation=1, state=S.RUNNING)
+    hello = m.NodeHello(node=node("n1", cpus=4), allocations=(before,))
+    back = [*c.say(m.NodeAttached(hello=hello)), *beat(c, 1)]
+    assert sent(back, m.Stop) == []
+    assert len(sent(back, m.Pause)) >= 1, "it is asked again"
