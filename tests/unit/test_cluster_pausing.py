@@ -306,3 +306,26 @@ def test_an_agent_that_dies_over_the_order_does_not_cost_its_job_a_restart():
     back = [*c.say(m.NodeAttached(hello=hello)), *beat(c, 1)]
     assert sent(back, m.Stop) == []
     assert len(sent(back, m.Pause)) >= 1, "it is asked again"
+
+
+def test_an_urgent_job_looks_elsewhere_when_the_agent_that_was_asked_has_gone():
+    c = alone(node("n1", cpus=4), node("n2", cpus=4))
+    running(c, job("a", cpus=4), job("b", cpus=4))
+    [first] = sent(urgent(c, cpus=4), m.Pause)
+    asked = c.machine.state.allocations[first.allocation].node
+    later = [*c.say(m.NodeDetached(node=asked)), *c.wait(300, step_ms=100)]
+    assert sent(later, m.Stop) == []
+    [second] = sent(later, m.Pause)
+    assert c.machine.state.allocations[second.allocation].node != asked
+
+
+def test_who_gives_no_sign_is_asked_twice_and_then_stopped():
+    c = alone(node("n1", cpus=4))
+    running(c, job("batch", cpus=4))
+    beat(c, 5)
+    assert len(sent(urgent(c, cpus=4), m.Pause)) == 1
+    first = c.wait(1000, step_ms=100)
+    assert sent(first, m.Stop) == []
+    asked = [p.generation for p in sent(first, m.Pause)]
+    assert len(set(asked)) == 1, "an order of its own, whoever heard the one before"
+    assert len(sent(c.wait(1500, step_ms=100), m.Stop)) >= 1

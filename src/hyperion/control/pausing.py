@@ -8,7 +8,7 @@ one has gone, and is stopped like any other victim when that takes longer than i
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -31,6 +31,7 @@ from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction
 
 _Decisions = Iterator[Any]
+_T = TypeVar("_T")
 MOST_PAUSED = 0.5
 """Of its time since its start no job stands still for more than this part."""
 SPARED_MS = 60_000
@@ -52,7 +53,7 @@ class Pausing:
         self._orders = orders
         self._spared: dict[JobId, int] = {}
         """Jobs that could not be made to stand still, and until when they are not asked again."""
-        self._late: set[JobId] = set()
+        self._late: dict[JobId, None] = {}
         """Jobs of which nothing was heard in time when they were told to. Soft."""
         self._rests: deque[int] = deque(maxlen=MOST_REMEMBERED)
         """When those that went on lately may be asked again."""
@@ -92,7 +93,8 @@ class Pausing:
             return all(a.state is S.PAUSED for a in self._state.live_of(job.id))
         if self._is_tired(job.id, now_ms):
             return False
-        return all(self.can_pause(a) for a in self._state.live_of(job.id))
+        runs = (S.RUNNING, S.RESUMING)
+        return all(a.state in runs and self.can_pause(a) for a in self._state.live_of(job.id))
 
     def tired(self, now_ms: int) -> frozenset[JobId]:
         """Jobs that would stand still, only not just now: others may do as well. Some may be
@@ -108,7 +110,7 @@ class Pausing:
         return stands or self._is_tired(job, now_ms)
 
     def _is_tired(self, job: JobId, now_ms: int) -> bool:
-        """It has stood still a moment ago, for too much of its time, or would not."""
+        """It has stood still for too much of its time, or would not."""
         known = self._state.jobs.get(job)
         if known is None or known.status.phase is not JobPhase.RUNNING:
             return False
@@ -117,16 +119,14 @@ class Pausing:
             return True
         if status.paused_for:
             return False
-        if status.resumed_at_ms and now_ms - status.resumed_at_ms < QUANTUM_MS:
-            return True
         return status.paused_ms > MOST_PAUSED * (now_ms - status.started_at_ms)
 
     def can_pause(self, a: Allocation) -> bool:
-        """A GPU would finish what has been given to it, and its memory stays full."""
+        """Whether it could stand still where it is, if it runs. A GPU would finish what has been
+        given to it, and its memory stays full."""
         node = self._state.nodes[a.node].node
         able = PAUSE in node.abilities and a.node not in self._state.silent
-        runs = a.state in (S.RUNNING, S.RESUMING)
-        return able and runs and not a.request.gpus_milli
+        return able and not a.request.gpus_milli
 
     def _lacks_cpus_only(self, known: r.ClusterJob, plan: Plan, gives: dict[NodeId, int]) -> bool:
         needs: dict[NodeId, list[ResourceRequest]] = {}
@@ -181,7 +181,7 @@ class Pausing:
             reason=f"paused for job {winner}",
         )
         self.count += 1
-        self._remember(loser.job.id)
+        _remember(self._stood, loser.job.id, None)
         self.tell_later(loser.job.id, now_ms)
 
     def order(self, a: Allocation, job: Job, now_ms: int) -> _Decisions:
@@ -205,7 +205,8 @@ class Pausing:
         ]
         states = {a.state for a in seats}
         if states <= {S.PAUSED}:
-            self._late.difference_update(a.job for a in seats)
+            for a in seats:
+                self._late.pop(a.job, None)
             places = sorted(known.status.claim, key=lambda claim: claim.rank)
             seated = tuple(Seat(claim.node, claim.devices) for claim in places)
             plan = Plan(known.job.id, known.status.alternative, seated)
@@ -218,21 +219,22 @@ class Pausing:
         refused = [a for a in late if a.state in (S.RUNNING, S.RESUMING)]
         away = any(a.node in self._state.silent for a in late)
         if refused or away or now_ms >= known.status.claimed_until_ms:
-            self._blame(refused, [] if away else late, now_ms)
+            for a in refused:
+                self._spare(a.job, now_ms)
+            if not refused and not away:
+                self._bear_with(late, now_ms)
             reasons = [a.reason or f"still {a.state.value}" for a in late]
             self.promise.failed(known.job.id, "; ".join(reasons[:4]), now_ms)
             yield self._state.moved(known, now_ms, claim=(), reason="")
             yield from self._let_go(known.job.id, now_ms)
 
-    def _blame(self, refused: list[Allocation], late: list[Allocation], now_ms: int) -> None:
-        """Who would not stand still is not asked again soon. That nothing was heard of it may be
-        its agent's fault, which is asked once more; an agent that is away is waited for."""
-        for a in refused or late:
-            if refused or a.job in self._late:
-                self._spare(a.job, now_ms)
-        self._late.difference_update(a.job for a in refused)
-        if len(self._late) < MOST_REMEMBERED:
-            self._late.update(a.job for a in late)
+    def _bear_with(self, late: list[Allocation], now_ms: int) -> None:
+        """That nothing was heard of them may be the fault of their agents: they are asked again,
+        once."""
+        for job in dict.fromkeys(a.job for a in late):
+            if job in self._late:
+                self._spare(job, now_ms)
+            _remember(self._late, job, None)
 
     def hear(self, node: NodeId, report: m.AllocationReport, now_ms: int) -> None:
         """Note how long it took, before the report is taken in."""
@@ -248,15 +250,8 @@ class Pausing:
             self.promise.runs(a.job, now_ms)
 
     def _spare(self, job: JobId, now_ms: int) -> None:
-        if len(self._spared) >= MOST_REMEMBERED:
-            del self._spared[next(iter(self._spared))]
-        self._spared[job] = now_ms + SPARED_MS
-        self._remember(job)
-
-    def _remember(self, job: JobId) -> None:
-        if len(self._stood) >= MOST_REMEMBERED:
-            del self._stood[next(iter(self._stood))]
-        self._stood[job] = None
+        _remember(self._spared, job, now_ms + SPARED_MS)
+        _remember(self._stood, job, None)
 
     # -- and going on ---------------------------------------------------------------------------
 
@@ -296,7 +291,7 @@ class Pausing:
             resumed_at_ms=now_ms,
             reason="",
         )
-        self._remember(loser.job.id)
+        _remember(self._stood, loser.job.id, None)
         self._rests.append(now_ms + QUANTUM_MS)
         self._attempts.tell_later(loser.job.id, now_ms)
 
@@ -358,3 +353,10 @@ class Pausing:
         yield from self._attempts.stop(
             loser, JobPhase.QUEUED, reason, now_ms, preemptions=preemptions
         )
+
+
+def _remember(known: dict[JobId, _T], job: JobId, what: _T) -> None:
+    """The oldest is forgotten for it if there are too many."""
+    if job not in known and len(known) >= MOST_REMEMBERED:
+        del known[next(iter(known))]
+    known[job] = what

@@ -8,8 +8,6 @@ happened is told here afterwards.
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec.structs import replace
-
 from hyperion.control import gang
 from hyperion.control import messages as m
 from hyperion.control import records as r
@@ -121,7 +119,7 @@ class Standbys:
         if a.state not in _RUNS or known.status.phase is not JobPhase.RUNNING:
             return False
         able = known.job.can_stand_still and known.job.priority < priority
-        return able and self._pausing.can_pause(replace(a, state=S.RUNNING))
+        return able and self._pausing.can_pause(a)
 
     def _crowded(self, node: NodeId, now_ms: int) -> _Decisions:
         """Somebody began on lent CPUs too late for the guard: he stands still after all."""
