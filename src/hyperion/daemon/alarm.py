@@ -60,7 +60,7 @@ class Alarm:
         if rings_in_s:
             signal.setitimer(signal.ITIMER_REAL, max(1e-6, rings_in_s - elapsed_s), every_s)
 
-    def _ring(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _ring(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a signal's two
         """Raise, unless it rang on the way in or out: ``__exit__`` must not be cut short."""
         if self._armed and (frame is None or frame.f_code not in _OWN):
             raise TooLate

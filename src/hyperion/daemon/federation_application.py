@@ -211,7 +211,7 @@ class FederationApplication:
         if not known.status.cluster:
             return
         pieces = merged(self._clusters, known, ranks, follow, tail_lines)
-        async with aclosing(pieces):  # type: ignore[type-var]
+        async with aclosing(pieces):  # type: ignore[type-var] # has aclose
             async for piece in pieces:
                 yield piece
 
@@ -416,7 +416,7 @@ class FederationApplication:
         found: list[T] = []
         for body in bodies:
             if isinstance(body, bytes):
-                found += msgspec.json.decode(body, type=list[row])  # type: ignore[valid-type]
+                found += msgspec.json.decode(body, type=list[row])  # type: ignore[valid-type] # a value
         return found
 
     async def _ask(self, cluster: str, method: str, body: Any) -> bytes:

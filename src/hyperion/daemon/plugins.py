@@ -60,7 +60,7 @@ def watched(name: str, budget_ms: float) -> Guarded:
 
 def forget() -> None:
     """Look anew next time: for tests, which install and remove packages as they go."""
-    global _broken  # noqa: PLW0603
+    global _broken  # noqa: PLW0603  the same one
     _broken = None
 
 

@@ -153,6 +153,7 @@ def _cluster(
 def dialled(address: str) -> str:
     """Where peers on this machine find what listens on ``address``."""
     host, _, port = address.rpartition(":")
+    # S104 warns of listening everywhere; here such an address is only recognized
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104
 
 
