@@ -104,6 +104,8 @@ def test_stopped_at_random_and_started_again_it_computes_the_same(
                 process.send_signal(signal.SIGTERM)
         process.stdout.close()
         ends.append(process.wait(60))
+        if lines[-1] == undisturbed[-1] and ends[-1] == -signal.SIGTERM:
+            break  # it had done all, and Python takes its handlers back on the way out
         assert ends[-1] in (0, 143), ends
     assert lines == undisturbed, "each step once, with the same bits"
     assert ends.count(143) >= times // 2
