@@ -1,6 +1,6 @@
 """What a job's placement costs as it goes, and the states in which a placement ends. Pure."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -12,10 +12,21 @@ from hyperion.placement import objective
 from hyperion.placement.choice import Place
 
 
+class Ran(NamedTuple):
+    """What an attempt took: all replicas together, without egress."""
+
+    hours: float
+    usd: float
+    gco2e: float
+
+
+NOTHING = Ran(0.0, 0.0, 0.0)
+
+
 def spent(status: FederatedStatus, now_ms: int) -> tuple[float, float]:
     """(USD, g CO2e) that the job has cost until now, or until its end; egress included."""
-    usd, gco2e = (0.0, 0.0) if status.phase.is_terminal else _ran(status, now_ms, 0)
-    return status.spent_usd + usd, status.spent_gco2e + gco2e
+    now = NOTHING if status.phase.is_terminal else ran(status, now_ms)
+    return status.spent_usd + now.usd, status.spent_gco2e + now.gco2e
 
 
 def placed(status: FederatedStatus, place: Place, now_ms: int) -> FederatedStatus:
@@ -41,15 +52,15 @@ def placed(status: FederatedStatus, place: Place, now_ms: int) -> FederatedStatu
 def ended(
     status: FederatedStatus, phase: JobPhase, reason: str, now_ms: int, facts: dict[str, Any]
 ) -> FederatedStatus:
-    usd, gco2e = _ran(status, now_ms, facts.get("started_at_ms", 0))
+    over = ran(status, now_ms, facts.get("started_at_ms", 0))
     return replace(
         status,
         phase=phase,
         reason=reason,
         wanted=None,
+        held="",
         ended_at_ms=now_ms,
-        spent_usd=status.spent_usd + usd,
-        spent_gco2e=status.spent_gco2e + gco2e,
+        **booked(status, over),
         **facts,
     )
 
@@ -67,19 +78,15 @@ def run_on(
         until_ms, started_at_ms = now_ms, 0
     else:
         started_at_ms = status.started_at_ms
-    usd, gco2e = _ran(status, until_ms, 0) if until_ms else (0.0, 0.0)
-    return {
-        "started_at_ms": started_at_ms,
-        "spent_usd": status.spent_usd + usd,
-        "spent_gco2e": status.spent_gco2e + gco2e,
-    }
+    over = ran(status, until_ms) if until_ms else NOTHING
+    return {"started_at_ms": started_at_ms, **booked(status, over)}
 
 
 def requeued(
     status: FederatedStatus, reason: str, now_ms: int, changes: dict[str, Any]
 ) -> FederatedStatus:
     """It has left its cluster and waits for another; what it cost there stays on the bill."""
-    usd, gco2e = _ran(status, now_ms, 0)
+    over = ran(status, now_ms)
     return replace(
         status,
         phase=JobPhase.QUEUED,
@@ -92,8 +99,7 @@ def requeued(
         replicas=(),
         tasks_running=0,
         width=0,
-        spent_usd=status.spent_usd + usd,
-        spent_gco2e=status.spent_gco2e + gco2e,
+        **booked(status, over),
         **changes,
     )
 
@@ -125,10 +131,20 @@ def run_out(known: FederatedJob, now_ms: int) -> str:
     return ""
 
 
-def _ran(status: FederatedStatus, now_ms: int, started_at_ms: int) -> tuple[float, float]:
-    """What this placement has cost so far in compute and carbon."""
+def ran(status: FederatedStatus, now_ms: int, started_at_ms: int = 0) -> Ran:
+    """What this attempt has cost so far in time, compute and carbon."""
     started_at_ms = started_at_ms or status.started_at_ms
     if not started_at_ms or status.price is None:
-        return 0.0, 0.0
+        return NOTHING
     usd, gco2e = objective.spent(status.price, started_at_ms, now_ms)
-    return usd - status.price.egress_usd, gco2e
+    hours = max(0, now_ms - started_at_ms) / objective.MS_PER_HOUR
+    return Ran(hours, usd - status.price.egress_usd, gco2e)
+
+
+def booked(status: FederatedStatus, over: Ran) -> dict[str, Any]:
+    """What an attempt that is over changes of the status."""
+    return {
+        "spent_usd": status.spent_usd + over.usd,
+        "spent_gco2e": status.spent_gco2e + over.gco2e,
+        "spent_hours": status.spent_hours + over.hours,
+    }

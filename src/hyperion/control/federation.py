@@ -12,13 +12,14 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hyperion.control import accounts, dependencies
+from hyperion.control import accounts, bill_records, bills, dependencies, telling
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.federation_state import FederationState, facts_of
 from hyperion.control.federation_times import FederationTimes
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
+from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
@@ -38,6 +39,7 @@ _RECORDS = frozenset(
         r.Decided,
         r.ClusterAdmitted,
         r.ClusterLost,
+        *bill_records.RECORDS,
     }
 )
 _Decisions = Iterator[Any]
@@ -52,6 +54,7 @@ class Federation:
         policy: str,
         times: FederationTimes | None = None,
         rankers: Rankers | None = None,
+        home: str = "",
     ) -> None:
         times = times or FederationTimes()
         self.market = market
@@ -62,6 +65,7 @@ class Federation:
         self.loads: dict[ClusterId, ClusterLoad] = {}
         self.orders: Orders[JobId] = Orders(times.resend_ms, times.silent_ms)
         self.rankers = rankers or Rankers()
+        self._home = HomePrices(home)
         self._round_due = True
         self._fleet: tuple[FleetCluster, ...] | None = None
         self._tidied_ms = 0
@@ -77,10 +81,17 @@ class Federation:
         decisions = dependencies.following(
             self._decide(event, now_ms), _ended, lambda job: self._release(job, now_ms)
         )
-        return sort_out(decisions, _RECORDS, self.apply)
+        return sort_out(self._booking(decisions, now_ms), _RECORDS, self.apply)
 
     def round(self, now_ms: int) -> Outcome:
-        return sort_out(self._place_waiting(now_ms), _RECORDS, self.apply)
+        decisions = self._booking(self._place_waiting(now_ms), now_ms)
+        return sort_out(decisions, _RECORDS, self.apply)
+
+    def _booking(self, decisions: _Decisions, now_ms: int) -> _Decisions:
+        def opening(job: Job, status: r.FederatedStatus) -> bills.Opening:
+            return self._home.opening(job, status, self.market, self.fleet)
+
+        return bills.booking(decisions, self.state.jobs, self.state.bills, opening, now_ms)
 
     def resume(self, now_ms: int) -> Outcome:  # noqa: ARG002 - clusters attach and are told then
         return Outcome([], [])
@@ -228,26 +239,9 @@ class Federation:
     def _order(self, job_id: JobId, now_ms: int) -> _Decisions:
         """Send the newest order about the job, for the first time or again."""
         known = self.state.jobs[job_id]
-        status = known.status
         self.orders.sent(job_id, now_ms)
-        order: m.ClusterOrder
-        if status.wanted is not None:
-            order = m.StopJob(
-                job=job_id,
-                generation=status.generation,
-                phase=status.wanted,
-                reason=status.reason,
-            )
-        else:
-            order = m.PlaceJob(
-                job=self.state.whole(known.job),
-                generation=status.generation,
-                submitted_at_ms=known.submitted_at_ms,
-                known=status.answered >= status.placed,
-                tasks=status.tasks,
-                checkpoints=status.checkpoints,
-            )
-        yield m.SendToCluster(status.cluster, order)
+        order = telling.newest_order(known, self.state.whole(known.job))
+        yield m.SendToCluster(known.status.cluster, order)
 
     # -- clusters -------------------------------------------------------------------------------
 
@@ -397,6 +391,7 @@ class Federation:
             old_ms = now_ms - times.retention_ms
             for job_id in self.state.prunable(old_ms, times.ended_kept, limit=2000):
                 yield r.FederatedJobPruned(job_id)
+            yield from self.state.bills.to_roll(self.state.jobs, times.bills_kept, now_ms)
             late += self.orders.silent(now_ms)
             for known, why in self.state.unexplained():
                 yield self._moved(known, now_ms, reason=why)

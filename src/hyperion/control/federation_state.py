@@ -9,8 +9,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hyperion.control import bill_records as b
 from hyperion.control import messages as m
 from hyperion.control import records as r
+from hyperion.control.bills import Bills
 from hyperion.control.machine import key, split
 from hyperion.control.queue import WaitingQueue
 from hyperion.model.cluster import ClusterLoad
@@ -36,6 +38,7 @@ class FederationState:
         self.clusters: dict[ClusterId, r.ClusterEntry] = {}
         self.decisions: dict[JobId, r.Decided] = {}
         self.secrets: dict[JobId, dict[str, Secret]] = {}
+        self.bills = Bills()
         self.queue = WaitingQueue()
         self.next_order = 1
         self.committed: dict[ClusterId, Committed] = {}
@@ -61,6 +64,10 @@ class FederationState:
             case r.FederatedJobAccepted(job, order, at_ms):
                 self._put_job(r.FederatedJob(job=job, submitted_at_ms=at_ms, order=order))
                 self._dirty.add(key("job", job.id))
+            case b.BillKept(line):
+                self.bills.keep(line)
+            case b.BillsRolled():
+                self.bills.roll(record)
             case r.Decided(job_id):
                 self.decisions[job_id] = record
                 self._dirty.add(key("decision", job_id))
@@ -100,6 +107,9 @@ class FederationState:
                     self.decisions[JobId(name)] = _DECIDED.decode(value)
                 case "secret":
                     self.secrets[JobId(name)] = _SECRETS.decode(value)
+                case "bill" | "month":
+                    self.bills.restore(kind, value)
+        self.bills.settle()
         for known in sorted(ended, key=lambda k: k.status.ended_at_ms):
             self._put_job(known)
         # As they came, which lists of jobs rely on: the newest stand last.
@@ -107,6 +117,7 @@ class FederationState:
 
     def writes(self) -> dict[str, bytes | None]:
         out: dict[str, bytes | None] = {}
+        self._dirty |= self.bills.take_dirty()
         for path in self._dirty:
             kind, name = split(path)
             entity = self._entity(kind, name)
@@ -124,6 +135,8 @@ class FederationState:
                 return self.decisions.get(JobId(name))
             case "secret":
                 return self.secrets.get(JobId(name))
+            case "bill" | "month":
+                return self.bills.entity(kind, name)
         raise KeyError(kind)
 
     # -- questions ------------------------------------------------------------------------------
@@ -278,6 +291,7 @@ class FederationState:
             if waits:
                 assert not status.cluster, f"{id} waits and has the cluster {status.cluster}"
             assert status.answered <= status.generation, f"{id}: answered before asked"
+        self.bills.check(self.jobs)
         for cluster, jobs in self.placed_in.items():
             assert self.committed[cluster].jobs == len(jobs), f"{cluster}: miscounted"
 

@@ -16,5 +16,7 @@ class FederationTimes(Struct, frozen=True, kw_only=True):
     """A cluster that refused a job is asked again after this long."""
     retention_ms: int = 7 * 24 * 3_600_000
     ended_kept: int = 100_000
+    bills_kept: int = 100_000
+    """Lines of bills; older ones of jobs that are forgotten become parts of months."""
     queue_max: int = 1_000_000
     placements_per_round: int = 1000

@@ -53,6 +53,10 @@ class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     spent_usd: float = 0.0
     """In earlier placements, and for egress in this one."""
     spent_gco2e: float = 0.0
+    spent_hours: float = 0.0
+    """In earlier attempts; what runs now is not in it."""
+    held: str = ""
+    """The tenant whose budget keeps it from being placed, or is stopping it for that."""
     wanted: JobPhase | None = None
     """The end it is being stopped for."""
     reason: str = ""

@@ -167,7 +167,7 @@ def kept(machine: Any) -> tuple[Any, ...]:
     match machine:
         case Federation():
             s = machine.state
-            return s.jobs, s.clusters, s.decisions, s.secrets
+            return s.jobs, s.clusters, s.decisions, s.secrets, s.bills.lines, s.bills.months
         case ClusterMachine():
             c = machine.state
             return c.jobs, c.allocations, c.nodes, c.secrets, c.marks, c.queues, c.windows
