@@ -95,6 +95,7 @@ def requeued(
         place="",
         price=None,
         reason=reason,
+        wanted=None,
         started_at_ms=0,
         replicas=(),
         tasks_running=0,
@@ -102,6 +103,18 @@ def requeued(
         **booked(status, over),
         **changes,
     )
+
+
+def given_back(status: FederatedStatus, report: JobReport) -> dict[str, Any]:
+    """What stays known of a placement that a cluster gave up, was refused or told to stop."""
+    refuser = (status.cluster,) if report.refused else ()
+    return {
+        "version": max(report.version, status.version) + 1,
+        "excluded": tuple(dict.fromkeys((*status.excluded, *refuser))),
+        "losses": status.losses + report.lost,
+        "tasks": report.tasks or status.tasks,
+        "checkpoints": report.checkpoints or status.checkpoints,
+    }
 
 
 def never_left(status: FederatedStatus, report: JobReport) -> bool:

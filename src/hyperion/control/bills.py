@@ -19,6 +19,7 @@ from hyperion.control.machine import key
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job
 from hyperion.model.queue import DEFAULT_QUEUE
+from hyperion.placement.objective import MS_PER_HOUR
 
 LINES_A_JOB = 64
 """A job that is placed more often goes on in the line of its cluster, where there is one."""
@@ -27,7 +28,6 @@ ROLLED_AT_ONCE = 1000
 MONTHS_KEPT = 50_000
 """Sums by month, user, queue and cluster; what comes beyond goes into its month's rest."""
 OTHERS = "(others)"
-DAY_MS = 86_400_000
 LineId = tuple[JobId, int]
 
 
@@ -54,7 +54,7 @@ class Amounts(NamedTuple):
     """Paid, egress included, where nobody knows what home would have cost."""
 
     def plus(self, other: "Amounts") -> "Amounts":
-        return Amounts(*(x + y for x, y in zip(self, other, strict=True)))
+        return Amounts._make(x + y for x, y in zip(self, other, strict=True))
 
     @property
     def paid_usd(self) -> float:
@@ -150,10 +150,10 @@ def _booked(
     )
     if over == accounts.NOTHING:
         return None
-    line = bills.newest(known.job.id)
+    line = bills.newest(known.job.id, before.cluster)
     if line is None:  # it was placed by a release that kept no bills
         line = replace(_opened(known, before, opening(known.job, before)), egress_usd=0.0)
-    started_at_ms = before.started_at_ms or after.started_at_ms
+    started_at_ms = before.started_at_ms or now_ms - int(over.hours * MS_PER_HOUR)
     return added(line, over, started_at_ms, now_ms)
 
 
@@ -240,17 +240,16 @@ class Bills:
 
     # -- questions ------------------------------------------------------------------------------
 
-    def newest(self, job: JobId) -> b.BillLine | None:
-        numbers = self.of_job.get(job)
-        return self.lines[job, numbers[-1]] if numbers else None
+    def newest(self, job: JobId, cluster: ClusterId) -> b.BillLine | None:
+        """The newest line of the job in that cluster."""
+        lines = (self.lines[job, placed] for placed in reversed(self.of_job.get(job, [])))
+        return next((line for line in lines if line.cluster == cluster), None)
 
     def room_in(self, job: JobId, cluster: ClusterId) -> b.BillLine | None:
         """The line in which one more placement there goes on; None: it gets its own."""
-        numbers = self.of_job.get(job, ())
-        if len(numbers) < LINES_A_JOB:
+        if len(self.of_job.get(job, [])) < LINES_A_JOB:
             return None
-        found = self.lines[job, numbers[-1]]
-        return found if found.cluster == cluster else None
+        return self.newest(job, cluster)
 
     def of(self, job: JobId) -> list[b.BillLine]:
         return [self.lines[job, placed] for placed in self.of_job.get(job, ())]
@@ -311,7 +310,7 @@ def _with(month: b.Month, part: Amounts, new: bool) -> b.Month:
 
 
 def of_month(month: b.Month) -> Amounts:
-    return Amounts(*(getattr(month, name) for name in Amounts._fields))
+    return Amounts._make(getattr(month, name) for name in Amounts._fields)
 
 
 def _age(line: b.BillLine) -> tuple[int, str, int]:

@@ -21,6 +21,7 @@ from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
 from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
+from hyperion.control.spending import Spending
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase
@@ -70,6 +71,7 @@ class Federation:
         self._fleet: tuple[FleetCluster, ...] | None = None
         self._tidied_ms = 0
         self._reconsidered_ms = 0
+        self._spending = Spending(self.state, self._end)
 
     # -- the machine's outside ------------------------------------------------------------------
 
@@ -170,13 +172,13 @@ class Federation:
             case m.Tick():
                 yield from self._tick(now_ms)
             case _:
-                raise TypeError(event)
+                yield from self._spending.decide(event, now_ms)
 
     def _submit(self, job: Job, token: int, now_ms: int) -> _Decisions:
         if job.id in self.state.jobs:
             yield m.Answer(token, job.id)  # a retried submit is not a second job
             return
-        if len(self.state.queue) >= self.times.queue_max:
+        if len(self.state.queue) + self.state.budgets.waiting >= self.times.queue_max:
             error = f"the queue is full ({self.times.queue_max} jobs wait); try again later"
             yield m.Answer(token, job.id, error, "exhausted")
             return
@@ -223,7 +225,10 @@ class Federation:
     def _end(self, known: r.FederatedJob, wanted: P, reason: str, now_ms: int) -> _Decisions:
         """Stop it wherever it is; it has ended once its cluster says so."""
         status = known.status
-        if status.phase.is_terminal or status.wanted is not None:
+        if status.phase.is_terminal or (status.wanted is not None and not status.held):
+            return
+        if status.wanted is not None:  # it was to wait; now it is to end
+            yield self._moved(known, now_ms, wanted=wanted, reason=reason, held="")
             return
         if not status.cluster:
             yield self._moved(
@@ -310,6 +315,7 @@ class Federation:
             region=self.state.clusters[cluster].cluster.region,
             price=place.price if place else None,
             reason="",
+            held="",
         )
 
     def _disown(
@@ -336,23 +342,22 @@ class Federation:
     def _give_back(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
         """The cluster does not have the job: it ends if that was wanted, else it waits again."""
         status = known.status
-        if status.wanted is not None:
+        if status.wanted is not None and not status.held:
             yield self._ended(known, status.wanted, status.reason, now_ms)
             return
-        refuser = (status.cluster,) if report.refused else ()
-        excluded = tuple(dict.fromkeys((*status.excluded, *refuser)))
-        version = max(report.version, status.version) + 1
-        losses = status.losses + report.lost
-        tasks = report.tasks or status.tasks
-        changes = {"version": version, "excluded": excluded, "losses": losses, "tasks": tasks}
-        changes["checkpoints"] = report.checkpoints or status.checkpoints
-        yield self._requeued(known, report.reason, now_ms, changes)
+        reason = status.reason if status.held else report.reason
+        yield self._requeued(known, reason, now_ms, accounts.given_back(status, report))
 
     def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
         status = known.status
         facts = facts_of(report, status)
         if report.phase.is_terminal:
             natural = report.phase is P.SUCCEEDED or status.wanted is None
+            if not natural and status.held:
+                started_ms = report.started_at_ms or status.started_at_ms
+                stopped = replace(known, status=replace(status, started_at_ms=started_ms))
+                yield from self._give_back(stopped, report, now_ms)
+                return
             phase = report.phase if natural else status.wanted
             reason = report.reason if natural else status.reason
             facts["started_at_ms"] = report.started_at_ms or status.started_at_ms
@@ -371,7 +376,7 @@ class Federation:
         yield r.ClusterLost(cluster, now_ms)
         for job_id in list(self.state.placed_in.get(cluster, ())):
             known = self.state.jobs[job_id]
-            if known.status.wanted is not None:
+            if known.status.wanted is not None and not known.status.held:
                 yield self._ended(known, known.status.wanted, known.status.reason, now_ms)
             else:
                 reason = f"cluster {cluster} was lost"
@@ -404,6 +409,7 @@ class Federation:
             due = self.state.jobs.get(job_id)
             if due is not None and (reason := accounts.run_out(due, now_ms)):
                 yield from self._end(due, P.FAILED, reason, now_ms)
+        yield from self._spending.tick(now_ms)
         if now_ms - self._reconsidered_ms >= times.reconsider_ms:
             self._reconsidered_ms = now_ms
             self._freed()
@@ -418,6 +424,10 @@ class Federation:
         for job_id, _ in self.state.queue.candidates(now_ms):
             known = self.state.jobs[job_id]
             lately = now_ms - known.status.placed_at_ms < self.times.reconsider_ms
+            held = self._spending.hold(known, now_ms)
+            if held is not None:
+                yield held
+                continue
             planned = self.plan(known.job, known.status.excluded if lately else ())
             if planned.chosen is None:
                 if lately and known.status.excluded and known.status.reason:

@@ -1,7 +1,7 @@
 """What a federation keeps: its jobs and clusters, and the indexes folded from the same records."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from hyperion.control import bill_records as b
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.bills import Bills
+from hyperion.control.budgets import Budgets
 from hyperion.control.machine import key, split
 from hyperion.control.queue import WaitingQueue
 from hyperion.model.cluster import ClusterLoad
@@ -39,6 +40,7 @@ class FederationState:
         self.decisions: dict[JobId, r.Decided] = {}
         self.secrets: dict[JobId, dict[str, Secret]] = {}
         self.bills = Bills()
+        self.budgets = Budgets(self.bills)
         self.queue = WaitingQueue()
         self.next_order = 1
         self.committed: dict[ClusterId, Committed] = {}
@@ -65,7 +67,11 @@ class FederationState:
                 self._put_job(r.FederatedJob(job=job, submitted_at_ms=at_ms, order=order))
                 self._dirty.add(key("job", job.id))
             case b.BillKept(line):
+                before = self.bills.lines.get((line.job, line.placed))
                 self.bills.keep(line)
+                self.budgets.note_line(before, line)
+            case b.BudgetKept() | b.BudgetDropped() | b.BudgetReached():
+                self.budgets.apply(record)
             case b.BillsRolled():
                 self.bills.roll(record)
             case r.Decided(job_id):
@@ -109,6 +115,8 @@ class FederationState:
                     self.secrets[JobId(name)] = _SECRETS.decode(value)
                 case "bill" | "month":
                     self.bills.restore(kind, value)
+                case "budget":
+                    self.budgets.restore(value)
         self.bills.settle()
         for known in sorted(ended, key=lambda k: k.status.ended_at_ms):
             self._put_job(known)
@@ -117,7 +125,7 @@ class FederationState:
 
     def writes(self) -> dict[str, bytes | None]:
         out: dict[str, bytes | None] = {}
-        self._dirty |= self.bills.take_dirty()
+        self._dirty |= self.bills.take_dirty() | self.budgets.take_dirty()
         for path in self._dirty:
             kind, name = split(path)
             entity = self._entity(kind, name)
@@ -137,6 +145,8 @@ class FederationState:
                 return self.secrets.get(JobId(name))
             case "bill" | "month":
                 return self.bills.entity(kind, name)
+            case "budget":
+                return self.budgets.entries.get(name)
         raise KeyError(kind)
 
     # -- questions ------------------------------------------------------------------------------
@@ -166,6 +176,10 @@ class FederationState:
                     )
                 )
         return tuple(out)
+
+    def placed(self) -> Iterator[r.FederatedJob]:
+        """Every job that is in a cluster."""
+        return (self.jobs[id] for jobs in list(self.placed_in.values()) for id in list(jobs))
 
     def phase_of(self, job: JobId) -> JobPhase | None:
         known = self.jobs.get(job)
@@ -205,6 +219,7 @@ class FederationState:
             self._enqueue(known)
         if old is None or old.status.awaits != status.awaits:
             self._note_awaited(id, old.status.awaits if old else (), status.awaits)
+        self.budgets.note_held(id, _held(old), _held(known))
         if status.phase.is_terminal:
             self.ended.setdefault(id, status.ended_at_ms)
         else:
@@ -298,7 +313,13 @@ class FederationState:
 
 def _waits(known: r.FederatedJob) -> bool:
     """For a cluster; and nothing else has to happen first."""
-    return known.status.phase is JobPhase.QUEUED and not known.status.awaits
+    status = known.status
+    return status.phase is JobPhase.QUEUED and not status.awaits and not status.held
+
+
+def _held(known: r.FederatedJob | None) -> str:
+    """The tenant whose budget keeps it from running."""
+    return "" if known is None or known.status.phase.is_terminal else known.status.held
 
 
 _NOTHING = Committed()

@@ -5,6 +5,7 @@ Those that travel between two machines are in ``control/link``, and can be had f
 
 from msgspec import Struct
 
+from hyperion.control.bill_records import Budget
 from hyperion.control.link import (
     AllocationReport,
     ClusterHeartbeat,
@@ -69,6 +70,18 @@ class JobSubmitted(Struct, frozen=True, tag=True):
 class JobCancelRequested(Struct, frozen=True, tag=True):
     job: JobId
     by: str = ""
+    token: int = 0
+
+
+class BudgetApplied(Struct, frozen=True, tag=True):
+    """A user or queue may spend this; a budget of the same tenant is replaced."""
+
+    budget: Budget
+    token: int = 0
+
+
+class BudgetDropAsked(Struct, frozen=True, tag=True):
+    tenant: str
     token: int = 0
 
 
@@ -241,6 +254,8 @@ FederationEvent = (
     | ClusterHeard
     | ClusterDetached
     | MarketQuoted
+    | BudgetApplied
+    | BudgetDropAsked
     | Tick
 )
 ClusterEvent = (

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from hyperion.model.job import Job
 from hyperion.model.market import Market, MarketView
 from hyperion.placement import catalogue, choice
-from hyperion.placement.objective import Price
 from hyperion.placement.choice import FleetCluster
+from hyperion.placement.objective import Price
 from hyperion.placement.ranking import Cheapest
 
 FREE_OF_WISHES = 1

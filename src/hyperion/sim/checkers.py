@@ -167,7 +167,8 @@ def kept(machine: Any) -> tuple[Any, ...]:
     match machine:
         case Federation():
             s = machine.state
-            return s.jobs, s.clusters, s.decisions, s.secrets, s.bills.lines, s.bills.months
+            money = s.bills.lines, s.bills.months, s.budgets.entries
+            return s.jobs, s.clusters, s.decisions, s.secrets, money
         case ClusterMachine():
             c = machine.state
             return c.jobs, c.allocations, c.nodes, c.secrets, c.marks, c.queues, c.windows
