@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "activate": ("standbys", "activate", "Want a standby: others stand still for it."),
     "sim": ("sim", "sim", "Run a cluster in simulated time, and compare policies."),
     "replay": ("replay", "replay", "Run a scheduler's past again under another policy."),
+    "cost": ("cost", "cost", "What jobs have cost, and what home would have."),
+    "budgets": ("cost", "budgets", "What users and queues may spend."),
     "nodes": ("fleet", "nodes", "List nodes."),
     "clusters": ("fleet", "clusters", "List clusters."),
     "offers": ("fleet", "offers", "What could be had in the clouds."),

@@ -49,6 +49,8 @@ def run(spec: Path | None, detach: bool, output: str, **flags: object) -> int:
         (answer,) = connection.submit_all([job])
         if answer.error:
             raise Failure(answer.error, "hyperion why tells more about a job that waits", REFUSED)
+        if answer.warning:
+            _say(answer.warning)
         if detach:
             emit(answer, output, lambda _: answer.id)
             _say(f"follow it: hyperion logs -f {answer.id}   end it: hyperion cancel {answer.id}")

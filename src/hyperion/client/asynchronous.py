@@ -41,6 +41,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import LogChunk, WindowRequest
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ PolicyViews = list[PolicyView]
 PromiseViews = list[PromiseView]
 QueueViews = list[QueueView]
 WindowViews = list[WindowView]
+BudgetViews = list[BudgetView]
 
 
 class AsyncClient:
@@ -182,6 +184,25 @@ class AsyncClient:
 
     async def drop_window(self, cluster: str, window: str) -> WindowView:
         return await self._call(calls.drop_window(cluster, window))
+
+    async def cost(
+        self, by: str = "user", since_ms: int = 0, until_ms: int = 0, limit: int = 1000
+    ) -> CostView:
+        """The bill by user, queue, job, cluster or month; with it what runs has cost so far."""
+        return await self._call(calls.cost(by, since_ms, until_ms, limit))
+
+    async def budgets(self) -> BudgetViews:
+        return await self._call(calls.budgets())
+
+    async def set_budget(
+        self, tenant: str, usd: float, per: str = "month", then: str = "warn"
+    ) -> BudgetViews:
+        """What ``user:NAME`` or ``queue:NAME`` may spend; ``then`` is warn, hold or pause."""
+        asked = BudgetRequest(tenant=tenant, usd=usd, per=per, then=then)
+        return await self._call(calls.set_budget(asked))
+
+    async def drop_budget(self, tenant: str) -> BudgetViews:
+        return await self._call(calls.drop_budget(tenant))
 
     async def version(self) -> VersionView:
         return await self._call(calls.version())

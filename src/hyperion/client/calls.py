@@ -39,6 +39,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import (
     API_PREFIX,
     JOBS_TYPE,
@@ -180,6 +181,24 @@ def add_window(asked: WindowRequest) -> Call[WindowView]:
 def drop_window(cluster: str, window: str) -> Call[WindowView]:
     target = f"{API_PREFIX}/windows/{_part(cluster)}/{_part(window)}"
     return Call(Request("DELETE", target), WindowView, again=False)
+
+
+def cost(by: str, since_ms: int, until_ms: int, limit: int) -> Call[CostView]:
+    query = [("by", by), ("since_ms", since_ms or ""), ("until_ms", until_ms or "")]
+    return Call(_get("/cost", [*query, ("limit", limit)]), CostView)
+
+
+def budgets() -> Call[list[BudgetView]]:
+    return Call(_get("/budgets"), list[BudgetView])
+
+
+def set_budget(asked: BudgetRequest) -> Call[list[BudgetView]]:
+    return Call(_post("/budgets", asked)._replace(method="PUT"), list[BudgetView])
+
+
+def drop_budget(tenant: str) -> Call[list[BudgetView]]:
+    target = f"{API_PREFIX}/budgets/{_part(tenant)}"
+    return Call(Request("DELETE", target), list[BudgetView], again=False)
 
 
 def version() -> Call[VersionView]:

@@ -42,6 +42,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import LogChunk, WindowRequest
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ PolicyViews = list[PolicyView]
 PromiseViews = list[PromiseView]
 QueueViews = list[QueueView]
 WindowViews = list[WindowView]
+BudgetViews = list[BudgetView]
 
 
 class Client:
@@ -190,6 +192,25 @@ class Client:
 
     def drop_window(self, cluster: str, window: str) -> WindowView:
         return self._call(calls.drop_window(cluster, window))
+
+    def cost(
+        self, by: str = "user", since_ms: int = 0, until_ms: int = 0, limit: int = 1000
+    ) -> CostView:
+        """The bill by user, queue, job, cluster or month; with it what runs has cost so far."""
+        return self._call(calls.cost(by, since_ms, until_ms, limit))
+
+    def budgets(self) -> BudgetViews:
+        return self._call(calls.budgets())
+
+    def set_budget(
+        self, tenant: str, usd: float, per: str = "month", then: str = "warn"
+    ) -> BudgetViews:
+        """What ``user:NAME`` or ``queue:NAME`` may spend; ``then`` is warn, hold or pause."""
+        asked = BudgetRequest(tenant=tenant, usd=usd, per=per, then=then)
+        return self._call(calls.set_budget(asked))
+
+    def drop_budget(self, tenant: str) -> BudgetViews:
+        return self._call(calls.drop_budget(tenant))
 
     def version(self) -> VersionView:
         return self._call(calls.version())

@@ -21,6 +21,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import WindowRequest
 
 
@@ -121,6 +122,16 @@ class Application(Protocol):
 
     async def drop_window(self, cluster: str, window: str) -> WindowView:
         """The window as it was."""
+
+    async def cost(self, by: str, since_ms: int, until_ms: int, limit: int) -> CostView:
+        """The bill of a span; ``until_ms`` 0 is now."""
+
+    async def budgets(self) -> list[BudgetView]: ...
+
+    async def apply_budget(self, asked: BudgetRequest) -> list[BudgetView]:
+        """One of the same tenant is replaced; the budgets as they are then."""
+
+    async def drop_budget(self, tenant: str) -> list[BudgetView]: ...
 
     async def version(self) -> VersionView: ...
 

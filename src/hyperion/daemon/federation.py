@@ -62,9 +62,11 @@ class FederationDaemon:
                 resend_ms=settings.resend_ms,
                 retention_ms=settings.retention_ms,
                 ended_kept=settings.ended_limit,
+                bills_kept=settings.bill_limit,
                 queue_max=settings.queue_limit,
             ),
             Rankers(lambda name: plugins.watched(name, settings.policy_budget_ms)),
+            settings.home,
         )
         self.bundles = Bundles(
             self.directory / "bundles", limit_bytes=settings.bundle_limit_mib << 20

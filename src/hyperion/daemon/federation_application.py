@@ -12,9 +12,15 @@ from msgspec.structs import replace
 from hyperion import __version__
 from hyperion.adapters.link.errors import LinkError
 from hyperion.control.federation import Federation
-from hyperion.control.messages import Answer, JobCancelRequested, JobSubmitted
+from hyperion.control.messages import (
+    Answer,
+    BudgetApplied,
+    BudgetDropAsked,
+    JobCancelRequested,
+    JobSubmitted,
+)
 from hyperion.control.records import FederatedJob, FederatedJobAccepted, FederatedJobMoved
-from hyperion.daemon import plugins, views
+from hyperion.daemon import money, plugins, views
 from hyperion.daemon import questions as q
 from hyperion.daemon.application import Conflict, Exhausted, NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
@@ -48,6 +54,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import WindowRequest
 
 T = TypeVar("T")
@@ -104,7 +111,11 @@ class FederationApplication:
                 raise spec.refusal(job, faults)
         makes = [lambda token, job=job: JobSubmitted(job, token) for job in jobs]
         answers = await self._driver.ask_all(makes)
-        return [Submitted(id=a.job, error=a.error, code=a.code) for a in answers]
+        spent, now_ms = self._machine.state.budgets, self._clock.now_ms()
+        return [
+            Submitted(id=a.job, error=a.error, code=a.code, warning=spent.warning(job, now_ms))
+            for a, job in zip(answers, jobs, strict=True)
+        ]
 
     async def plan(self, job: Job) -> PlanView:
         faults = check(job)
@@ -320,6 +331,24 @@ class FederationApplication:
     async def drop_window(self, cluster: str, window: str) -> WindowView:
         body = await self._ask(self._one_cluster(cluster), q.DROP_WINDOW, q.Named(window))
         return msgspec.json.decode(body, type=WindowView)
+
+    # -- money ----------------------------------------------------------------------------------
+
+    async def cost(self, by: str, since_ms: int, until_ms: int, limit: int) -> CostView:
+        now_ms = self._clock.now_ms()
+        return money.cost_view(self._machine.state, by, since_ms, until_ms, limit, now_ms)
+
+    async def budgets(self) -> list[BudgetView]:
+        return money.budget_views(self._machine.state, self._clock.now_ms())
+
+    async def apply_budget(self, asked: BudgetRequest) -> list[BudgetView]:
+        budget = money.budget_of(asked)
+        _raise(await self._driver.ask(lambda token: BudgetApplied(budget, token)))
+        return await self.budgets()
+
+    async def drop_budget(self, tenant: str) -> list[BudgetView]:
+        _raise(await self._driver.ask(lambda token: BudgetDropAsked(tenant, token)))
+        return await self.budgets()
 
     # -- the rest -------------------------------------------------------------------------------
 

@@ -148,6 +148,14 @@ class FederationSettings(DaemonSettings, frozen=True, kw_only=True):
     prices: Annotated[
         str, _Is("path", "file that overlays the catalogue's prices; empty for none")
     ] = ""
+    home: Annotated[
+        str,
+        _Is(
+            "region",
+            "CLOUD/REGION whose on-demand prices bills are compared with",
+            default_text="where a job's data lie; else the region of the first cluster by name",
+        ),
+    ] = ""
     round_ms: Annotated[
         float, _Is("number", "least time between rounds", "ms", minimum=0.0, maximum=60_000)
     ] = 2.0
@@ -160,6 +168,9 @@ class FederationSettings(DaemonSettings, frozen=True, kw_only=True):
     queue_limit: Annotated[int, _count("jobs that may wait", "jobs")] = 1_000_000
     retention_ms: Annotated[int, _ms("ended jobs are kept for")] = 7 * DAY_MS
     ended_limit: Annotated[int, _count("ended jobs are kept, at most", "jobs")] = 100_000
+    bill_limit: Annotated[int, _count("lines of bills kept before they become months", "lines")] = (
+        100_000
+    )
     bundle_limit_mib: Annotated[int, _count("size of an uploaded workdir", "MiB")] = 512
 
 

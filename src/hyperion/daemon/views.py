@@ -68,6 +68,7 @@ def job_view(known: FederatedJob, now_ms: int) -> JobView:
         awaits=status.awaits,
         tasks=_tasks(known),
         checkpoints=status.checkpoints,
+        held=status.held,
     )
 
 
@@ -161,6 +162,7 @@ def why_view(machine: Federation, known: FederatedJob, decided: Decided | None) 
         refusals={},
         queue_position=position,
         outlook=_awaiting(known) if status.awaits else None,
+        held=status.held,
     )
 
 

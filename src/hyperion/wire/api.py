@@ -63,6 +63,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     """Of an array."""
     checkpoints: tuple[SavedCheckpoint, ...] = ()
     """Those from which it can go on, the newest last."""
+    held: str = ""
+    """The tenant whose spent budget it waits for, such as ``user:ann``."""
 
 
 class NodeReason(Struct, frozen=True, kw_only=True):
@@ -170,6 +172,8 @@ class WhyView(Struct, frozen=True, kw_only=True):
     """How many jobs are before it; None when it does not wait."""
     outlook: OutlookView | None = None
     """What its cluster says, while it waits there."""
+    held: str = ""
+    """The tenant whose spent budget it waits for, such as ``user:ann``."""
 
 
 class QueueView(Struct, frozen=True, kw_only=True):
@@ -360,6 +364,8 @@ class Submitted(Struct, frozen=True, kw_only=True):
     id: str
     error: str = ""
     code: str = ""
+    warning: str = ""
+    """Such as that a budget is spent; the job is kept all the same."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JobView(_message.Message):
-    __slots__ = ("id", "name", "user", "phase", "reason", "priority", "framework", "replicas", "resources", "cluster", "region", "nodes", "exit_code", "restarts", "generation", "submitted_at_ms", "started_at_ms", "ended_at_ms", "usd_per_hour", "usd", "gco2e", "ranks", "queue", "nice", "width", "roles", "preemptions", "awaits", "tasks", "checkpoints")
+    __slots__ = ("id", "name", "user", "phase", "reason", "priority", "framework", "replicas", "resources", "cluster", "region", "nodes", "exit_code", "restarts", "generation", "submitted_at_ms", "started_at_ms", "ended_at_ms", "usd_per_hour", "usd", "gco2e", "ranks", "queue", "nice", "width", "roles", "preemptions", "awaits", "tasks", "checkpoints", "held")
     class RolesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class JobView(_message.Message):
     AWAITS_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     user: str
@@ -76,7 +77,8 @@ class JobView(_message.Message):
     awaits: _containers.RepeatedScalarFieldContainer[str]
     tasks: TasksView
     checkpoints: _containers.RepeatedCompositeFieldContainer[_job_pb2.SavedCheckpoint]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., priority: _Optional[str] = ..., framework: _Optional[str] = ..., replicas: _Optional[int] = ..., resources: _Optional[str] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., usd_per_hour: _Optional[float] = ..., usd: _Optional[float] = ..., gco2e: _Optional[float] = ..., ranks: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., width: _Optional[int] = ..., roles: _Optional[_Mapping[str, int]] = ..., preemptions: _Optional[int] = ..., awaits: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Union[TasksView, _Mapping]] = ..., checkpoints: _Optional[_Iterable[_Union[_job_pb2.SavedCheckpoint, _Mapping]]] = ...) -> None: ...
+    held: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., priority: _Optional[str] = ..., framework: _Optional[str] = ..., replicas: _Optional[int] = ..., resources: _Optional[str] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., nodes: _Optional[_Iterable[str]] = ..., exit_code: _Optional[int] = ..., restarts: _Optional[int] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., usd_per_hour: _Optional[float] = ..., usd: _Optional[float] = ..., gco2e: _Optional[float] = ..., ranks: _Optional[_Iterable[_Union[_job_pb2.ReplicaStatus, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., width: _Optional[int] = ..., roles: _Optional[_Mapping[str, int]] = ..., preemptions: _Optional[int] = ..., awaits: _Optional[_Iterable[str]] = ..., tasks: _Optional[_Union[TasksView, _Mapping]] = ..., checkpoints: _Optional[_Iterable[_Union[_job_pb2.SavedCheckpoint, _Mapping]]] = ..., held: _Optional[str] = ...) -> None: ...
 
 class TasksView(_message.Message):
     __slots__ = ("size", "limit", "waiting", "running", "succeeded", "failed", "failures")
@@ -215,7 +217,7 @@ class PlanView(_message.Message):
     def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., feasible: _Optional[bool] = ..., chosen: _Optional[str] = ..., sentence: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[PlanRow, _Mapping]]] = ..., market_as_of: _Optional[str] = ..., outlook: _Optional[_Union[OutlookView, _Mapping]] = ...) -> None: ...
 
 class WhyView(_message.Message):
-    __slots__ = ("id", "phase", "sentences", "plan", "refusals", "queue_position", "outlook")
+    __slots__ = ("id", "phase", "sentences", "plan", "refusals", "queue_position", "outlook", "held")
     class RefusalsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +232,7 @@ class WhyView(_message.Message):
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
     OUTLOOK_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     id: str
     phase: str
     sentences: _containers.RepeatedScalarFieldContainer[str]
@@ -237,7 +240,8 @@ class WhyView(_message.Message):
     refusals: _containers.ScalarMap[str, int]
     queue_position: int
     outlook: OutlookView
-    def __init__(self, id: _Optional[str] = ..., phase: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[PlanView, _Mapping]] = ..., refusals: _Optional[_Mapping[str, int]] = ..., queue_position: _Optional[int] = ..., outlook: _Optional[_Union[OutlookView, _Mapping]] = ...) -> None: ...
+    held: str
+    def __init__(self, id: _Optional[str] = ..., phase: _Optional[str] = ..., sentences: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[PlanView, _Mapping]] = ..., refusals: _Optional[_Mapping[str, int]] = ..., queue_position: _Optional[int] = ..., outlook: _Optional[_Union[OutlookView, _Mapping]] = ..., held: _Optional[str] = ...) -> None: ...
 
 class NodeView(_message.Message):
     __slots__ = ("id", "cluster", "region", "state", "gpu_type", "gpus", "gpus_free", "cpus", "cpus_free", "memory_mib", "memory_free_mib", "replicas", "declared", "instance_type", "market", "usd_per_hour", "labels", "taints", "abilities", "version", "address", "heard_ms_ago", "metrics")
@@ -371,14 +375,16 @@ class OfferView(_message.Message):
     def __init__(self, region: _Optional[str] = ..., instance_type: _Optional[str] = ..., accelerators: _Optional[str] = ..., cpus: _Optional[float] = ..., memory_gib: _Optional[float] = ..., market: _Optional[str] = ..., usd_per_hour: _Optional[float] = ..., usd_per_gpu_hour: _Optional[float] = ..., gco2e_per_kwh: _Optional[float] = ..., as_of: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Submitted(_message.Message):
-    __slots__ = ("id", "error", "code")
+    __slots__ = ("id", "error", "code", "warning")
     ID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
     id: str
     error: str
     code: str
-    def __init__(self, id: _Optional[str] = ..., error: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    warning: str
+    def __init__(self, id: _Optional[str] = ..., error: _Optional[str] = ..., code: _Optional[str] = ..., warning: _Optional[str] = ...) -> None: ...
 
 class Problem(_message.Message):
     __slots__ = ("pointer", "message", "line", "column")

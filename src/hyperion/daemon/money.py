@@ -1,0 +1,165 @@
+"""Bills and budgets as the API shows them: lines kept, months before them, and what runs now."""
+
+from collections.abc import Iterator
+from typing import get_args
+
+from msgspec import Struct
+
+from hyperion.control import accounts
+from hyperion.control import bill_records as b
+from hyperion.control.bills import Amounts, added, amounts, by_month, month_begins_ms, of_month
+from hyperion.control.budgets import period
+from hyperion.control.federation_state import FederationState
+from hyperion.model.bounds import MAX_USD
+from hyperion.wire.money import BudgetRequest, BudgetView, CostRow, CostView
+
+ROLLED_UP = "(rolled up)"
+"""The name of the row of jobs whose lines are parts of months by now."""
+MAX_HOMES = 10
+MAX_TENANT_CHARS = 300
+
+
+class Sum(Struct):
+    """One row as it comes together."""
+
+    amounts: Amounts = Amounts()
+    lines: int = 0
+    running: int = 0
+
+    def add(self, part: Amounts, lines: int, running: bool) -> None:
+        self.amounts = self.amounts.plus(part)
+        self.lines += lines
+        self.running += running
+
+
+class Part(Struct):
+    """Of a line or month, what falls into the span asked for."""
+
+    name: str
+    amounts: Amounts
+    lines: int
+    running: bool
+    home: str = ""
+
+
+def cost_view(
+    state: FederationState, by: str, since_ms: int, until_ms: int, limit: int, now_ms: int
+) -> CostView:
+    """The whole bill of a span, by user, queue, job, cluster or month."""
+    until_ms = until_ms or now_ms + 1
+    sums: dict[str, Sum] = {}
+    total, homes = Sum(), set[str]()
+    for part in _parts(state, by, since_ms, until_ms, now_ms):
+        sums.setdefault(part.name, Sum()).add(part.amounts, part.lines, part.running)
+        if by != "month":
+            total.add(part.amounts, part.lines, part.running)
+        if part.home:
+            homes.add(part.home)
+    if by == "month":  # a line may be in several months, and is one line all the same
+        for part in _parts(state, "user", since_ms, until_ms, now_ms):
+            total.add(part.amounts, part.lines, part.running)
+    rows = [_row(name, found) for name, found in sums.items()]
+    rows.sort(key=lambda row: row.name if by == "month" else (-row.usd, row.name))
+    return CostView(
+        by=by,
+        since_ms=since_ms,
+        until_ms=until_ms,
+        rows=tuple(rows[:limit]),
+        left_out=max(0, len(rows) - limit),
+        total=_row("total", total),
+        homes=tuple(sorted(homes)[:MAX_HOMES]),
+        budgets=tuple(view for view in budget_views(state, now_ms) if view.over),
+    )
+
+
+def _parts(
+    state: FederationState, by: str, since_ms: int, until_ms: int, now_ms: int
+) -> Iterator[Part]:
+    for line, running in _lines(state, now_ms):
+        begins_ms = min(x for x in (line.placed_at_ms, line.started_at_ms, now_ms) if x)
+        ends_ms = max(line.ended_at_ms, line.placed_at_ms)
+        if begins_ms >= until_ms or ends_ms < since_ms:
+            continue
+        if by != "month":
+            part = amounts(line, since_ms, until_ms)
+            yield Part(getattr(line, by), part, 1, running, line.home)
+            continue
+        for month, _ in by_month(line, begins_ms, ends_ms):
+            first_ms = max(since_ms, month_begins_ms(month))
+            last_ms = min(until_ms, month_begins_ms(month, 1))
+            if first_ms < last_ms:
+                yield Part(month, amounts(line, first_ms, last_ms), 1, running, line.home)
+    for sums in state.bills.months.values():
+        # Of a month that is left of the lines there is only the whole.
+        if since_ms <= month_begins_ms(sums.month) < until_ms:
+            name = ROLLED_UP if by == "job" else getattr(sums, by)
+            yield Part(name, of_month(sums), sums.lines, running=False)
+
+
+def _lines(state: FederationState, now_ms: int) -> Iterator[tuple[b.BillLine, bool]]:
+    """Every line, with what runs now in it."""
+    running: dict[tuple[str, int], accounts.Ran] = {}
+    for known in state.placed():
+        line = state.bills.newest(known.job.id, known.status.cluster)
+        if line is not None and known.status.started_at_ms:
+            running[line.job, line.placed] = accounts.ran(known.status, now_ms)
+    for id, line in state.bills.lines.items():
+        ran = running.get(id)
+        if ran is None:
+            yield line, False
+        else:
+            began_ms = state.jobs[line.job].status.started_at_ms
+            yield added(line, ran, began_ms, now_ms), True
+
+
+def _row(name: str, found: Sum) -> CostRow:
+    a = found.amounts
+    return CostRow(
+        name=name or "-",
+        lines=found.lines,
+        running=found.running,
+        hours=a.hours,
+        usd=a.paid_usd,
+        egress_usd=a.egress_usd,
+        kwh=a.kwh,
+        gco2e=a.gco2e,
+        home_usd=a.home_usd,
+        unknown_usd=a.unknown_usd,
+        saved_usd=a.home_usd - (a.paid_usd - a.unknown_usd),
+    )
+
+
+def budget_views(state: FederationState, now_ms: int) -> list[BudgetView]:
+    """Every budget with what is spent of it, by tenant."""
+    kept = state.budgets
+    spent = kept.spent(state.placed(), now_ms)
+    return [
+        BudgetView(
+            tenant=tenant,
+            usd=entry.budget.usd,
+            per=entry.budget.per,
+            then=entry.budget.then,
+            period=period(entry.budget.per, now_ms)[0],
+            spent_usd=spent[tenant],
+            over=kept.over(tenant, now_ms) is not None,
+            held=len(kept.held.get(tenant, ())),
+        )
+        for tenant, entry in sorted(kept.entries.items())
+    ]
+
+
+def budget_of(asked: BudgetRequest) -> b.Budget:
+    """The budget that is asked for. ValueError says what is wrong with it."""
+    kind, _, name = asked.tenant.partition(":")
+    if kind not in {"user", "queue"} or not name or len(asked.tenant) > MAX_TENANT_CHARS:
+        raise ValueError(f"tenant is {asked.tenant[:80]!r}: write user:NAME or queue:NAME")
+    if not 0 <= asked.usd <= MAX_USD:
+        raise ValueError(f"usd is {asked.usd}: write an amount from 0 to {MAX_USD:g}")
+    for per in get_args(b.Per):
+        for then in get_args(b.Then):
+            if (per, then) == (asked.per, asked.then):
+                return b.Budget(tenant=asked.tenant, usd=asked.usd, per=per, then=then)
+    raise ValueError(
+        f"per is {asked.per!r} and then is {asked.then!r}: per is day or month, then is warn,"
+        " hold or pause"
+    )
