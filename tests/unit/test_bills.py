@@ -80,7 +80,7 @@ def test_egress_is_on_the_line_as_soon_as_the_job_is_placed():
     teller.say(m.JobSubmitted(job(data=data)))
     (line,) = lines(teller)
     assert line.egress_usd == pytest.approx(5.0) == status(teller).spent_usd
-    assert (line.usd, line.home) == (0.0, "gcp/europe-west1")
+    assert (line.usd, line.home) == (0.0, "aws/us-east-1")  # nothing is known of the other one
 
 
 def test_a_job_that_moves_has_a_line_for_each_place():
@@ -136,6 +136,18 @@ def test_lines_outlive_their_jobs_and_become_parts_of_months():
     teller.restart(lambda: Federation(MARKET, "balanced", times))
     again = teller.machine.state.bills
     assert (again.lines, again.months) == (kept.lines, kept.months)
+
+
+def test_an_id_that_comes_again_gets_a_bill_of_its_own():
+    teller = attached(times=FederationTimes(cluster_lease_ms=10_000 * HOUR_MS, ended_kept=0))
+    for _ in range(2):
+        teller.say(m.JobSubmitted(job()))
+        started(teller)
+        report(teller, P.SUCCEEDED, after_ms=HOUR_MS)
+        assert [x.hours for x in lines(teller)] == [pytest.approx(1.0, abs=1e-3)]
+        teller.wait(2000)
+    (month,) = teller.machine.state.bills.months.values()
+    assert month.hours == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_line_over_two_months_is_the_sum_of_its_parts():

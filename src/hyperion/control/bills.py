@@ -120,6 +120,8 @@ def booking(
 ) -> Iterator[Any]:
     """The decisions, each one that books something in a job's status followed by its line."""
     for decision in decisions:
+        if type(decision) is r.FederatedJobAccepted:  # an id may come again after its job
+            yield from bills.rolled(bills.of(decision.job.id), now_ms)
         if type(decision) is not r.FederatedJobMoved:
             yield decision
             continue
@@ -261,6 +263,10 @@ class Bills:
             return
         oldest = islice(self.lines.values(), 20 * ROLLED_AT_ONCE)
         lines = list(islice((line for line in oldest if line.job not in jobs), excess))
+        yield from self.rolled(lines, now_ms)
+
+    def rolled(self, lines: list[b.BillLine], now_ms: int) -> Iterator[b.BillsRolled]:
+        """These lines become parts of their months."""
         if lines:
             yield b.BillsRolled(
                 tuple((line.job, line.placed) for line in lines), self._sums(lines, now_ms)

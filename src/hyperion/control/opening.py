@@ -8,7 +8,7 @@ from hyperion.model.job import Job
 from hyperion.model.market import MarketView
 from hyperion.model.power import replica_watts
 from hyperion.placement.choice import FleetCluster, shape_key
-from hyperion.placement.home import home_price, home_region
+from hyperion.placement.home import home_price, homes
 from hyperion.placement.objective import Price
 
 MEMO = 4096
@@ -31,8 +31,13 @@ class HomePrices:
         fleet: Iterable[FleetCluster],
     ) -> Opening:
         fleet = tuple(fleet)
-        region = home_region(job, self.home, fleet)
-        price = self._price(job, region, market, fleet)
+        regions = homes(job, self.home, fleet)
+        region, price = regions[0] if regions else "", None
+        for place in regions:
+            price = self._price(job, place, market, fleet)
+            if price is not None:
+                region = place
+                break
         per_hour = None
         if price is not None and status.price is not None:
             # An array may run wider here than there: the whole of it is what is compared.

@@ -34,6 +34,7 @@ class Spending:
         match event:
             case m.BudgetApplied(budget, token):
                 yield from self._applied(budget, token, now_ms)
+                yield from self._told(budget, now_ms)
             case m.BudgetDropAsked(tenant, token):
                 yield from self._dropped(tenant, token, now_ms)
             case _:
@@ -60,6 +61,12 @@ class Spending:
             return
         yield b.BudgetKept(budget, now_ms)
         yield m.Answer(token)
+
+    def _told(self, budget: b.Budget, now_ms: int) -> _Decisions:
+        """Who waits for it hears how much it is now."""
+        for job_id in list(self._state.budgets.held.get(budget.tenant, ())):
+            known = self._state.jobs[job_id]
+            yield self._moved(known, now_ms, reason=budgets.waits_for(budget))
 
     def _dropped(self, tenant: str, token: int, now_ms: int) -> _Decisions:
         if tenant not in self._state.budgets.entries:

@@ -153,7 +153,7 @@ class FederationSettings(DaemonSettings, frozen=True, kw_only=True):
         _Is(
             "region",
             "CLOUD/REGION whose on-demand prices bills are compared with",
-            default_text="where a job's data lie; else the region of the first cluster by name",
+            default_text="where a job's data lie, else the first cluster's region, with a price",
         ),
     ] = ""
     round_ms: Annotated[

@@ -11,19 +11,18 @@ from hyperion.placement.choice import FleetCluster
 from hyperion.placement.objective import Price
 from hyperion.placement.ranking import Cheapest
 
-FREE_OF_WISHES = 1
-"""How many offers are asked for: the cheapest one is the answer."""
+MAX_HOMES = 8
 
 
-def home_region(job: Job, wanted: str, fleet: Iterable[FleetCluster]) -> str:
-    """Where the job is at home: where the user says, else where most of its data lie, else where
-    the first cluster by name stands; empty where nobody can say."""
+def homes(job: Job, wanted: str, fleet: Iterable[FleetCluster]) -> tuple[str, ...]:
+    """Where the job may be at home: where the user says, else where its data lie, most of them
+    first, and then where the clusters stand, by their names. The first with a price counts."""
     if wanted:
-        return wanted
-    largest = max(job.data, key=lambda d: d.size_gib, default=None)
-    if largest is not None and largest.region:
-        return largest.region
-    return min(((c.cluster.id, c.cluster.region) for c in fleet), default=("", ""))[1]
+        return (wanted,)
+    data = sorted(job.data, key=lambda d: -d.size_gib)
+    clusters = sorted((c.cluster.id, c.cluster.region) for c in fleet)
+    found = [*(d.region for d in data), *(region for _, region in clusters)]
+    return tuple(dict.fromkeys(region for region in found if region))[:MAX_HOMES]
 
 
 def home_price(
@@ -44,7 +43,7 @@ def home_price(
         budget=type(job.budget)(),
     )
     cheapest = Cheapest()
-    for place in catalogue.catalogue(at_home, market, cheapest, FREE_OF_WISHES):
+    for place in catalogue.catalogue(at_home, market, cheapest, limit=1):
         if place.price is not None and place.refusal is None:
             return place.price
     own = (replace(c, reachable=True, backlog_jobs=0) for c in fleet if c.cluster.region == region)
