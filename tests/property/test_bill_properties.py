@@ -1,6 +1,7 @@
 """The bill of a run is the sum of its records, whatever happens to the run."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ class Ledger:
         )  # fmt: skip
         self.teller.say(m.ClusterReported(known.status.cluster, said), after_ms=after_ms)
 
-    def step(self, id, what, ms):
+    def step(self, id, what, ms):  # noqa: PLR0912  one branch for each thing that may happen
         say, now_ms = self.teller.say, self.teller.now_ms
         match what:
             case "submit":
@@ -153,6 +154,6 @@ def test_a_line_is_the_sum_of_its_parts(begins_ms, ran_ms, usd, egress, cuts):
     whole = bills.amounts(line)
     ends = [0, *sorted(cuts), 1 << 60]
     parts = bills.Amounts()
-    for since_ms, until_ms in zip(ends, ends[1:], strict=False):
+    for since_ms, until_ms in pairwise(ends):
         parts = parts.plus(bills.amounts(line, since_ms, until_ms))
     assert tuple(parts) == pytest.approx(tuple(whole), rel=1e-9, abs=1e-9)
