@@ -16,6 +16,9 @@ from typing import Any
 
 import msgspec
 
+from hyperion.control import bill_records as b
+from hyperion.control.federation_state import FederationState
+from hyperion.daemon import money
 from hyperion.daemon.application import Conflict, NotFound
 from hyperion.daemon.clock import WallClock
 from hyperion.daemon.gateway import Gateway, GatewaySettings
@@ -43,6 +46,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import WindowRequest
 
 MAX_LOG_BYTES = 1 << 20
@@ -84,6 +88,7 @@ class Fifo:
         self._states = {"n1": "ready", "n2": "ready"}
         self._queues: dict[str, Queue] = {}
         self._windows: dict[str, WindowView] = {}
+        self._money = FederationState()
 
     async def work(self) -> None:
         while True:
@@ -301,6 +306,23 @@ class Fifo:
         if window not in self._windows:
             raise NotFound(f"no window {window}")
         return self._windows.pop(window)
+
+    async def cost(self, by: str, since_ms: int, until_ms: int, limit: int) -> CostView:
+        now_ms = self._clock.now_ms()
+        return money.cost_view(self._money, by, since_ms, until_ms, limit, now_ms)
+
+    async def budgets(self) -> list[BudgetView]:
+        return money.budget_views(self._money, self._clock.now_ms())
+
+    async def apply_budget(self, asked: BudgetRequest) -> list[BudgetView]:
+        self._money.apply(b.BudgetKept(money.budget_of(asked), 1))
+        return await self.budgets()
+
+    async def drop_budget(self, tenant: str) -> list[BudgetView]:
+        if tenant not in self._money.budgets.entries:
+            raise NotFound(f"no budget of {tenant}; hyperion budgets ls lists them")
+        self._money.apply(b.BudgetDropped(tenant, 1))
+        return await self.budgets()
 
     async def offers(
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200

@@ -161,6 +161,16 @@ def test_nodes_clusters_offers_plan_and_join(client):
         client.join(token, b"request")
 
 
+def test_bills_and_budgets(client):
+    assert client.cost(by="queue", since_ms=1).rows == ()
+    (kept,) = client.set_budget("queue:a.b", 3.0, then="pause")
+    assert (kept.tenant, kept.usd, kept.per, kept.then) == ("queue:a.b", 3.0, "month", "pause")
+    assert client.budgets() == [kept]
+    assert client.drop_budget("queue:a.b") == []
+    with pytest.raises(api.NotFound):
+        client.drop_budget("queue:a.b")
+
+
 def test_waiting_has_an_end(client):
     job = client.submit(["sleep", "60"])
     started = time.monotonic()

@@ -210,6 +210,22 @@ def test_windows_are_posted_listed_and_deleted(url):
     assert ask(url, "DELETE", "/windows/home/disks")[0] == 404
 
 
+def test_a_bill_is_asked_for_and_budgets_are_kept(url):
+    status, _, bill = ask(url, "GET", "/cost?by=month&since_ms=1&until_ms=5")
+    assert (status, bill["by"], bill["rows"], bill["total"]["usd"]) == (200, "month", [], 0.0)
+    assert ask(url, "GET", "/cost?by=colour")[0] in {400, 422}
+    assert ask(url, "GET", "/cost?since_ms=-1")[0] in {400, 422}
+    asked = {"tenant": "user:ann", "usd": 5.5, "per": "day", "then": "hold"}
+    (kept,) = ask(url, "PUT", "/budgets", asked)[2]
+    assert {name: kept[name] for name in asked} == asked
+    assert (kept["over"], kept["held"], kept["spent_usd"]) == (False, 0, 0.0)
+    for wrong in ({"tenant": "ann"}, {"usd": -1}, {"per": "year"}, {"then": "shout"}):
+        assert ask(url, "PUT", "/budgets", asked | wrong)[0] == 422
+    assert [b["tenant"] for b in ask(url, "GET", "/budgets")[2]] == ["user:ann"]
+    assert ask(url, "DELETE", "/budgets/user:ann")[2] == []
+    assert ask(url, "DELETE", "/budgets/user:ann")[0] == 404
+
+
 def test_a_token_joins_once(url):
     token = ask(url, "POST", "/join-tokens", {"role": "agent", "name": "n7"})[2]["token"]
     body = {"token": token, "request_pem": "CSR"}

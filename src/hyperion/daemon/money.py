@@ -1,5 +1,6 @@
 """Bills and budgets as the API shows them: lines kept, months before them, and what runs now."""
 
+import re
 from collections.abc import Iterator
 from typing import get_args
 
@@ -16,7 +17,6 @@ from hyperion.wire.money import BudgetRequest, BudgetView, CostRow, CostView
 ROLLED_UP = "(rolled up)"
 """The name of the row of jobs whose lines are parts of months by now."""
 MAX_HOMES = 10
-MAX_TENANT_CHARS = 300
 
 
 class Sum(Struct):
@@ -150,8 +150,7 @@ def budget_views(state: FederationState, now_ms: int) -> list[BudgetView]:
 
 def budget_of(asked: BudgetRequest) -> b.Budget:
     """The budget that is asked for. ValueError says what is wrong with it."""
-    kind, _, name = asked.tenant.partition(":")
-    if kind not in {"user", "queue"} or not name or len(asked.tenant) > MAX_TENANT_CHARS:
+    if not re.fullmatch(r"(user|queue):[A-Za-z0-9._@-]{1,64}", asked.tenant):
         raise ValueError(f"tenant is {asked.tenant[:80]!r}: write user:NAME or queue:NAME")
     if not 0 <= asked.usd <= MAX_USD:
         raise ValueError(f"usd is {asked.usd}: write an amount from 0 to {MAX_USD:g}")
