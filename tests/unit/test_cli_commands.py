@@ -263,7 +263,7 @@ def test_detached_prints_the_id_alone(home):
     job = submitted(home, "--", "true")
     assert re.fullmatch(r"[a-z0-9]{10}", job)
     answer = json.loads(hyperion(home, "run", "-d", "-o", "json", "--", "true").stdout)
-    assert set(answer) == {"id", "error", "code"}
+    assert set(answer) == {"id", "error", "code", "warning"}
 
 
 def test_a_refused_submission_is_told(home):

@@ -68,9 +68,8 @@ def facts(found: "Advice") -> list[tuple[str, str]]:
 
 @click.command(
     epilog=examples(
-        "sacct -a -P -X -S 2026-10-01 -o ALL > jobs.txt",
         "hyperion advise --sacct jobs.txt --home aws/us-east-1 --html advice.html",
-        "kubectl get pods -A -o json > pods.json; kubectl get events -A -o json > events.json",
+        "  where jobs.txt is what 'sacct -a -P -X -S 2026-10-01 -o ALL' printed",
         "hyperion advise --kubernetes pods.json --kubernetes events.json --home gcp/us-central1",
         "hyperion advise --journal /var/lib/hyperion --home aws/eu-central-1 --data-gib 50",
     )
