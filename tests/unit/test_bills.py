@@ -225,11 +225,12 @@ def test_pausing_stops_a_job_and_it_goes_on_from_its_checkpoint():
     teller.say(budget(0.5, "pause"))
     spends(teller)
     commands = teller.wait(10_000)
-    (stop,) = {(x.job, x.phase, x.generation) for x in sent(commands, m.StopJob)}
-    assert stop == ("first", P.CANCELLED, status(teller, "first").generation)
-    report(teller, P.CANCELLED, "first")
+    (stop,) = {(x.job, x.comes_back, x.generation) for x in sent(commands, m.StopJob)}
+    assert stop == ("first", True, status(teller, "first").generation)
+    report(teller, P.CANCELLED, "first", lost=True)
     stopped = status(teller, "first")
     assert (stopped.phase, stopped.held, stopped.wanted) == (P.QUEUED, "user:ann", None)
+    assert stopped.losses == 0
     spent_usd = stopped.spent_usd
     teller.wait(HOUR_MS, step_ms=60_000)
     assert status(teller, "first").spent_usd == spent_usd

@@ -111,7 +111,7 @@ def given_back(status: FederatedStatus, report: JobReport) -> dict[str, Any]:
     return {
         "version": max(report.version, status.version) + 1,
         "excluded": tuple(dict.fromkeys((*status.excluded, *refuser))),
-        "losses": status.losses + report.lost,
+        "losses": status.losses + (report.lost and not status.held),
         "tasks": report.tasks or status.tasks,
         "checkpoints": report.checkpoints or status.checkpoints,
     }

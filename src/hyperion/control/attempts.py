@@ -175,7 +175,8 @@ class Attempts:
     def _is_ending(known: r.ClusterJob) -> bool:
         """Its tasks are not started again, here or anywhere."""
         after = known.status.after_stop
-        return after is not None and after.is_terminal and not known.status.fenced
+        stays = not known.status.fenced and not known.status.comes_back
+        return after is not None and after.is_terminal and stays
 
     def order_again(self, a: Allocation, now_ms: int) -> _Decisions:
         """The newest order about it has not been answered, or its agent did not mention it."""

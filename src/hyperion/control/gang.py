@@ -231,7 +231,8 @@ def job_report(known: r.ClusterJob, allocations: Sequence[Allocation]) -> m.JobR
         phase=status.phase,
         reason=status.reason,
         refused=status.refused,
-        lost=status.fenced and status.phase.is_terminal,
+        lost=(status.fenced and status.phase.is_terminal)
+        or (status.comes_back and status.phase is JobPhase.CANCELLED),
         exit_code=status.exit_code,
         restarts=max(0, status.attempt - 1),
         started_at_ms=status.started_at_ms,

@@ -103,7 +103,9 @@ class Intake:
             yield self._state.moved(known, now_ms, generation=order.generation)
             known = self._state.jobs[order.job]
             if not known.status.phase.is_terminal and known.status.after_stop != order.phase:
-                yield from self._attempts.stop(known, order.phase, order.reason, now_ms)
+                yield from self._attempts.stop(
+                    known, order.phase, order.reason, now_ms, comes_back=order.comes_back
+                )
         yield from self._uplink.tell(order.job, now_ms)
 
     # -- the cluster's own callers --------------------------------------------------------------

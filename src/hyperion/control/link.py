@@ -38,6 +38,9 @@ class StopJob(Struct, frozen=True, tag=True, omit_defaults=True):
     phase: JobPhase
     """What it becomes: CANCELLED or FAILED."""
     reason: str = ""
+    comes_back: bool = False
+    """It ends only its stay: it is reported as lost, so that it can go on later, here or elsewhere.
+    Its tasks that are stopped are to be started again."""
 
 
 class ForgetJob(Struct, frozen=True, tag=True):

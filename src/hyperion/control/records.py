@@ -167,6 +167,8 @@ class JobStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False)
     refused: bool = False
     fenced: bool = False
     """Stopped since the federation's lease ended: not an end of the job, only of its stay here."""
+    comes_back: bool = False
+    """Stopped since its federation wants it back: not an end of the job either."""
     started_at_ms: int = 0
     ended_at_ms: int = 0
     width: int = 0

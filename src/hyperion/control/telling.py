@@ -14,6 +14,7 @@ def newest_order(known: FederatedJob, whole: Job) -> m.ClusterOrder:
             generation=status.generation,
             phase=status.wanted,
             reason=status.reason,
+            comes_back=bool(status.held),
         )
     return m.PlaceJob(
         job=whole,

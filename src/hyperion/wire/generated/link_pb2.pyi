@@ -55,16 +55,18 @@ class PlaceJob(_message.Message):
     def __init__(self, job: _Optional[_Union[_job_pb2.AIJob, _Mapping]] = ..., generation: _Optional[int] = ..., submitted_at_ms: _Optional[int] = ..., known: _Optional[bool] = ..., tasks: _Optional[_Union[_job_pb2.TaskProgress, _Mapping]] = ..., checkpoints: _Optional[_Iterable[_Union[_job_pb2.SavedCheckpoint, _Mapping]]] = ...) -> None: ...
 
 class StopJob(_message.Message):
-    __slots__ = ("job", "generation", "phase", "reason")
+    __slots__ = ("job", "generation", "phase", "reason", "comes_back")
     JOB_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    COMES_BACK_FIELD_NUMBER: _ClassVar[int]
     job: str
     generation: int
     phase: _job_pb2.JobPhase
     reason: str
-    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., phase: _Optional[_Union[_job_pb2.JobPhase, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    comes_back: bool
+    def __init__(self, job: _Optional[str] = ..., generation: _Optional[int] = ..., phase: _Optional[_Union[_job_pb2.JobPhase, str]] = ..., reason: _Optional[str] = ..., comes_back: _Optional[bool] = ...) -> None: ...
 
 class ForgetJob(_message.Message):
     __slots__ = ("job", "generation")
