@@ -308,8 +308,8 @@ class Fifo:
         return self._windows.pop(window)
 
     async def cost(self, by: str, since_ms: int, until_ms: int, limit: int) -> CostView:
-        now_ms = self._clock.now_ms()
-        return money.cost_view(self._money, by, since_ms, until_ms, limit, now_ms)
+        seen = money.picture(self._money, self._clock.now_ms())
+        return money.cost_view(seen, by, since_ms, until_ms, limit)
 
     async def budgets(self) -> list[BudgetView]:
         return money.budget_views(self._money, self._clock.now_ms())

@@ -16,7 +16,7 @@ from hyperion.control import bills
 from hyperion.control import messages as m
 from hyperion.control.federation import Federation
 from hyperion.control.federation_times import FederationTimes
-from hyperion.daemon.money import cost_view
+from hyperion.daemon.money import cost_view, picture
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import DataSource, JobPhase
@@ -129,7 +129,7 @@ def test_the_bill_of_a_run_is_the_sum_of_its_records(story):
     spent = sum(ledger.paid.values())
     assert in_state == pytest.approx(spent, rel=1e-9, abs=1e-9)
     for by in ("user", "queue", "job", "cluster", "month"):
-        view = cost_view(state, by, 0, 0, 1000, now_ms)
+        view = cost_view(picture(state, now_ms), by, 0, 0, 1000)
         assert view.total.usd == pytest.approx(spent + running, rel=1e-9, abs=1e-9)
         assert sum(row.usd for row in view.rows) == pytest.approx(view.total.usd)
     fresh = Federation(COSTLY, "balanced", TIMES)

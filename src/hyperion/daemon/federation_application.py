@@ -335,8 +335,8 @@ class FederationApplication:
     # -- money ----------------------------------------------------------------------------------
 
     async def cost(self, by: str, since_ms: int, until_ms: int, limit: int) -> CostView:
-        now_ms = self._clock.now_ms()
-        return money.cost_view(self._machine.state, by, since_ms, until_ms, limit, now_ms)
+        seen = money.picture(self._machine.state, self._clock.now_ms())
+        return await asyncio.to_thread(money.cost_view, seen, by, since_ms, until_ms, limit)
 
     async def budgets(self) -> list[BudgetView]:
         return money.budget_views(self._machine.state, self._clock.now_ms())

@@ -42,21 +42,48 @@ class Part(Struct):
     home: str = ""
 
 
-def cost_view(
-    state: FederationState, by: str, since_ms: int, until_ms: int, limit: int, now_ms: int
-) -> CostView:
-    """The whole bill of a span, by user, queue, job, cluster or month."""
-    until_ms = until_ms or now_ms + 1
+class Picture(Struct, frozen=True):
+    """What a bill is made of, as of a moment. Nothing in it changes, so any thread may read it."""
+
+    lines: tuple[b.BillLine, ...]
+    running: dict[tuple[str, int], b.BillLine]
+    """Those of ``lines`` that run, with what they have cost so far."""
+    months: tuple[b.Month, ...]
+    budgets: tuple[BudgetView, ...]
+    now_ms: int
+
+
+def picture(state: FederationState, now_ms: int) -> Picture:
+    running: dict[tuple[str, int], b.BillLine] = {}
+    for known in state.placed():
+        line = state.bills.newest(known.job.id, known.status.cluster)
+        began_ms = known.status.started_at_ms
+        if line is not None and began_ms:
+            ran = accounts.ran(known.status, now_ms)
+            running[line.job, line.placed] = added(line, ran, began_ms, now_ms)
+    return Picture(
+        tuple(state.bills.lines.values()),
+        running,
+        tuple(state.bills.months.values()),
+        tuple(budget_views(state, now_ms)),
+        now_ms,
+    )
+
+
+def cost_view(seen: Picture, by: str, since_ms: int, until_ms: int, limit: int) -> CostView:
+    """The whole bill of a span, by user, queue, job, cluster or month. Takes a second or two where
+    there are 100,000 lines, so a loop should let a thread do it."""
+    until_ms = until_ms or seen.now_ms + 1
     sums: dict[str, Sum] = {}
     total, homes = Sum(), set[str]()
-    for part in _parts(state, by, since_ms, until_ms, now_ms):
+    for part in _parts(seen, by, since_ms, until_ms):
         sums.setdefault(part.name, Sum()).add(part.amounts, part.lines, part.running)
         if by != "month":
             total.add(part.amounts, part.lines, part.running)
         if part.home:
             homes.add(part.home)
     if by == "month":  # a line may be in several months, and is one line all the same
-        for part in _parts(state, "user", since_ms, until_ms, now_ms):
+        for part in _parts(seen, "user", since_ms, until_ms):
             total.add(part.amounts, part.lines, part.running)
     rows = [_row(name, found) for name, found in sums.items()]
     rows.sort(key=lambda row: row.name if by == "month" else (-row.usd, row.name))
@@ -68,15 +95,15 @@ def cost_view(
         left_out=max(0, len(rows) - limit),
         total=_row("total", total),
         homes=tuple(sorted(homes)[:MAX_HOMES]),
-        budgets=tuple(view for view in budget_views(state, now_ms) if view.over),
+        budgets=tuple(view for view in seen.budgets if view.over),
     )
 
 
-def _parts(
-    state: FederationState, by: str, since_ms: int, until_ms: int, now_ms: int
-) -> Iterator[Part]:
-    for line, running in _lines(state, now_ms):
-        begins_ms = min(x for x in (line.placed_at_ms, line.started_at_ms, now_ms) if x)
+def _parts(seen: Picture, by: str, since_ms: int, until_ms: int) -> Iterator[Part]:
+    for kept in seen.lines:
+        line = seen.running.get((kept.job, kept.placed), kept)
+        running = line is not kept
+        begins_ms = min(x for x in (line.placed_at_ms, line.started_at_ms, seen.now_ms) if x)
         ends_ms = max(line.ended_at_ms, line.placed_at_ms)
         if begins_ms >= until_ms or ends_ms < since_ms:
             continue
@@ -89,27 +116,11 @@ def _parts(
             last_ms = min(until_ms, month_begins_ms(month, 1))
             if first_ms < last_ms:
                 yield Part(month, amounts(line, first_ms, last_ms), 1, running, line.home)
-    for sums in state.bills.months.values():
+    for sums in seen.months:
         # Of a month that is left of the lines there is only the whole.
         if since_ms <= month_begins_ms(sums.month) < until_ms:
             name = ROLLED_UP if by == "job" else getattr(sums, by)
             yield Part(name, of_month(sums), sums.lines, running=False)
-
-
-def _lines(state: FederationState, now_ms: int) -> Iterator[tuple[b.BillLine, bool]]:
-    """Every line, with what runs now in it."""
-    running: dict[tuple[str, int], accounts.Ran] = {}
-    for known in state.placed():
-        line = state.bills.newest(known.job.id, known.status.cluster)
-        if line is not None and known.status.started_at_ms:
-            running[line.job, line.placed] = accounts.ran(known.status, now_ms)
-    for id, line in state.bills.lines.items():
-        ran = running.get(id)
-        if ran is None:
-            yield line, False
-        else:
-            began_ms = state.jobs[line.job].status.started_at_ms
-            yield added(line, ran, began_ms, now_ms), True
 
 
 def _row(name: str, found: Sum) -> CostRow:
