@@ -1,9 +1,34 @@
 """Stories about arrays, dependencies, roles, elastic jobs: shapes a job may have in a cluster."""
 
-from cluster_stories import S, alone, beat, job, machine, node, phases, say, sent, submit, tell
+from cluster_stories import (
+    S,
+    alone,
+    beat,
+    federated,
+    job,
+    machine,
+    node,
+    phases,
+    place,
+    say,
+    sent,
+    submit,
+    tell,
+)
+
+from msgspec.structs import replace
 
 from hyperion.control import messages as m
-from hyperion.model.job import Array, Checkpoint, Condition, Dependency, Elastic, Restart, Role
+from hyperion.model.job import (
+    Array,
+    Checkpoint,
+    Condition,
+    Dependency,
+    Elastic,
+    JobPhase,
+    Restart,
+    Role,
+)
 from hyperion.model.resources import ResourceRequest
 
 
@@ -49,6 +74,27 @@ def test_a_hundred_thousand_tasks_are_one_small_object():
     assert len(c.disk["/hyperion/v1/job/sweep"]) < 1000
     say(c, runs[:50], S.SUCCEEDED)
     assert c.machine.state.jobs["sweep"].status.tasks.next == 306
+
+
+def test_an_array_that_is_to_come_back_drops_no_task_and_has_its_whole_grace():
+    for comes_back, grace_s in ((True, 40.0), (False, 40.0)):
+        c = federated(node(cpus=64))
+        work = job("sweep", gpus=0, array=Array(size=5, limit=2))
+        work = replace(work, checkpoint=Checkpoint(grace_s=grace_s))
+        runs = place(c, work)
+        live = [runs[1], *sent(tell(c, runs[0], S.SUCCEEDED), m.Run)]
+        order = m.StopJob("sweep", 2, JobPhase.CANCELLED, "a budget", comes_back=comes_back)
+        stops = sent(c.say(order), m.Stop)
+        assert {stop.grace_ms for stop in stops} == {40_000}
+        said = say(c, live, S.STOPPED)
+        (last,) = [r for r in sent(said, m.JobReport) if r.phase is JobPhase.CANCELLED][-1:]
+        assert last.lost == comes_back
+        assert (last.tasks.succeeded, last.tasks.dropped) == (1, 0 if comes_back else 2)
+        assert sorted(retry.rank for retry in last.tasks.again) == ([1, 2] if comes_back else [])
+        c.say(m.ForgetJob("sweep", 2))
+        order = m.PlaceJob(work, 3, c.now_ms, tasks=last.tasks)
+        ranks = [run.rank for run in sent(c.say(order), m.Run)]
+        assert not comes_back or ranks == [1, 2]
 
 
 def test_an_array_that_comes_from_another_cluster_goes_on_where_it_was():
