@@ -80,7 +80,11 @@ def test_these_worlds_bite(mutant, monkeypatch):
     place, name, broken = MUTANTS[mutant]
     monkeypatch.setattr(place, name, broken)
     with pytest.raises(AssertionError):
-        for seed in range(30):
-            world = World(seed, PROFILES["storm"], size_of(seed))
-            Purses(world, seed)
-            world.run()
+        _all_run()
+
+
+def _all_run():
+    for seed in range(30):
+        world = World(seed, PROFILES["storm"], size_of(seed))
+        Purses(world, seed)
+        world.run()

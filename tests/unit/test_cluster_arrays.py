@@ -15,7 +15,6 @@ from cluster_stories import (
     submit,
     tell,
 )
-
 from msgspec.structs import replace
 
 from hyperion.control import messages as m

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from litestar import delete, get, put
-from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.params import FromQuery, JSONBody, PathParameter, QueryParameter
 
 from hyperion.daemon.gateway_problems import Refusal, declared
 from hyperion.daemon.gateway_routes import Req, application_of
@@ -19,7 +19,7 @@ Tenant = Annotated[
 @get("/cost", responses=declared(), summary="The bill of a span; what runs now is in it")
 async def cost(
     request: Req,
-    by: Literal["user", "queue", "job", "cluster", "month"] = "user",
+    by: FromQuery[Literal["user", "queue", "job", "cluster", "month"]] = "user",
     since_ms: Moment = 0,
     until_ms: Moment = 0,
     limit: Annotated[int, QueryParameter(ge=1, le=10_000)] = 1000,
