@@ -1,4 +1,4 @@
-"""Fetches what some tests need besides the core: Open MPI, PyTorch (CPU), JAX. Never fails.
+"""Fetches what some tests need besides the core: Open MPI, PyTorch (CPU), JAX, numba. Never fails.
 
 Prints one line per thing. What cannot be had is tried again after a day, or with ``--again``.
 """
@@ -22,7 +22,13 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 APT = {"mpirun": ("openmpi-bin", "libopenmpi-dev")}
 """Program that tells whether it is there → Debian packages."""
-WHEELS = {"torch": "2.13.0+cpu", "jax": "0.10.2", "jaxlib": "0.10.2", "mpi4py": "4.1.2"}
+WHEELS = {
+    "torch": "2.13.0+cpu",
+    "jax": "0.10.2",
+    "jaxlib": "0.10.2",
+    "mpi4py": "4.1.2",
+    "numba": "0.68.1",
+}
 """``+cpu`` is a build that PyPI does not have, so no gigabytes of CUDA can come by mistake."""
 BY_HAND = {
     "torch": f"pip install torch=={WHEELS['torch']} --extra-index-url {CPU_INDEX}",

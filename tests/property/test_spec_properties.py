@@ -29,6 +29,7 @@ from hyperion.model.job import (
     Job,
     Objective,
     Priority,
+    Residency,
     Restart,
     Role,
     Secret,
@@ -228,6 +229,7 @@ forms = st.one_of(
     ),
     roles,
 )
+places = st.lists(st.sampled_from(["aws", "gcp/europe-*", "c1", "*/*"]), max_size=2).map(tuple)
 variables = st.dictionaries(words.map(lambda w: "V_" + w), lines, max_size=3)
 jobs = st.builds(
     lambda run, command, **rest: Job(id="j", run="" if command else run, command=command, **rest),
@@ -249,7 +251,8 @@ jobs = st.builds(
     users_in=st.lists(regions, max_size=2).map(tuple),
     expected_s=seconds,
     deadline_s=seconds,
-    budget=st.builds(Budget, floats, floats),
+    budget=st.builds(Budget, floats, floats, floats),
+    regions=st.builds(Residency, places, places),
     restart=st.builds(Restart, st.integers(0, 1000), seconds),
     checkpoint=st.builds(Checkpoint, lines, seconds, seconds, seconds),
     queue=words | st.just(""),

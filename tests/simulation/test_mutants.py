@@ -12,6 +12,7 @@ from hyperion.control.liveness import Holder, Peer
 from hyperion.control.occupancy import Occupancy
 from hyperion.control.pausing import Pausing
 from hyperion.model.allocation import AllocationState as S
+from hyperion.placement import feasibility
 from hyperion.placement.fairness import Admission, QueueTree
 from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction, victims
@@ -169,6 +170,13 @@ MUTANTS = {
         Attempts,
         "order_stop",
         _frees_too_early(Attempts.order_stop),
+    ),
+    "a job goes where its data may not": (
+        "calm",
+        VARIED,
+        feasibility,
+        "residence_refusal",
+        lambda *_: "",
     ),
     "somebody is stopped in vain": ("calm", VARIED, rounds, "victims", _one_more_victim(victims)),
     "what was decided last is forgotten at a crash": (

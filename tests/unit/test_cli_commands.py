@@ -354,7 +354,7 @@ def test_columns_are_aligned(home):
 
 
 PLAN_TITLES = """
-# CLUSTER REGION ACCELERATORS MARKET $/h EGRESS$ gCO2e/h LATENCY_MS SCORE CHOSEN REASON
+# CLUSTER REGION ACCELERATORS MARKET $/h EGRESS$ gCO2e/h LATENCY_MS SCORE CHOSEN BEST REASON
 """
 
 
@@ -558,7 +558,7 @@ def test_the_guide_has_every_command_flag_of_run_and_exit_code():
     guide = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     for command in COMMANDS:
         assert re.search(rf"^## .*\b{command}\b", guide, re.MULTILINE), command
-    flags = re.findall(r" (--[a-z-]+)", CliRunner().invoke(cli, ["run", "--help"]).output)
+    flags = re.findall(r" (--[a-z0-9-]+)", CliRunner().invoke(cli, ["run", "--help"]).output)
     assert [flag for flag in flags if flag not in guide and flag not in {"--help", "--detach"}] == [
         "--output"
     ]

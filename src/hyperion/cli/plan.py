@@ -21,6 +21,11 @@ def _cluster(row: "PlanRow") -> str:
     return f"{row.cluster} (not joined)".strip()
 
 
+def _best(row: "PlanRow") -> str:
+    """What it is best in; of those that are best in nothing the ones that nothing beats in all."""
+    return ", ".join(row.best) or ("a trade-off" if row.undominated else "")
+
+
 PLAN_COLUMNS: list[Column["PlanRow"]] = [
     Column("#", lambda row: row.rank, right=True),
     Column("CLUSTER", _cluster),
@@ -34,6 +39,7 @@ PLAN_COLUMNS: list[Column["PlanRow"]] = [
     Column("LATENCY_MS", lambda row: number(row.latency_ms, 0), right=True),
     Column("SCORE", lambda row: number(row.score, 4), right=True),
     Column("CHOSEN", lambda row: "*" if row.chosen else ""),
+    Column("BEST", _best),
     Column("REASON", lambda row: row.reason, shrink=True),
 ]
 

@@ -38,7 +38,9 @@ _JOB_FIELDS = {
     "name": "name", "replicas": "replicas", "priority": "priority", "framework": "framework",
     "policy": "policy", "setup": "setup", "workdir": "workdir", "expected": "expected_s",
     "deadline": "deadline_s", "users_in": "users_in", "max_usd": "budget",
-    "max_usd_per_hour": "budget", "restarts": "restart", "data": "data", "queue": "queue",
+    "max_usd_per_hour": "budget", "max_kg_co2e": "budget", "only_in": "regions",
+    "not_in": "regions",
+    "restarts": "restart", "data": "data", "queue": "queue",
     "nice": "nice", "begin": "begin_s", "array": "array", "reservation": "reservation",
     "after": "after", "min_replicas": "elastic",
 }  # fmt: skip
@@ -75,6 +77,9 @@ _OPTIONS = (
     click.option("--deadline", metavar="TIME", help="Stop it this long after submission."),
     click.option("--max-usd", type=float, help="Stop it when it has cost this much."),
     click.option("--max-usd-per-hour", type=float, help="No place that costs more."),
+    click.option("--max-kg-co2e", type=float, help="No place where it would emit more."),
+    click.option("--only-in", multiple=True, metavar="PLACE", help="Such as aws/eu-*; no other."),
+    click.option("--not-in", multiple=True, metavar="PLACE", help="Whatever --only-in says."),
     click.option("--restarts", type=int, help="How often it is tried again when it fails."),
 )
 
@@ -254,9 +259,14 @@ def _mapping(job: "Job", given: Mapping[str, Any]) -> dict[str, Any]:
             mapping[field] = dict(_variable(text) for text in given[flag])
     if "data" in given:
         mapping["data"] = [_dataset(text) for text in given["data"]]
-    budget = {name: given[name] for name in ("max_usd", "max_usd_per_hour") if name in given}
+    limits = ("max_usd", "max_usd_per_hour", "max_kg_co2e")
+    budget = {name: given[name] for name in limits if name in given}
     if budget:
         mapping["budget"] = budget
+    residency = (("allow", "only_in"), ("deny", "not_in"))
+    regions = {name: list(given[flag]) for name, flag in residency if flag in given}
+    if regions:
+        mapping["regions"] = regions
     if "after" in given:
         mapping["after"] = [_dependency(text) for text in given["after"]]
     if "min_replicas" in given:

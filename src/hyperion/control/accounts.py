@@ -1,5 +1,6 @@
 """What a job's placement costs as it goes, and the states in which a placement ends. Pure."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -7,7 +8,7 @@ from msgspec.structs import replace
 from hyperion.control.messages import JobReport
 from hyperion.control.records import FederatedJob, FederatedStatus
 from hyperion.model.ids import ClusterId
-from hyperion.model.job import JobPhase
+from hyperion.model.job import Job, JobPhase
 from hyperion.placement import objective
 from hyperion.placement.choice import Place
 
@@ -141,7 +142,28 @@ def run_out(known: FederatedJob, now_ms: int) -> str:
         usd, _ = spent(status, now_ms)
         if usd >= job.budget.max_usd - 1e-9:
             return f"budget of {objective.dollars(job.budget.max_usd, 2)} is spent"
+    if job.budget.max_kg_co2e and status.started_at_ms and status.price:
+        _, gco2e = spent(status, now_ms)
+        if gco2e >= job.budget.max_kg_co2e * objective.G_PER_KG - 1e-6:
+            return f"budget of {job.budget.max_kg_co2e:g} kg CO2e is spent"
     return ""
+
+
+def dues(job: Job, status: FederatedStatus) -> Iterator[int]:
+    """When the run that has begun will have used up each of the job's budgets, ms since 1970."""
+    if status.price is None or not status.started_at_ms:
+        return
+    for most, spent_before, per_hour in (
+        (job.budget.max_usd, status.spent_usd, status.price.usd_per_hour),
+        (
+            job.budget.max_kg_co2e * objective.G_PER_KG,
+            status.spent_gco2e,
+            status.price.gco2e_per_hour,
+        ),
+    ):
+        if most and per_hour > 0:
+            left = max(most - spent_before, 0.0)
+            yield status.started_at_ms + 1 + int(objective.MS_PER_HOUR * left / per_hour)
 
 
 def ran(status: FederatedStatus, now_ms: int, started_at_ms: int = 0) -> Ran:

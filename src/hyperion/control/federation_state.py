@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hyperion.control import accounts
 from hyperion.control import bill_records as b
 from hyperion.control import messages as m
 from hyperion.control import records as r
@@ -268,12 +269,8 @@ class FederationState:
             due_ms = known.submitted_at_ms + int(1000 * job.deadline_s)
             heapq.heappush(self.dues, (due_ms, job.id))
         new_start = old is None or old.status.started_at_ms != status.started_at_ms
-        if job.budget.max_usd and status.price and status.started_at_ms and new_start:
-            left = job.budget.max_usd - status.spent_usd
-            per_hour = status.price.usd_per_hour
-            if per_hour > 0:
-                due_ms = status.started_at_ms + 1 + int(3_600_000 * max(left, 0.0) / per_hour)
-                heapq.heappush(self.dues, (due_ms, job.id))
+        for due_ms in accounts.dues(job, status) if new_start else ():
+            heapq.heappush(self.dues, (due_ms, job.id))
 
     def unexplained(self) -> list[tuple[r.FederatedJob, str]]:
         """Jobs that rounds pass over since one like them did not fit, and why; the first 64 of

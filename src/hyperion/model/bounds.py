@@ -28,6 +28,7 @@ MAX_METADATA_ENTRIES = 256
 MAX_METADATA_BYTES = 64 << 10
 MAX_WEIGHT = 1000.0
 MAX_USD = 1e9
+MAX_KG = 1e9
 MAX_SECONDS = 10 * 366 * 86400.0
 MAX_RESTARTS = 1000
 MAX_BACKOFF_S = 86400.0
@@ -55,4 +56,6 @@ ACCELERATOR_PATTERN = r"[A-Za-z][A-Za-z0-9._-]{0,62}"
 KEY_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,252}"
 REGION_PATTERN = r"[a-z][a-z0-9-]{0,31}/[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 INFRA_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}(/[A-Za-z0-9][A-Za-z0-9._-]{0,62})?"
+PLACE_PATTERN = r"[A-Za-z0-9*][A-Za-z0-9._*-]{0,62}(/[A-Za-z0-9*][A-Za-z0-9._*-]{0,62})?"
+"""A cloud, cloud/region or cluster, with ``*`` for any characters."""
 BUNDLE_PATTERN = r"bundle:sha256:[0-9a-f]{64}"

@@ -1,7 +1,7 @@
 """What a job must satisfy before anyone keeps it: one set of checks behind YAML, gRPC and REST."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from hyperion.model.bounds import (
     BUNDLE_PATTERN,
@@ -15,6 +15,7 @@ from hyperion.model.bounds import (
     MAX_GRACE_S,
     MAX_HOLD_S,
     MAX_ID_CHARS,
+    MAX_KG,
     MAX_METADATA_BYTES,
     MAX_METADATA_ENTRIES,
     MAX_NAME_CHARS,
@@ -26,6 +27,7 @@ from hyperion.model.bounds import (
     MAX_VARIABLES,
     MAX_WEIGHT,
     NAME_PATTERN,
+    PLACE_PATTERN,
     VARIABLE_PATTERN,
 )
 from hyperion.model.checks_gang import gang_faults
@@ -46,7 +48,16 @@ from hyperion.model.faults import (
     region_faults,
     text_faults,
 )
-from hyperion.model.job import SIGNALS, Budget, Checkpoint, Job, Objective, Pausing, Restart
+from hyperion.model.job import (
+    SIGNALS,
+    Budget,
+    Checkpoint,
+    Job,
+    Objective,
+    Pausing,
+    Residency,
+    Restart,
+)
 
 POLICIES = (
     "balanced",
@@ -66,7 +77,8 @@ KNOWN_POLICIES = set(POLICIES)
 """These and the ones that plug-ins have registered in this process."""
 
 _OBJECTIVE, _BUDGET, _RESTART, _CHECKPOINT = Objective(), Budget(), Restart(), Checkpoint()
-_PAUSING = Pausing()
+_PAUSING, _RESIDENCY = Pausing(), Residency()
+_place = re.compile(PLACE_PATTERN).fullmatch
 """What most jobs have, and nothing is wrong with: most of what a check takes is saved by that."""
 
 _name = re.compile(NAME_PATTERN).fullmatch
@@ -258,10 +270,26 @@ def _policies(wrong: str, known: Collection[str]) -> str:
     return ", ".join(sorted(known)) + (f'; did you mean "{near[0]}"?' if near else "")
 
 
+def _places(at: str, patterns: Sequence[str]) -> Iterator[Fault]:
+    if len(patterns) > MAX_ENTRIES:
+        yield Fault(at, f"found {len(patterns)} places, expected at most {MAX_ENTRIES}")
+    for index, pattern in enumerate(patterns[:MAX_ENTRIES]):
+        if not _place(pattern):
+            found = quoted(pattern)
+            yield Fault(
+                f"{at}/{index}",
+                f"found {found}, expected a cloud, cloud/region or cluster, such as aws/eu-*",
+            )
+
+
 def _limits(job: Job) -> Iterator[Fault]:
     if job.budget != _BUDGET:
         yield from number_faults("/budget/max_usd", job.budget.max_usd, MAX_USD)
         yield from number_faults("/budget/max_usd_per_hour", job.budget.max_usd_per_hour, MAX_USD)
+        yield from number_faults("/budget/max_kg_co2e", job.budget.max_kg_co2e, MAX_KG)
+    if job.regions != _RESIDENCY:
+        yield from _places("/regions/allow", job.regions.allow)
+        yield from _places("/regions/deny", job.regions.deny)
     if job.restart != _RESTART:
         yield from range_faults("/restart/max", job.restart.max, 0, MAX_RESTARTS)
         yield from number_faults("/restart/backoff", job.restart.backoff_s, MAX_BACKOFF_S, "s")

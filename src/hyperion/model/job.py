@@ -56,10 +56,22 @@ class Objective(Struct, frozen=True, gc=False):
 
 
 class Budget(Struct, frozen=True, omit_defaults=True, gc=False):
-    """Hard limits in USD; 0 is no limit."""
+    """Hard limits; 0 is no limit."""
 
     max_usd: float = 0.0
     max_usd_per_hour: float = 0.0
+    max_kg_co2e: float = 0.0
+    """Of greenhouse gases that its power causes, in kg of CO2 equivalent."""
+
+
+class Residency(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Where the job, and so its data, may be. A pattern is a cloud, ``cloud/region`` or a cluster's
+    name, with ``*`` for any characters: ``aws/eu-*``."""
+
+    allow: tuple[str, ...] = ()
+    """Only there; empty: anywhere."""
+    deny: tuple[str, ...] = ()
+    """Not there, whatever ``allow`` says."""
 
 
 class Restart(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -226,6 +238,7 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     min_runtime_s: float = 0.0
     """Not preempted before it has run so long."""
     budget: Budget = Budget()
+    regions: Residency = Residency()
     restart: Restart = Restart()
     checkpoint: Checkpoint = Checkpoint()
     pausing: Pausing = Pausing()

@@ -15,6 +15,7 @@ from hyperion.model.market import Market, MarketView, Region
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import objective, offers
 from hyperion.placement.choice import shape_key
+from hyperion.placement.feasibility import residence_refusal
 
 USD_PER_TONNE = 1000.0 * objective.CARBON_USD_PER_KG
 MEMO = 20_000
@@ -101,6 +102,10 @@ class Adviser:
             return None
         return self._chosen(job, found, int(np.argmin(np.where(allowed, score, np.inf))), hours)
 
+    def _may_be(self, job: Job, region: str) -> bool:
+        """By its ``regions``; at home it has been."""
+        return region == self.assumed.home or not residence_refusal(job, "", region)
+
     def _is_home(self, option: Option) -> bool:
         return option.region == self.assumed.home and option.market is Market.ON_DEMAND
 
@@ -163,7 +168,7 @@ class Adviser:
         for i in np.argsort(usd, kind="stable").tolist():
             offer = self.market.offers[int(rows[i])]
             place = offer.region, offer.market
-            if place not in out:
+            if place not in out and self._may_be(job, offer.region):
                 gpu_type = offer.gpu_type if request.gpus_milli else ""
                 terms = objective.region_terms(alone, free, offer.region, self.market, gpu_type)
                 out[place] = Option(*place, offer.instance_type, float(usd[i]), terms)

@@ -10,7 +10,7 @@ from hyperion.model.resources import ResourceRequest
 from hyperion.placement import offers
 from hyperion.placement.choice import Place
 from hyperion.placement.choice_words import why_over
-from hyperion.placement.feasibility import Reason
+from hyperion.placement.feasibility import Reason, residence_refusal
 from hyperion.placement.objective import extent, over_budget, price_from, region_terms, widened
 from hyperion.placement.ranking import Candidates, Policy, guarded
 
@@ -53,6 +53,9 @@ def _offered(
 ) -> list[Place]:
     """The best offers for one alternative, by region and market."""
     rows, per_instance = columns.suitable(request, joined_regions)
+    at_home = np.array([not residence_refusal(job, "", name) for name in columns.regions], np.bool_)
+    kept = at_home[columns.region[rows]]
+    rows, per_instance = rows[kept], per_instance[kept]
     if not len(rows):
         return []
     widest = extent(job, MAX_RENTED)
@@ -91,7 +94,9 @@ def _offer_place(
     regional = region_terms(job, request, offer.region, columns.market, offer.gpu_type)
     widest = extent(job, MAX_RENTED)
     price = price_from(job, widened(regional, job, widest.width), usd_per_hour, widest.hours)
-    over = over_budget(job, price.usd_per_hour, price.egress_usd, widest.known_hours)
+    over = over_budget(
+        job, price.usd_per_hour, price.egress_usd, price.gco2e_per_hour, widest.known_hours
+    )
     return Place(
         cluster="",
         region=offer.region,

@@ -127,6 +127,7 @@ def shape_key(job: Job) -> Hashable:
         job.policy,
         job.objective,
         job.budget,
+        job.regions,
         job.expected_s,
         job.users_in,
         bool(job.image),
@@ -250,6 +251,9 @@ def _refusal(
     request, cluster = part.request, member.cluster
     if not feasibility.in_place(request.infra, cluster.id, cluster.region):
         return _refused(member, part, Reason.INFRA, f"not {request.infra}"), None
+    elsewhere = feasibility.residence_refusal(job, cluster.id, cluster.region)
+    if elsewhere:
+        return _refused(member, part, Reason.RESIDENCY, elsewhere), None
     if not member.reachable:
         return _refused(member, part, Reason.SILENT, Reason.SILENT.value), None
     suitable: list[Shape] = []
@@ -319,7 +323,9 @@ def _priced(
     region = member.cluster.region
     regional = terms.of(region, part.alternative, shape.capacity.gpu_type)
     price = price_from(job, widened(regional, job, widest.width), usd_per_hour, widest.hours)
-    over = over_budget(job, price.usd_per_hour, price.egress_usd, widest.known_hours)
+    over = over_budget(
+        job, price.usd_per_hour, price.egress_usd, price.gco2e_per_hour, widest.known_hours
+    )
     refusal = Reason.BUDGET if over else None
     return Place(
         cluster=member.cluster.id,

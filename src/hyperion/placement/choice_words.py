@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hyperion.model.job import Job
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement.feasibility import Reason
-from hyperion.placement.objective import Price, dollars
+from hyperion.placement.objective import G_PER_KG, Price, dollars
 
 
 def why_too_small(reason: Reason, request: ResourceRequest, nodes: Sequence[Capacity]) -> str:
@@ -45,4 +45,7 @@ def why_over(job: Job, price: Price, hours: float) -> str:
     if 0 < limit < price.usd_per_hour:
         return f"{dollars(price.usd_per_hour, 2)}/h is over the budget of {dollars(limit, 2)}/h"
     usd = price.usd_per_hour * hours + price.egress_usd
+    kg, most_kg = price.gco2e_per_hour * hours / G_PER_KG, job.budget.max_kg_co2e
+    if 0 < most_kg < kg and not 0 < job.budget.max_usd < usd:
+        return f"{kg:,.3g} kg CO2e is over the budget of {most_kg:g} kg"
     return f"{dollars(usd, 2)} is over the budget of {dollars(job.budget.max_usd, 2)}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hyperion.model.job import Job
 from hyperion.model.resources import MILLI, ResourceRequest
@@ -41,6 +42,11 @@ class Row(Struct, frozen=True, kw_only=True):
     reason: str
     joined: bool
     declared: bool
+    best: tuple[str, ...] = ()
+    """Of the joined places that could take the job it is the cheapest, greenest, nearest (to its
+    users) or soonest."""
+    undominated: bool = False
+    """No other of them is at least as good in all four, and better in one: the Pareto frontier."""
 
 
 def refusal(u: Unplaceable) -> str:
@@ -75,6 +81,7 @@ def decision(
     job: Job, places: Sequence[Place], chosen: Place | None, policy: str
 ) -> tuple[str, tuple[Row, ...]]:
     """(one sentence, a row for each place with the reason for or against it in one phrase)."""
+    marks = frontier(job, places)
     others = [p for p in places if p is not chosen]
     next_best = next((p for p in others if p.joined and p.refusal is None), None)
     rows = []
@@ -83,10 +90,47 @@ def decision(
             phrase = _wins_by(job, place, next_best, policy)
         else:
             phrase = _loses_by(job, place, chosen, policy)
-        rows.append(_row(job, n, place, place is chosen, phrase))
+        row = _row(job, n, place, place is chosen, phrase)
+        if n - 1 in marks:
+            row = replace(row, best=marks[n - 1], undominated=True)
+        rows.append(row)
     if chosen is None:
         return _waits(places), tuple(rows)
     return _sentence(job, chosen, next_best, policy), tuple(rows)
+
+
+def frontier(job: Job, places: Sequence[Place]) -> dict[int, tuple[str, ...]]:
+    """The places that no other beats in every respect, by their position: what each is best in.
+
+    Respects are USD and g CO2e of the expected run, mean round trip to its users (if it names any),
+    and how soon: room now, else how many wait there. Only joined places that could take it count;
+    of equal ones the first is the best.
+    """
+    figures = [
+        (n, (p.price.usd, p.price.gco2e, p.price.latency_ms if job.users_in else 0.0, _wait(p)))
+        for n, p in enumerate(places)
+        if p.joined and p.refusal is None and p.price is not None
+    ]
+    found: dict[int, tuple[str, ...]] = {}
+    for n, own in figures:
+        if not any(_dominates(other, own) for _, other in figures):
+            found[n] = ()
+    for index, name in enumerate(_RESPECTS):
+        if found and (job.users_in or name != "nearest"):
+            least = min(found, key=lambda n: (dict(figures)[n][index], n))
+            found[least] = (*found[least], name)
+    return found
+
+
+_RESPECTS = ("cheapest", "greenest", "nearest", "soonest")
+
+
+def _wait(place: Place) -> float:
+    return 0.0 if place.has_room else 1.0 + place.backlog
+
+
+def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
 def arithmetic(job: Job, place: Place) -> tuple[str, ...]:

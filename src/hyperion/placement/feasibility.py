@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
@@ -21,6 +22,7 @@ class Reason(Enum):
     """
 
     INFRA = "other cloud, region or cluster"
+    RESIDENCY = "a region where the job may not be"
     MARKET = "other market (use_spot)"
     GPU_TYPE = "GPU type"
     LABEL = "labels do not match"
@@ -181,6 +183,22 @@ def gpu_type_fits(request: ResourceRequest, capacity: Capacity) -> bool:
 def in_place(infra: str, cluster: str, region: str) -> bool:
     """Whether ``infra`` (a cloud, ``cloud/region``, or a cluster's name) admits this cluster."""
     return not infra or infra in (cluster, region, region.partition("/")[0])
+
+
+def residence_refusal(job: Job, cluster: str, region: str) -> str:
+    """Why the job may not be there by its ``regions``, in a phrase; empty where it may."""
+    where = job.regions
+    if not where.allow and not where.deny:
+        return ""
+    here = (region, region.partition("/")[0], cluster)
+    for pattern in where.deny:
+        if any(name and fnmatchcase(name, pattern) for name in here):
+            return f"regions.deny has {pattern}"
+    if where.allow and not any(
+        name and fnmatchcase(name, pattern) for name in here for pattern in where.allow
+    ):
+        return f"not in regions.allow ({', '.join(where.allow[:3])})"
+    return ""
 
 
 def slots(request: ResourceRequest, capacity: Capacity) -> int:

@@ -31,7 +31,8 @@ def home_price(
     """The cheapest on-demand offer of that region which fits, whole instances; where the market
     has none there, the cheapest machines of its joined clusters that are not spot. None: unknown.
 
-    The job's own wishes about place, market and budget do not count: at home it had no choice.
+    The job's wishes about place, market and budget do not count: at home it had no choice. Its
+    ``regions`` do: where it may not be it is not at home.
     """
     if not region:
         return None

@@ -16,6 +16,7 @@ the social cost of carbon of the US EPA (190 USD/t for 2020, report of November 
 LATENCY_USD_PER_MS_HOUR = 0.001
 """What a user's millisecond is worth for an hour: 100 ms farther away weighs 0.10 USD/h, about the
 price of a small machine. A choice of ours; ``objective.latency`` scales it."""
+G_PER_KG = 1000.0
 MS_PER_HOUR = 3_600_000
 UNKNOWN_DURATION_HOURS = 1.0
 
@@ -170,7 +171,11 @@ def expected_hours(job: Job) -> float:
 
 
 def over_budget(
-    job: Job, usd_per_hour: float, egress_usd: float, hours: float | None = None
+    job: Job,
+    usd_per_hour: float,
+    egress_usd: float,
+    gco2e_per_hour: float = 0.0,
+    hours: float | None = None,
 ) -> bool:
     """Whether the job's hard limits forbid a place. ``hours``: of the whole job, where known.
 
@@ -178,8 +183,13 @@ def over_budget(
     when the rest is spent.
     """
     b = job.budget
-    usd = usd_per_hour * (known_hours(job) if hours is None else hours) + egress_usd
-    return (0 < b.max_usd_per_hour < usd_per_hour) or (0 < b.max_usd < usd)
+    known = known_hours(job) if hours is None else hours
+    usd = usd_per_hour * known + egress_usd
+    return (
+        (0 < b.max_usd_per_hour < usd_per_hour)
+        or (0 < b.max_usd < usd)
+        or (0 < b.max_kg_co2e * G_PER_KG < gco2e_per_hour * known)
+    )
 
 
 def known_hours(job: Job) -> float:

@@ -12,6 +12,7 @@ from hyperion.model.market import Market, MarketView, Offer
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement.feasibility import in_place, on_market
 from hyperion.placement.objective import (
+    G_PER_KG,
     Extent,
     Terms,
     fixed_score,
@@ -43,6 +44,8 @@ class OfferTerms(Struct, frozen=True):
             over |= usd_per_hour > b.max_usd_per_hour
         if b.max_usd > 0:
             over |= usd_per_hour * known_hours + self.egress_usd > b.max_usd
+        if b.max_kg_co2e > 0:
+            over |= self.gco2e_per_hour * known_hours > b.max_kg_co2e * G_PER_KG
         return over
 
 

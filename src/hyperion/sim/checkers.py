@@ -12,6 +12,7 @@ from hyperion.control.records import FederatedJob, JobMoved
 from hyperion.model.ids import JobId
 from hyperion.model.job import Condition, Job, JobPhase
 from hyperion.model.resources import Capacity
+from hyperion.placement.feasibility import residence_refusal
 from hyperion.sim import varied
 from hyperion.sim.fleet import Execution, Host
 from hyperion.sim.process import Process
@@ -46,6 +47,14 @@ def every_job_ended(jobs: Mapping[JobId, FederatedJob], asked: Mapping[JobId, Ar
             assert asked_for, f"{id} was cancelled, and nobody asked"
         if status.phase is JobPhase.FAILED:
             assert 1 in arrival.exit_codes, f"{id} failed without cause: {status.reason}"
+
+
+def kept_at_home(jobs: Mapping[JobId, FederatedJob]) -> None:
+    """No job is, or has ended, in a region where it may not be."""
+    for id, known in jobs.items():
+        status = known.status
+        why = residence_refusal(known.job, status.cluster, status.region) if status.cluster else ""
+        assert not why, f"{id} was placed in {status.cluster}: {why}"
 
 
 def dependencies_held(jobs: Mapping[JobId, FederatedJob], asked: Mapping[JobId, Arrival]) -> None:

@@ -16,6 +16,7 @@ from hyperion.model.job import (
     Job,
     Pausing,
     Priority,
+    Residency,
     Restart,
     Role,
 )
@@ -44,6 +45,8 @@ QUEUES = (
 """A cohort that lends, and a queue by itself. What they may hold fits any cluster of the world."""
 LABELS = {"team": "a"}
 _WAITED_FOR = 4
+_AT_HOME = (Residency(deny=("gcp",)), Residency(allow=("gcp/eu*",)))
+"""Each leaves one of two clusters, which may be cut off for a while."""
 
 
 def arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
@@ -176,5 +179,6 @@ def _ruled(dice: random.Random, job: Job, earlier: list[JobId], retries: int) ->
             dir=dice.choice(("", "/checkpoints")),
             every_s=dice.choice((0.0, 1.0)),
         ),
+        regions=_AT_HOME[number % 10] if number % 10 < len(_AT_HOME) else Residency(),
         pausing=Pausing(forbidden=number % 7 == 0, hold_s=(1.5, 30.0)[number % 2]),
     )

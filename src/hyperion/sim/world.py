@@ -117,6 +117,7 @@ class World:
         federation = self.federation
         checkers.never_twice(self.executions)
         checkers.every_job_ended(federation.state.jobs, self.asked)
+        checkers.kept_at_home(federation.state.jobs)
         checkers.dependencies_held(federation.state.jobs, self.asked)
         checkers.success_ran_whole(federation.state.jobs, self.executions)
         checkers.nothing_left_running(self.executions)

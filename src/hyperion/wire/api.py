@@ -142,6 +142,11 @@ class PlanRow(Struct, frozen=True, kw_only=True):
     """Why not chosen, in one phrase; for the chosen one, what it wins by."""
     joined: bool
     declared: bool
+    best: tuple[str, ...] = ()
+    """Of the joined places that could take the job it is the ``cheapest``, ``greenest``,
+    ``nearest`` to its users, or ``soonest``."""
+    undominated: bool = False
+    """No other of them is as good in all of these and better in one: the Pareto frontier."""
 
 
 class PlanView(Struct, frozen=True, kw_only=True):

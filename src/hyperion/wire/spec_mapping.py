@@ -106,6 +106,7 @@ def _wishes_mapping(job: Job) -> dict[str, Any]:
         "reservation": job.reservation,
         "min_runtime": units.tidy(job.min_runtime_s),
         "budget": _without_defaults(job.budget),
+        "regions": {name: list(places) for name, places in _without_defaults(job.regions).items()},
         "restart": _renamed(job.restart, backoff_s="backoff"),
         "checkpoint": _renamed(
             job.checkpoint, grace_s="grace", every_s="every", restore_s="restore"

@@ -1,8 +1,27 @@
-"""The mappings inside a spec: data, budget, restart, checkpoint, tolerations."""
+"""The mappings inside a spec: data, budget, regions, restart, checkpoint, tolerations."""
 
 from hyperion.model import bounds
-from hyperion.model.job import Budget, Checkpoint, DataSource, Pausing, Restart, Standby, Toleration
-from hyperion.wire.spec_kinds import Amount, Duration, Field, Flag, Number, Record, Text, Whole
+from hyperion.model.job import (
+    Budget,
+    Checkpoint,
+    DataSource,
+    Pausing,
+    Residency,
+    Restart,
+    Standby,
+    Toleration,
+)
+from hyperion.wire.spec_kinds import (
+    Amount,
+    Duration,
+    Field,
+    Flag,
+    ListOf,
+    Number,
+    Record,
+    Text,
+    Whole,
+)
 from hyperion.wire.spec_shorthand import Parsed, Shorthand
 
 
@@ -73,8 +92,43 @@ BUDGET = Record(
             default="0 (no limit)",
             example="12.5",
         ),
+        Field(
+            "max_kg_co2e",
+            Number(bounds.MAX_KG),
+            "Places where it would cause more, in the time that it is `expected` to run, are not "
+            "considered; it is stopped as failed when it has caused this much.",
+            unit="kg CO2e",
+            default="0 (no limit)",
+            example="40",
+        ),
     ),
     Budget,
+)
+
+_PLACES = ListOf(
+    Text("a cloud, cloud/region or cluster, * for any", bounds.PLACE_PATTERN, empty=False),
+    bounds.MAX_ENTRIES,
+    lone=True,
+)
+
+RESIDENCY = Record(
+    (
+        Field(
+            "allow",
+            _PLACES,
+            "Clouds, regions of them or clusters that may run it; no others.",
+            default="anywhere",
+            example="[aws/eu-*, gcp/europe-*]",
+        ),
+        Field(
+            "deny",
+            _PLACES,
+            "Those that may not, whatever `allow` says.",
+            default="none",
+            example="[aws/eu-central-1]",
+        ),
+    ),
+    Residency,
 )
 
 RESTART = Record(

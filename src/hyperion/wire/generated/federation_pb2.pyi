@@ -163,7 +163,7 @@ class OutlookView(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., queue: _Optional[str] = ..., position: _Optional[int] = ..., position_in_queue: _Optional[int] = ..., nodes: _Optional[int] = ..., nodes_with_room: _Optional[int] = ..., reasons: _Optional[_Iterable[_Union[NodeReason, _Mapping]]] = ..., never: _Optional[bool] = ..., quota: _Optional[_Union[QuotaView, _Mapping]] = ..., awaits: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., starts_at_ms: _Optional[int] = ..., confidence: _Optional[float] = ..., because: _Optional[_Iterable[str]] = ..., replicas: _Optional[int] = ..., replicas_now: _Optional[int] = ..., preempts: _Optional[_Iterable[str]] = ..., pauses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PlanRow(_message.Message):
-    __slots__ = ("rank", "cluster", "region", "accelerators", "instance_type", "market", "usd_per_hour", "egress_usd", "gco2e_per_hour", "latency_ms", "score", "chosen", "reason", "joined", "declared")
+    __slots__ = ("rank", "cluster", "region", "accelerators", "instance_type", "market", "usd_per_hour", "egress_usd", "gco2e_per_hour", "latency_ms", "score", "chosen", "reason", "joined", "declared", "best", "undominated")
     RANK_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +179,8 @@ class PlanRow(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     JOINED_FIELD_NUMBER: _ClassVar[int]
     DECLARED_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
+    UNDOMINATED_FIELD_NUMBER: _ClassVar[int]
     rank: int
     cluster: str
     region: str
@@ -194,7 +196,9 @@ class PlanRow(_message.Message):
     reason: str
     joined: bool
     declared: bool
-    def __init__(self, rank: _Optional[int] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., accelerators: _Optional[str] = ..., instance_type: _Optional[str] = ..., market: _Optional[str] = ..., usd_per_hour: _Optional[float] = ..., egress_usd: _Optional[float] = ..., gco2e_per_hour: _Optional[float] = ..., latency_ms: _Optional[float] = ..., score: _Optional[float] = ..., chosen: _Optional[bool] = ..., reason: _Optional[str] = ..., joined: _Optional[bool] = ..., declared: _Optional[bool] = ...) -> None: ...
+    best: _containers.RepeatedScalarFieldContainer[str]
+    undominated: bool
+    def __init__(self, rank: _Optional[int] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., accelerators: _Optional[str] = ..., instance_type: _Optional[str] = ..., market: _Optional[str] = ..., usd_per_hour: _Optional[float] = ..., egress_usd: _Optional[float] = ..., gco2e_per_hour: _Optional[float] = ..., latency_ms: _Optional[float] = ..., score: _Optional[float] = ..., chosen: _Optional[bool] = ..., reason: _Optional[str] = ..., joined: _Optional[bool] = ..., declared: _Optional[bool] = ..., best: _Optional[_Iterable[str]] = ..., undominated: _Optional[bool] = ...) -> None: ...
 
 class PlanView(_message.Message):
     __slots__ = ("job", "policy", "feasible", "chosen", "sentence", "rows", "market_as_of", "outlook")

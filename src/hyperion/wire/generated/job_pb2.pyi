@@ -57,7 +57,7 @@ JOB_PHASE_FAILED: JobPhase
 JOB_PHASE_CANCELLED: JobPhase
 
 class AIJob(_message.Message):
-    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations", "queue", "nice", "roles", "elastic", "array", "packing", "replica_affinity", "spread", "begin_s", "after", "reservation", "min_runtime_s", "pausing", "standby")
+    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations", "queue", "nice", "roles", "elastic", "array", "packing", "replica_affinity", "spread", "begin_s", "after", "reservation", "min_runtime_s", "pausing", "standby", "regions")
     class Framework(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FRAMEWORK_UNSPECIFIED: _ClassVar[AIJob.Framework]
@@ -177,6 +177,7 @@ class AIJob(_message.Message):
     MIN_RUNTIME_S_FIELD_NUMBER: _ClassVar[int]
     PAUSING_FIELD_NUMBER: _ClassVar[int]
     STANDBY_FIELD_NUMBER: _ClassVar[int]
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     user_id: str
     framework: AIJob.Framework
@@ -217,7 +218,8 @@ class AIJob(_message.Message):
     min_runtime_s: float
     pausing: Pausing
     standby: Standby
-    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., roles: _Optional[_Iterable[_Union[Role, _Mapping]]] = ..., elastic: _Optional[_Union[Elastic, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., packing: _Optional[_Union[Packing, _Mapping]] = ..., replica_affinity: _Optional[_Iterable[_Union[ReplicaTerm, _Mapping]]] = ..., spread: _Optional[_Iterable[_Union[Spread, _Mapping]]] = ..., begin_s: _Optional[float] = ..., after: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., reservation: _Optional[str] = ..., min_runtime_s: _Optional[float] = ..., pausing: _Optional[_Union[Pausing, _Mapping]] = ..., standby: _Optional[_Union[Standby, _Mapping]] = ...) -> None: ...
+    regions: Residency
+    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., roles: _Optional[_Iterable[_Union[Role, _Mapping]]] = ..., elastic: _Optional[_Union[Elastic, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., packing: _Optional[_Union[Packing, _Mapping]] = ..., replica_affinity: _Optional[_Iterable[_Union[ReplicaTerm, _Mapping]]] = ..., spread: _Optional[_Iterable[_Union[Spread, _Mapping]]] = ..., begin_s: _Optional[float] = ..., after: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., reservation: _Optional[str] = ..., min_runtime_s: _Optional[float] = ..., pausing: _Optional[_Union[Pausing, _Mapping]] = ..., standby: _Optional[_Union[Standby, _Mapping]] = ..., regions: _Optional[_Union[Residency, _Mapping]] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("uri", "size_gib", "region")
@@ -242,12 +244,22 @@ class Objective(_message.Message):
     def __init__(self, cost: _Optional[float] = ..., latency: _Optional[float] = ..., egress: _Optional[float] = ..., carbon: _Optional[float] = ...) -> None: ...
 
 class Budget(_message.Message):
-    __slots__ = ("max_usd", "max_usd_per_hour")
+    __slots__ = ("max_usd", "max_usd_per_hour", "max_kg_co2e")
     MAX_USD_FIELD_NUMBER: _ClassVar[int]
     MAX_USD_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    MAX_KG_CO2E_FIELD_NUMBER: _ClassVar[int]
     max_usd: float
     max_usd_per_hour: float
-    def __init__(self, max_usd: _Optional[float] = ..., max_usd_per_hour: _Optional[float] = ...) -> None: ...
+    max_kg_co2e: float
+    def __init__(self, max_usd: _Optional[float] = ..., max_usd_per_hour: _Optional[float] = ..., max_kg_co2e: _Optional[float] = ...) -> None: ...
+
+class Residency(_message.Message):
+    __slots__ = ("allow", "deny")
+    ALLOW_FIELD_NUMBER: _ClassVar[int]
+    DENY_FIELD_NUMBER: _ClassVar[int]
+    allow: _containers.RepeatedScalarFieldContainer[str]
+    deny: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, allow: _Optional[_Iterable[str]] = ..., deny: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Restart(_message.Message):
     __slots__ = ("max", "backoff_s")
