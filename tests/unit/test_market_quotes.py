@@ -139,7 +139,7 @@ def test_the_view_has_the_quotes_and_their_source_in_it():
     assert len(laid.offers) == len(VIEW.offers) + 1
 
 
-# -- keys -------------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------------------------------------
 
 
 def test_amazons_own_example_of_a_signature():
