@@ -8,10 +8,12 @@ import urllib.request
 import pytest
 from daemons import World, until
 
-from hyperion.wire.spec import parse_spec
-
 MACHINE, PLACE = "p4d.24xlarge", "aws/us-east-1"
-SPEC = b"name: one\nrun: 'true'\nresources: {accelerators: A100:8, infra: aws, use_spot: true}\n"
+SPEC = {
+    "name": "one",
+    "run": "true",
+    "resources": {"accelerators": "A100:8", "infra": PLACE, "use_spot": True},
+}
 _MAIN = "import sys; from hyperion.cli.main import main; sys.exit(main())"
 
 
@@ -74,9 +76,11 @@ def test_a_changed_price_reaches_the_plan_and_an_absurd_one_does_not(tmp_path, a
             x.value for x in world.client.quotes("spot", PLACE) if x.subject == MACHINE
         ]
         until(lambda: price() == before, "the quoted price in the offers")
+        assert plan()[PLACE, MACHINE] == before
         steer(address, "values",
               {"kind": "spot", "place": PLACE, "subject": MACHINE, "value": 4.5})  # fmt: skip
         until(lambda: price() == 4.5, "the changed price in the offers")
+        assert plan()[PLACE, MACHINE] == 4.5
         steer(address, "faults", {"api": "aws-spot", "kind": "absurd"})
         until(lambda: feed("aws-spot").quarantined, "the absurd price to be quarantined")
         assert price() == 4.5, "the last good one counts on"

@@ -70,8 +70,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     burst: float = 10.0
     retries_per_minute: float = 20.0
     """Over all requests: when a source is down, retries must not multiply what it gets."""
-    reuse_s: float = 30.0
-    """An answer this young is used again without asking."""
+    reuse_s: float = 5.0
+    """An answer this young is used again without asking, however short the interval is set."""
     answer_bytes: int = LARGEST_ANSWER_BYTES
     total_s: float = 60.0
     """For one request with all its tries."""
