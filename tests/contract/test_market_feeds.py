@@ -195,6 +195,19 @@ def test_what_changes_at_the_server_changes_in_the_quotes(server):
     assert {x.slot: x.value for x in ask(server, "aws-spot")[0].quotes}[slot] != before
 
 
+def test_a_fast_replay_never_says_a_later_price_with_an_earlier_time(server):
+    server.clock(speed=3600)
+    try:
+        book = {}
+        for _ in range(5):
+            found = judged(ask(server, "aws-spot")[0], book)
+            assert not found.quarantined
+            book = found.book
+            time.sleep(0.3)
+    finally:
+        server.clock(speed=1)
+
+
 # -- asking the outside ----------------------------------------------------------------------------
 
 

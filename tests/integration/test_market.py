@@ -72,9 +72,7 @@ def test_a_changed_price_reaches_the_plan_and_an_absurd_one_does_not(tmp_path, a
             return {f.name: f for f in world.client.market().feeds}[name]
 
         until(lambda: feed("aws-spot").in_force and feed("uk-carbon").in_force, "first quotes")
-        (before,) = [
-            x.value for x in world.client.quotes("spot", PLACE) if x.subject == MACHINE
-        ]
+        (before,) = [x.value for x in world.client.quotes("spot", PLACE) if x.subject == MACHINE]
         until(lambda: price() == before, "the quoted price in the offers")
         assert plan()[PLACE, MACHINE] == before
         steer(address, "values",

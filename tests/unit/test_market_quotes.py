@@ -139,6 +139,14 @@ def test_the_view_has_the_quotes_and_their_source_in_it():
     assert len(laid.offers) == len(VIEW.offers) + 1
 
 
+def test_of_zones_the_cheapest_counts_as_of_the_last_change_in_any():
+    from hyperion.adapters.market.aws_spot import _cheapest
+
+    zones = [quote(9.0, as_of_ms=5), quote(8.0, as_of_ms=3), quote(float("nan"), as_of_ms=4)]
+    for order in (zones, zones[::-1]):
+        assert [(x.value, x.as_of_ms) for x in _cheapest(order)] == [(8.0, 5)]
+
+
 # -- keys ------------------------------------------------------------------------------------------
 
 

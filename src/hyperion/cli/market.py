@@ -13,6 +13,8 @@ from hyperion.cli.output import Column, age, emit, number
 if TYPE_CHECKING:
     from hyperion.wire.market_api import FeedView, MarketStatusView, QuarantinedView, QuoteView
 
+FEW = 12
+"""So many in quarantine a table shows."""
 KINDS = ("on-demand", "spot", "egress", "carbon", "obtainability")
 
 
@@ -103,8 +105,8 @@ def market_status(output: str) -> None:
 def market_ls(kind: str, place: str, source: str, limit: int, output: str) -> None:
     """List the last good quote of each feed about each thing.
 
-    UNCERTAIN grows with age, from what its source is not believed when fresh. Of several sources the
-    least uncertain is in force.
+    UNCERTAIN grows with age, from what its source is not believed when fresh. Of several sources
+    the least uncertain is in force.
     """
     with client() as connection:
         found = connection.quotes(kind, place, source, limit)
@@ -159,5 +161,9 @@ def _status_table(found: "MarketStatusView", wide: bool) -> str:
         return "no feeds: prices and carbon are the catalogue's; market_feeds in docs/settings.md"
     parts = [out.table(FEED_COLUMNS, found.feeds, wide)]
     if found.quarantined:
-        parts.append(out.table(QUARANTINED_COLUMNS, found.quarantined, wide))
+        shown = found.quarantined[:FEW]
+        parts.append(out.table(QUARANTINED_COLUMNS, shown, wide))
+        more = sum(feed.quarantined for feed in found.feeds) - len(shown)
+        if more:
+            parts.append(f"and {more} more; -o json has up to 200 of each feed")
     return "\n\n".join(parts)

@@ -289,10 +289,10 @@ class FederationApplication:
         return [views.offer_view(o, view) for o in found[:limit]]
 
     async def market(self) -> MarketStatusView:
-        return self._market.status()
+        return await asyncio.to_thread(self._market.status)  # over thousands of quotes
 
     async def quotes(self, kind: str, place: str, source: str, limit: int) -> list[QuoteView]:
-        return self._market.quotes(kind, place, source, limit)
+        return await asyncio.to_thread(self._market.quotes, kind, place, source, limit)
 
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
         cluster, _, name = node.rpartition("/")

@@ -438,7 +438,8 @@ ROUTES = [
     openapi,
     submit, plan, list_jobs, show, spec, why, cancel, activate, logs, watch, nodes, cordon,
     queues, apply_queues, drop_queue, windows, add_window, drop_window,
-    clusters, policies, slo, offers, market, quotes, version, healthz, authority, join, new_join_token, upload,
+    clusters, policies, slo, offers, market, quotes, version, healthz, authority, join,
+    new_join_token, upload,
 ]  # fmt: skip
 
 

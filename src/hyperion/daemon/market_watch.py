@@ -167,7 +167,8 @@ class MarketWatch:
 
     async def _tell_if_changed(self) -> None:
         async with self._lock:  # two feeds at once must not tell the older view last
-            in_force = self._in_force(self._clock.now_ms())
+            now_ms = self._clock.now_ms()
+            in_force = await asyncio.to_thread(self._in_force, now_ms)  # thousands of quotes
             figures = q.figures(in_force)
             if figures == self._figures:
                 return

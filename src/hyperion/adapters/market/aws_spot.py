@@ -1,8 +1,10 @@
 """AWS spot prices now: ``DescribeSpotPriceHistory`` of the EC2 query API (XML, signed)."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
+
+from msgspec.structs import replace
 
 from hyperion.adapters.market.aws_signing import AwsKey, signed
 from hyperion.adapters.market.fetch import FeedError, Fetcher
@@ -33,14 +35,10 @@ class AwsSpot:
         batches = [types[n : n + TYPES_AT_ONCE] for n in range(0, len(types), TYPES_AT_ONCE)]
 
         async def of_region(region: str) -> list[Quote]:
-            cheapest: dict[str, Quote] = {}
+            found: list[Quote] = []
             for batch in batches:
-                for quote in await self._region(region, batch, now_ms):
-                    held = cheapest.get(quote.subject)
-                    # NaN is kept only where nothing better is: it shall be seen, not win.
-                    if held is None or quote.value < held.value or held.value != held.value:
-                        cheapest[quote.subject] = quote
-            return list(cheapest.values())
+                found += await self._region(region, batch, now_ms)
+            return _cheapest(found)
 
         return await gathered(wanted.regions("aws"), of_region, self.name)
 
@@ -104,6 +102,19 @@ class AwsSpot:
                 confidence=CONFIDENCE,
                 note=said.get("availabilityZone", ""),
             )
+
+
+def _cheapest(zones: Iterable[Quote]) -> list[Quote]:
+    """Of each machine the cheapest zone's price, as of the last change in any zone: were it that of
+    the cheapest zone's last change, it would go back in time when another becomes the cheapest."""
+    found: dict[str, Quote] = {}
+    for quote in zones:
+        held = found.get(quote.subject, quote)
+        # NaN is kept only where nothing better is: it shall be seen, not win.
+        better = quote.value < held.value or held.value != held.value
+        newest_ms = max(held.as_of_ms, quote.as_of_ms)
+        found[quote.subject] = replace(quote if better else held, as_of_ms=newest_ms)
+    return list(found.values())
 
 
 def _parsed(body: bytes) -> ElementTree.Element:

@@ -10,7 +10,7 @@ from collections import defaultdict
 
 from msgspec import Struct
 
-from hyperion.adapters.market.fetch import FeedError, Fetcher
+from hyperion.adapters.market.fetch import FeedError, Fetcher, Limits
 from hyperion.adapters.market.gathering import gathered
 from hyperion.adapters.market.moments import HOUR_MS, ms_of
 from hyperion.model.job import Secret
@@ -54,7 +54,7 @@ class WattTime:
 
     def __init__(self, user: str, password: Secret, base_url: str = BASE_URL) -> None:
         self._user, self._password = user, password
-        self._fetcher = Fetcher(self.name, base_url)
+        self._fetcher = Fetcher(self.name, base_url, Limits(requests_per_s=8, burst=20))
         self._token, self._token_at_s = Secret(""), float("-inf")
         self._regions: dict[str, str] = {}
         """Place → WattTime's region, asked for once; empty where it knows none."""

@@ -31,18 +31,23 @@ class Asked:
         base: str,
         at_ms: int,
         real_ms: int,
+        speed: float,
         wrong: Tampering,
     ) -> None:
         self.path, self.query, self.base = path, query, base
         self.at_ms, self.real_ms, self.wrong = at_ms, real_ms, wrong
+        self._speed = max(1.0, speed)
 
     def one(self, name: str, default: str = "") -> str:
         return self.query.get(name, [default])[0]
 
     def said(self, since_ms: int) -> int:
-        """A moment of the replay as one of real time: an age stays an age, at most a day."""
-        age_ms = min(max(0, self.at_ms - since_ms), DAY_MS)
-        return self.real_ms - age_ms - self.wrong.old_ms
+        """A moment of the replay as one of real time, so that a later one is never said earlier.
+
+        At most a day ago: the clouds state their prices anew about so often.
+        """
+        age_ms = min(max(0, self.at_ms - since_ms) / self._speed, DAY_MS)
+        return self.real_ms - int(age_ms) - self.wrong.old_ms
 
     def machine(self, name: str) -> str:
         return "x1e.nobody-asked" if self.wrong.wrong_sku else name

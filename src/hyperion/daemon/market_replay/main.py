@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from hyperion.adapters.market.feeds import FEEDS, key_variable
 from hyperion.daemon.market_replay.recorded import RecordedSeries, RecordingError
 from hyperion.daemon.market_replay.series import Series
 from hyperion.daemon.market_replay.server import MAKERS, ReplayServer, base_url
@@ -51,8 +52,10 @@ def instructions(address: str) -> str:
     """The federation's settings that make its feeds ask this server."""
     feeds = ", ".join(f'"{name}"' for name in MAKERS)
     urls = "\n".join(f'{name} = "{base_url(name, address)}"' for name in MAKERS)
+    keys = " ".join(f"{key_variable(k.name)}=any:key" for k in FEEDS.values() if k.needs)
     return (
         f"# replaying at http://{address}; steer it at http://{address}/replay\n"
+        f"# any key will do: export {keys}\n"
         f"[federation]\nmarket_feeds = [{feeds}]\n"
         f'market_intervals = {{ all = "10" }}\n\n[federation.market_urls]\n{urls}\n'
     )

@@ -18,6 +18,8 @@ SPOT_FILES: Mapping[str, str] = {
     "azure": "spot/azure_spot_price_events_*.parquet",
 }
 CARBON_FILES = "energy/carbon_hourly_*zones_*_20*.parquet"
+ZONES: Mapping[str, str] = {"DE-LU": "DE"}
+"""Zones that the recordings name otherwise."""
 AFTER_MS = 30 * DAY_MS
 """So long after its last event a price is still taken to hold; a grid's figure for two hours."""
 MOST_ROWS = 20_000_000
@@ -33,7 +35,8 @@ class RecordedSeries:
     def __init__(self, folder: Path, machines: Iterable[str]) -> None:
         self._series: dict[Slot, dict[str, tuple[list[int], list[float]]]] = {}
         self.files: list[Path] = []
-        self.begins_ms, self.ends_ms = 1 << 62, 0
+        self._begins: dict[bool, int] = {}
+        """First moment of prices (True) and of grids."""
         root = folder / "dev" if (folder / "dev").is_dir() else folder
         wanted = set(machines)
         for cloud, pattern in SPOT_FILES.items():
@@ -46,6 +49,11 @@ class RecordedSeries:
                 f"{folder} has no {SPOT_FILES['aws']} or {CARBON_FILES}; leave --data out to"
                 " replay the built-in series"
             )
+
+    @property
+    def begins_ms(self) -> int:
+        """Where a replay should begin: with the prices, since grids are recorded from earlier."""
+        return self._begins.get(True, min(self._begins.values(), default=0))
 
     def value(self, slot: Slot, at_ms: int) -> tuple[float, int] | None:
         """The cheapest zone's value at the moment, and since when it holds."""
@@ -77,7 +85,7 @@ class RecordedSeries:
         for row in _rows(path, ("ts", "zone", "ci_lca_g_kwh")):
             if "ci_lca_g_kwh" not in row or row["ci_lca_g_kwh"] is None:
                 continue
-            slot = (Kind.CARBON, row["zone"], "")
+            slot = (Kind.CARBON, ZONES.get(row["zone"], row["zone"]), "")
             times, values = found[slot].setdefault("", ([], []))
             times.append(row["ts"])
             values.append(round(row["ci_lca_g_kwh"], 1))
@@ -92,8 +100,8 @@ class RecordedSeries:
             for zone, (times, values) in zones.items():
                 order = sorted(range(len(times)), key=times.__getitem__)
                 ordered[zone] = [times[n] for n in order], [values[n] for n in order]
-                self.begins_ms = min(self.begins_ms, ordered[zone][0][0])
-                self.ends_ms = max(self.ends_ms, ordered[zone][0][-1])
+                first_ms, is_price = ordered[zone][0][0], slot[0].is_price
+                self._begins[is_price] = min(self._begins.get(is_price, first_ms), first_ms)
             self._series.setdefault(slot, {}).update(ordered)
         if found:
             self.files.append(path)

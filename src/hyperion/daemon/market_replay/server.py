@@ -114,7 +114,8 @@ class ReplayServer:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         base = f"http://{headers.get('host', 'localhost')}"
         at_ms = self.clock.now_ms(real_ms)
-        asked = Asked(path, query, base, at_ms, real_ms, tampering(faults))
+        wrong = tampering(faults)
+        asked = Asked(path, query, base, at_ms, real_ms, self.clock.speed, wrong)
         made = MAKERS[api](self.series, asked, inner)
         answer = (
             Answer(200, made.encode(), "text/xml" if made.startswith("<") else "text/csv")
