@@ -64,8 +64,7 @@ class AwsPrices:
             body = await self._fetcher.get(path)
             return await asyncio.to_thread(self._read, path, body, region, wanted)
 
-        found = await gathered(wanted.regions("aws"), of_region, self.name)
-        return found
+        return await gathered(wanted.regions("aws"), of_region, self.name, together=1)
 
     async def close(self) -> None:
         await self._fetcher.close()

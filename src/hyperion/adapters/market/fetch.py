@@ -25,6 +25,8 @@ LONGEST_PAUSE_S = 30.0
 LARGEST_ANSWER_BYTES = 32 << 20
 CACHED_ANSWERS = 256
 CACHED_BYTES = 64 << 20
+LARGEST_CACHED_BYTES = 16 << 20
+"""A larger answer is not worth the memory, and is asked for anew."""
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")
@@ -207,6 +209,8 @@ class Fetcher:
             return answer.status_code, answer.headers, bytes(body)
 
     def _keep(self, url: str, etag: str, body: bytes) -> None:
+        if len(body) > LARGEST_CACHED_BYTES:
+            return
         self._kept[url] = _Kept(time.monotonic(), etag, body)
         self._kept.move_to_end(url)
         while len(self._kept) > CACHED_ANSWERS or (

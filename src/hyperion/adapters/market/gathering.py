@@ -15,10 +15,13 @@ P = TypeVar("P")
 
 
 async def gathered(
-    parts: Iterable[P], fetch: Callable[[P], Awaitable[Sequence[Quote]]], what: str
+    parts: Iterable[P],
+    fetch: Callable[[P], Awaitable[Sequence[Quote]]],
+    what: str,
+    together: int = TOGETHER,
 ) -> Fetched:
     """The quotes of all parts. ``FeedError`` where none came: then nothing is known at all."""
-    gate = asyncio.Semaphore(TOGETHER)
+    gate = asyncio.Semaphore(together)
 
     async def one(part: P) -> Sequence[Quote] | str:
         async with gate:
