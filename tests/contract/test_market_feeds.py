@@ -305,3 +305,23 @@ def test_no_key_is_ever_logged(server, name, caplog):
     ask(server, name)
     for secret in ("very-secret-word", "AKIDTEST", "a-token-of-the-replay-server"):
         assert secret not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["aws-prices", "azure", "aws-spot", "gcp"])
+def test_what_is_sold_beside_the_plain_machine_is_not_taken_for_it(server, name):
+    """Windows, blocks of capacity, Cloud Services, Low Priority, dearer zones."""
+    server.clock(speed=0)
+    (fetched,) = ask(server, name)
+    slots = [quote.slot for quote in fetched.quotes]
+    assert len(slots) == len(set(slots))
+    at_ms = server.app.clock.at_ms
+    series = server.app.series
+    checked = [
+        (quote.value, series.price(quote.slot, at_ms)[0])
+        for quote in fetched.quotes
+        if quote.subject in {SOME[name][2], "m6i.large"}
+    ]
+    assert checked
+    for found, wanted in checked:
+        assert found == pytest.approx(wanted, rel=1e-4)
+    server.clock(speed=1)

@@ -23,6 +23,7 @@ class _Attributes(Struct, frozen=True):
     tenancy: str = ""
     preInstalledSw: str = ""  # noqa: N815
     capacitystatus: str = ""
+    marketoption: str = "OnDemand"
 
 
 class _Product(Struct):
@@ -99,6 +100,8 @@ def _quotes(listed: _List, region: str, wanted: Wanted, as_of_ms: int) -> Iterat
 
 
 def _is_plain(asked: _Attributes) -> bool:
+    if asked.marketoption != "OnDemand":
+        return False  # blocks of capacity are listed beside, at a price of 0
     return (asked.operatingSystem, asked.tenancy, asked.preInstalledSw, asked.capacitystatus) == (
         "Linux", "Shared", "NA", "Used",
     )  # fmt: skip

@@ -101,8 +101,9 @@ class AzurePrices:
 
 
 def _kind(item: _Item) -> Kind | None:
-    """None for Windows, for the older Low Priority, and for what is no machine by the hour."""
-    if item.type != "Consumption" or item.productName.endswith("Windows"):
+    """None for Windows, for Cloud Services, for the older Low Priority, for what is reserved."""
+    product = item.productName.replace(" ", "")
+    if item.type != "Consumption" or product.endswith(("Windows", "CloudServices")):
         return None
     if item.skuName.endswith("Low Priority"):
         return None

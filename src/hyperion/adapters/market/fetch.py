@@ -23,6 +23,8 @@ TRIES = 4
 LONGEST_PAUSE_S = 30.0
 """A server that asks for more in ``Retry-After`` is asked again at the next poll instead."""
 LARGEST_ANSWER_BYTES = 32 << 20
+LARGE_BYTES = 256 << 10
+"""From this on JSON is decoded in a thread, so that the daemon's loop does not wait for it."""
 CACHED_ANSWERS = 256
 CACHED_BYTES = 64 << 20
 LARGEST_CACHED_BYTES = 16 << 20
@@ -130,7 +132,9 @@ class Fetcher:
     ) -> T:
         """A JSON body of this shape; ``FeedError`` when it is cut off or of another."""
         body = await self.get(path, query, headers)
-        return self.decoded(path, body, kind)
+        if len(body) < LARGE_BYTES:
+            return self.decoded(path, body, kind)
+        return await asyncio.to_thread(self.decoded, path, body, kind)
 
     def decoded(self, path: str, body: bytes, kind: type[T]) -> T:
         try:

@@ -1,5 +1,6 @@
 """Prices of machines in many clouds: the CSV files of SkyPilot's public catalogue."""
 
+import asyncio
 import csv
 import io
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ class SkyPilot:
                 self._fetcher.forget()
                 lacks = f"no column {', '.join(sorted(missing))}" if missing else "it is cut off"
                 raise self._fetcher.error(path, f"the answer is not as documented: {lacks}")
-            return list(_cheapest(rows, cloud, wanted, now_ms))
+            # Some hundred thousand rows: not on the loop that everything else waits for.
+            return await asyncio.to_thread(lambda: list(_cheapest(rows, cloud, wanted, now_ms)))
 
         return await gathered(clouds, of_cloud, self.name)
 

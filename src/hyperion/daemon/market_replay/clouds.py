@@ -104,6 +104,10 @@ def aws_prices(series: Series, asked: Asked, region: str) -> dict[str, Any]:
             usd = series.price(slot, asked.at_ms)[0] * (1 if system == "Linux" else 1.8)
             products[sku] = _product(sku, asked.machine(slot[2]), region, system)
             terms[sku] = _term(sku, usd * asked.wrong.factor, asked)
+        block = f"BLOCK{sku}"  # capacity blocks stand beside the machines, and cost 0 there
+        products[block] = _product(block, asked.machine(slot[2]), region, "Linux")
+        products[block]["attributes"]["marketoption"] = "CapacityBlock"
+        terms[block] = _term(block, 0.0, asked)
     published = asked.said(asked.at_ms - asked.at_ms % DAY_MS)
     return {
         "formatVersion": "v1.0",
@@ -190,7 +194,8 @@ def _azure_items(series: Series, asked: Asked, slot: Slot) -> Iterator[dict[str,
     usd = series.price(slot, asked.at_ms)[0] * asked.wrong.factor
     short = slot[2].removeprefix("Standard_").replace("_", " ")
     sku = short + " Spot" * (slot[0] is Kind.SPOT)
-    for system, factor in (("", 1.0), (" Windows", 1.9)):
+    others = ((" CloudServices", "", 1.5), (" Windows", "", 1.9), ("", " Low Priority", 0.1))
+    for system, more, factor in (("", "", 1.0), *others):
         yield {
             "currencyCode": "USD",
             "tierMinimumUnits": 0.0,
@@ -198,9 +203,9 @@ def _azure_items(series: Series, asked: Asked, slot: Slot) -> Iterator[dict[str,
             "unitPrice": round(usd * factor, 6),
             "armRegionName": slot[1].partition("/")[2],
             "effectiveStartDate": "2023-01-01T00:00:00Z",
-            "meterName": sku,
+            "meterName": sku + more,
             "productName": f"Virtual Machines {short.split(' ')[0]} Series{system}",
-            "skuName": sku,
+            "skuName": sku + more,
             "serviceName": "Virtual Machines",
             "serviceFamily": "Compute",
             "unitOfMeasure": "1/Month" if asked.wrong.wrong_unit else "1 Hour",
