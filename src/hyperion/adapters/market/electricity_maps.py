@@ -39,27 +39,29 @@ class ElectricityMaps:
         self._key = key
         self._fetcher = Fetcher(self.name, base_url)
 
-    async def fetch(self, wanted: Wanted, now_ms: int) -> Fetched:  # noqa: ARG002 - it is dated
+    async def fetch(self, wanted: Wanted, now_ms: int) -> Fetched:
         places: defaultdict[str, list[str]] = defaultdict(list)
         for place, zone in wanted.zones.items():
             if place in wanted.places:
                 places[zone].append(place)
 
         async def of_zone(zone: str) -> list[Quote]:
-            return await self._zone(zone, places[zone])
+            return await self._zone(zone, places[zone], now_ms)
 
         return await gathered(sorted(places), of_zone, self.name)
 
     async def close(self) -> None:
         await self._fetcher.close()
 
-    async def _zone(self, zone: str, places: list[str]) -> list[Quote]:
+    async def _zone(self, zone: str, places: list[str], now_ms: int) -> list[Quote]:
         query, path = {"zone": zone}, "/v3/carbon-intensity"
         latest = await self._fetcher.json(f"{path}/latest", _Latest, query, self._headers)
         if latest.zone != zone:
             raise self._fetcher.error(path, f"asked for zone {zone}, told of {latest.zone[:60]!r}")
         try:
             as_of_ms = ms_of(latest.datetime)
+            if now_ms < as_of_ms <= now_ms + HOUR_MS:
+                as_of_ms = now_ms  # the estimate of the hour that is about to begin
             forecast = await self._forecast(query)
         except ValueError as wrong:
             raise self._fetcher.error(path, f"zone {zone}: {wrong}") from None
