@@ -21,6 +21,7 @@ from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.cluster_calls import Clusters, merged, relayed
 from hyperion.daemon.driver import Driver
 from hyperion.daemon.history import History
+from hyperion.daemon.market_watch import MarketWatch
 from hyperion.model.checks import check
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
@@ -48,6 +49,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.rest import WindowRequest
 
 T = TypeVar("T")
@@ -82,6 +84,7 @@ class FederationApplication:
         enrolment: Callable[[], Enrolment],
         clock: Clock,
         trust_domain: str,
+        market: MarketWatch,
     ) -> None:
         self._machine = machine
         self._driver = driver
@@ -90,6 +93,7 @@ class FederationApplication:
         self._enrolment = enrolment
         self._clock = clock
         self._trust_domain = trust_domain
+        self._market = market
         self._started_at_ms = clock.now_ms()
         self._history = History()
         self._recall(driver)
@@ -283,6 +287,12 @@ class FederationApplication:
         view = self._machine.market
         found = sorted((o for o in view.offers if wanted(o)), key=_per_gpu)
         return [views.offer_view(o, view) for o in found[:limit]]
+
+    async def market(self) -> MarketStatusView:
+        return await asyncio.to_thread(self._market.status)  # over thousands of quotes
+
+    async def quotes(self, kind: str, place: str, source: str, limit: int) -> list[QuoteView]:
+        return await asyncio.to_thread(self._market.quotes, kind, place, source, limit)
 
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
         cluster, _, name = node.rpartition("/")
