@@ -13,6 +13,7 @@ from msgspec import Struct
 from hyperion.control.messages import Prepare, ReplicaExited, ReplicaPrepared, ReplicaStarted, Run
 from hyperion.model.ids import AllocationId
 from hyperion.model.market import MarketView
+from hyperion.model.quotes import Fetched, Wanted
 from hyperion.model.resources import Capacity
 
 
@@ -238,3 +239,15 @@ class MarketFeed(Protocol):
     """Where prices, egress, latency and carbon come from."""
 
     def view(self) -> MarketView: ...
+
+
+class QuoteFeed(Protocol):
+    """A source of quotes, asked now and then. Waits, retries and sizes are bounded inside."""
+
+    name: str
+    """Also the ``source`` of its quotes."""
+
+    async def fetch(self, wanted: Wanted, now_ms: int) -> Fetched:
+        """All that it says now of what is wanted. ``OSError`` where nothing at all came."""
+
+    async def close(self) -> None: ...

@@ -46,6 +46,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.market_api import FeedView, MarketStatusView, QuarantinedView, QuoteView
 from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import WindowRequest
 
@@ -260,6 +261,27 @@ class Fifo:
                 took=took,
             )
         ]
+
+    async def market(self) -> MarketStatusView:
+        feed = FeedView(
+            name="aws-spot", about="AWS spot prices", base_url="https://ec2.{region}.amazonaws.com",
+            interval_s=300.0, polls=3, good_ms_ago=1000, quotes=1, in_force=1, quarantined=1,
+            fault="",
+        )  # fmt: skip
+        bad = QuarantinedView(
+            kind="spot", place="aws/us-east-1", subject="p4d.24xlarge", value=-1.0, unit="USD/h",
+            source="aws-spot", reason="out-of-range", why="found -1 USD/h", at_ms=1_700_000_000_000,
+        )  # fmt: skip
+        return MarketStatusView(feeds=(feed,), quarantined=(bad,), views_told=1)
+
+    async def quotes(self, kind: str, place: str, source: str, limit: int) -> list[QuoteView]:
+        held = QuoteView(
+            kind="spot", place="aws/us-east-1", subject="p4d.24xlarge", value=12.5, unit="USD/h",
+            source="aws-spot", as_of_ms=1_700_000_000_000, age_ms=1000, ttl_ms=60_000, stale=False,
+            confidence=0.95, uncertainty=0.05, in_force=True,
+        )  # fmt: skip
+        wanted = kind in ("", held.kind) and source in ("", held.source)
+        return [held][:limit] if wanted and held.place.startswith(place) else []
 
     async def policies(self) -> list[PolicyView]:
         return [

@@ -168,6 +168,9 @@ def test_nodes_clusters_offers_version_and_health(url):
     assert ask(url, "POST", "/nodes/home/n2/cordon")[2]["state"] == "cordoned"
     assert [p["took"]["p99"] for p in ask(url, "GET", "/slo")[2]] == [4.5]
     assert [p["name"] for p in ask(url, "GET", "/policies")[2]] == ["balanced", "greedy"]
+    assert [f["name"] for f in ask(url, "GET", "/market")[2]["feeds"]] == ["aws-spot"]
+    assert [x["value"] for x in ask(url, "GET", "/market/quotes?place=aws/")[2]] == [12.5]
+    assert ask(url, "GET", "/market/quotes?kind=carbon")[2] == []
     assert ask(url, "POST", "/nodes/home/n2/uncordon")[2]["state"] == "ready"
     assert [n["id"] for n in ask(url, "GET", "/nodes")[2]] == ["n1", "n2"]
     assert ask(url, "GET", "/nodes?cluster=away")[2] == []

@@ -308,6 +308,7 @@ def test_ctrl_c_leaves_the_job_running_and_tells_how_to_go_on(home):
         ["slo"],
         ["clusters"],
         ["offers"],
+        ["market"],
         ["top"],
         ["uncordon", "n1"],
         ["version"],

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "nodes": ("fleet", "nodes", "List nodes."),
     "clusters": ("fleet", "clusters", "List clusters."),
     "offers": ("fleet", "offers", "What could be had in the clouds."),
+    "market": ("market", "market", "Live quotes, their feeds, and a server to rehearse them."),
     "queues": ("queues", "queues", "List and change queues and their quotas."),
     "reserve": ("windows", "reserve", "Keep nodes for some in a span of time."),
     "maintenance": ("windows", "maintenance", "Keep nodes free of jobs in a span of time."),

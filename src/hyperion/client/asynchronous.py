@@ -41,6 +41,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import LogChunk, WindowRequest
 
@@ -57,6 +58,7 @@ OfferViews = list[OfferView]
 PolicyViews = list[PolicyView]
 PromiseViews = list[PromiseView]
 QueueViews = list[QueueView]
+QuoteViews = list[QuoteView]
 WindowViews = list[WindowView]
 BudgetViews = list[BudgetView]
 
@@ -153,6 +155,16 @@ class AsyncClient:
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
     ) -> OfferViews:
         return await self._call(calls.offers(accelerators, region, market, limit))
+
+    async def market(self) -> MarketStatusView:
+        """The feeds that are asked for quotes, and what of their answers is not believed."""
+        return await self._call(calls.market())
+
+    async def quotes(
+        self, kind: str = "", place: str = "", source: str = "", limit: int = 1000
+    ) -> QuoteViews:
+        """The last good quote of each source: prices, egress, carbon, obtainability."""
+        return await self._call(calls.quotes(kind, place, source, limit))
 
     async def policies(self) -> PolicyViews:
         """Ranking policies: where each comes from, where it decides, what it did wrong last."""

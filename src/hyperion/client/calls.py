@@ -39,6 +39,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import (
     API_PREFIX,
@@ -146,6 +147,15 @@ def clusters() -> Call[list[ClusterView]]:
 def offers(accelerators: str, region: str, market: str, limit: int) -> Call[list[OfferView]]:
     query = [("accelerators", accelerators), ("region", region), ("market", market)]
     return Call(_get("/offers", [*query, ("limit", limit)]), list[OfferView])
+
+
+def market() -> Call[MarketStatusView]:
+    return Call(_get("/market"), MarketStatusView)
+
+
+def quotes(kind: str, place: str, source: str, limit: int) -> Call[list[QuoteView]]:
+    query = [("kind", kind), ("place", place), ("source", source)]
+    return Call(_get("/market/quotes", [*query, ("limit", limit)]), list[QuoteView])
 
 
 def policies() -> Call[list[PolicyView]]:

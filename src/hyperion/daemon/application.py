@@ -21,6 +21,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import WindowRequest
 
@@ -89,6 +90,12 @@ class Application(Protocol):
         self, accelerators: str = "", region: str = "", market: str = "", limit: int = 200
     ) -> list[OfferView]:
         """Cheapest per GPU first; a prefix of the region will do."""
+
+    async def market(self) -> MarketStatusView:
+        """The feeds that are asked for quotes, and what of their answers is not believed."""
+
+    async def quotes(self, kind: str, place: str, source: str, limit: int) -> list[QuoteView]:
+        """The last good quote of each source; a prefix of the place will do."""
 
     async def policies(self) -> list[PolicyView]:
         """Those known to the federation, then those in force or broken in each cluster."""

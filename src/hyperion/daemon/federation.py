@@ -26,6 +26,7 @@ from hyperion.daemon.driver import Driver
 from hyperion.daemon.enrolment import authority, enrol
 from hyperion.daemon.federation_application import FederationApplication
 from hyperion.daemon.gateway import SOCKET_NAME, Gateway, GatewayError, GatewaySettings
+from hyperion.daemon.market_settings import market_watch
 from hyperion.daemon.observe import start_logging
 from hyperion.daemon.readiness import say_ready
 from hyperion.daemon.running import CannotStart, run, together
@@ -53,8 +54,10 @@ class FederationDaemon:
         _enrol_itself(settings)
         self.credentials = load_credentials(Path(settings.credentials), "federation")
         plugins.discover()
+        market = _market(settings)
+        self.watch = market_watch(settings, market, self.clock, self._quoted)
         self.machine = Federation(
-            _market(settings),
+            market,
             settings.policy,
             FederationTimes(
                 cluster_lease_ms=settings.cluster_lease_ms,
@@ -96,6 +99,7 @@ class FederationDaemon:
                 lambda: authority(Path(settings.authority), settings.trust_domain),
                 self.clock,
                 settings.trust_domain,
+                self.watch,
             )
             await self._serve_all(stop)
 
@@ -112,7 +116,7 @@ class FederationDaemon:
         )
         port = await listen(server, settings.listen)
         gateway = Gateway(self.application, _gateway_settings(settings, self.directory))
-        running = asyncio.create_task(together(stop, self.driver.run()))
+        running = asyncio.create_task(together(stop, self.driver.run(), self.watch.run()))
         hurrying = asyncio.create_task(keep_hurrying())
         try:
             try:
@@ -127,6 +131,9 @@ class FederationDaemon:
             await gateway.close()
             await server.stop()
             await asyncio.gather(running, return_exceptions=True)
+
+    def _quoted(self, view: MarketView) -> None:
+        self.driver.note(m.MarketQuoted(view))
 
     def _perform(self, command: m.FederationCommand) -> None:
         match command:

@@ -13,20 +13,19 @@ from hyperion import __version__
 from hyperion.adapters.link.errors import LinkError
 from hyperion.control.federation import Federation
 from hyperion.control.messages import (
-    Answer,
-    BudgetApplied,
-    BudgetDropAsked,
     JobCancelRequested,
     JobSubmitted,
 )
 from hyperion.control.records import FederatedJob, FederatedJobAccepted, FederatedJobMoved
-from hyperion.daemon import money, plugins, views
+from hyperion.daemon import plugins, views
 from hyperion.daemon import questions as q
 from hyperion.daemon.application import Conflict, Exhausted, NotFound, Unavailable
+from hyperion.daemon.billing import Billing, raise_refusal
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.cluster_calls import Clusters, merged, relayed
 from hyperion.daemon.driver import Driver
 from hyperion.daemon.history import History
+from hyperion.daemon.market_watch import MarketWatch
 from hyperion.model.checks import check
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
@@ -54,7 +53,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
-from hyperion.wire.money import BudgetRequest, BudgetView, CostView
+from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.rest import WindowRequest
 
 T = TypeVar("T")
@@ -66,7 +65,6 @@ ASK_S = 3.0
 WATCHERS_MAX = 512
 RECALLED = 1000
 """Records of the last process that are read again, for watchers who come back after a restart."""
-_ERRORS = {"not_found": NotFound, "conflict": Conflict, "exhausted": Exhausted}
 
 
 class Enrolment(Protocol):
@@ -77,7 +75,7 @@ class Enrolment(Protocol):
     def redeem(self, token: str, csr_pem: bytes) -> tuple[bytes, bytes]: ...
 
 
-class FederationApplication:
+class FederationApplication(Billing):
     """See ``application.Application``, whose shape this has."""
 
     def __init__(
@@ -89,6 +87,7 @@ class FederationApplication:
         enrolment: Callable[[], Enrolment],
         clock: Clock,
         trust_domain: str,
+        market: MarketWatch,
     ) -> None:
         self._machine = machine
         self._driver = driver
@@ -97,6 +96,7 @@ class FederationApplication:
         self._enrolment = enrolment
         self._clock = clock
         self._trust_domain = trust_domain
+        self._market = market
         self._started_at_ms = clock.now_ms()
         self._history = History()
         self._recall(driver)
@@ -195,7 +195,7 @@ class FederationApplication:
 
     async def cancel(self, job_id: str, by: str) -> JobView:
         id = self._find(job_id).job.id
-        _raise(await self._driver.ask(lambda token: JobCancelRequested(id, by, token)))
+        raise_refusal(await self._driver.ask(lambda token: JobCancelRequested(id, by, token)))
         return await self.job(id)
 
     async def activate(
@@ -295,6 +295,12 @@ class FederationApplication:
         found = sorted((o for o in view.offers if wanted(o)), key=_per_gpu)
         return [views.offer_view(o, view) for o in found[:limit]]
 
+    async def market(self) -> MarketStatusView:
+        return await asyncio.to_thread(self._market.status)  # over thousands of quotes
+
+    async def quotes(self, kind: str, place: str, source: str, limit: int) -> list[QuoteView]:
+        return await asyncio.to_thread(self._market.quotes, kind, place, source, limit)
+
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView:
         cluster, _, name = node.rpartition("/")
         if not cluster:
@@ -331,24 +337,6 @@ class FederationApplication:
     async def drop_window(self, cluster: str, window: str) -> WindowView:
         body = await self._ask(self._one_cluster(cluster), q.DROP_WINDOW, q.Named(window))
         return msgspec.json.decode(body, type=WindowView)
-
-    # -- money ----------------------------------------------------------------------------------
-
-    async def cost(self, by: str, since_ms: int, until_ms: int, limit: int) -> CostView:
-        seen = money.picture(self._machine.state, self._clock.now_ms())
-        return await asyncio.to_thread(money.cost_view, seen, by, since_ms, until_ms, limit)
-
-    async def budgets(self) -> list[BudgetView]:
-        return money.budget_views(self._machine.state, self._clock.now_ms())
-
-    async def apply_budget(self, asked: BudgetRequest) -> list[BudgetView]:
-        budget = money.budget_of(asked)
-        _raise(await self._driver.ask(lambda token: BudgetApplied(budget, token)))
-        return await self.budgets()
-
-    async def drop_budget(self, tenant: str) -> list[BudgetView]:
-        _raise(await self._driver.ask(lambda token: BudgetDropAsked(tenant, token)))
-        return await self.budgets()
 
     # -- the rest -------------------------------------------------------------------------------
 
@@ -492,8 +480,3 @@ _NO_LOAD = ClusterLoad()
 
 def _per_gpu(offer: Offer) -> tuple[bool, float]:
     return (not offer.gpus, offer.usd_per_hour / (offer.gpus or 1))
-
-
-def _raise(answer: Answer) -> None:
-    if answer.error:
-        raise _ERRORS.get(answer.code, Conflict)(answer.error)

@@ -12,14 +12,15 @@ from msgspec import Struct, json
 
 from hyperion.model.job import Job
 from hyperion.model.queue import Queue
-from hyperion.wire import api, money, rest
+from hyperion.wire import api, market_api, money, rest
 
 MAX_SPECS = 1000
 """In one submission."""
 VIEWS = [
     Job, Queue, api.ClusterView, api.JobChange, api.JobView, api.NodeView, api.OfferView,
     api.ActivationView, api.PlanView, api.PolicyView, api.PromiseView, api.QueueView, api.Submitted,
-    api.VersionView, api.WhyView, api.WindowView,
+    api.VersionView, api.WhyView, api.WindowView, market_api.MarketStatusView,
+    market_api.QuoteView,
     money.BudgetRequest, money.BudgetView, money.CostRow, money.CostView,
     rest.AuthorityAnswer, rest.BundleAnswer, rest.Health, rest.JoinAnswer, rest.JoinRequest,
     rest.LogChunk, rest.ProblemDetails, rest.TokenAnswer, rest.TokenRequest, rest.WindowRequest,

@@ -55,6 +55,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.rest import (
     USER_HEADER,
     AuthorityAnswer,
@@ -296,6 +297,22 @@ async def offers(
     return await application_of(request).offers(accelerators, region, market, limit)
 
 
+@get("/market", responses=declared(), summary="Feeds of quotes, and what of them is quarantined")
+async def market(request: Req) -> MarketStatusView:
+    return await application_of(request).market()
+
+
+@get("/market/quotes", responses=declared(), summary="The last good quotes: prices, egress, carbon")
+async def quotes(
+    request: Req,
+    kind: Text = "",
+    place: Text = "",
+    source: Text = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=100_000)] = 1000,
+) -> list[QuoteView]:
+    return await application_of(request).quotes(kind, place, source, limit)
+
+
 @get("/queues", responses=declared(404), summary="Queues with quota, use and share")
 async def queues(request: Req, cluster: Text = "") -> list[QueueView]:
     return await application_of(request).queues(cluster)
@@ -421,7 +438,8 @@ ROUTES = [
     openapi,
     submit, plan, list_jobs, show, spec, why, cancel, activate, logs, watch, nodes, cordon,
     queues, apply_queues, drop_queue, windows, add_window, drop_window,
-    clusters, policies, slo, offers, version, healthz, authority, join, new_join_token, upload,
+    clusters, policies, slo, offers, market, quotes, version, healthz, authority, join,
+    new_join_token, upload,
 ]  # fmt: skip
 
 

@@ -156,6 +156,22 @@ class FederationSettings(DaemonSettings, frozen=True, kw_only=True):
             default_text="where a job's data lie, else the first cluster's region, with a price",
         ),
     ] = ""
+    market_feeds: Annotated[
+        tuple[str, ...], _Is("list", "sources of live quotes to ask, such as aws-spot,uk-carbon")
+    ] = ()
+    market_urls: Annotated[
+        dict[str, str], _Is("pairs", "other base URLs of feeds, as FEED=URL,…; for rehearsals")
+    ] = {}
+    market_key_files: Annotated[
+        dict[str, str],
+        _Is("pairs", "files with feeds' keys, as FEED=PATH,…; only you may read them"),
+    ] = {}
+    market_intervals: Annotated[
+        dict[str, str], _Is("pairs", "seconds between polls, as FEED=SECONDS,… or all=SECONDS")
+    ] = {}
+    market_regions: Annotated[
+        tuple[str, ...], _Is("list", "regions, or beginnings of them, to ask for; empty for all")
+    ] = ()
     round_ms: Annotated[
         float, _Is("number", "least time between rounds", "ms", minimum=0.0, maximum=60_000)
     ] = 2.0

@@ -1,0 +1,1 @@
+"""A server that speaks the price and carbon APIs' wire formats, over series whose clock moves."""
