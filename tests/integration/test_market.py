@@ -113,3 +113,52 @@ def test_wrong_settings_are_refused_at_the_start_with_the_remedy(tmp_path, setti
     world.federation.start().process.wait(30)
     assert world.federation.process.returncode == 78
     assert says in world.federation.tail()
+
+
+def test_a_changed_price_moves_the_next_job(tmp_path, address):
+    key = tmp_path / "key"
+    key.write_text("AKIDTEST:very-secret-word")
+    key.chmod(0o600)
+    regions = {"east": "aws/us-east-1", "west": "aws/us-west-2"}
+    settings = {
+        "market_feeds": "aws-spot",
+        "market_urls": f"aws-spot=http://{address}/aws-spot/{{region}}",
+        "market_key_files": f"aws-spot={key}",
+        "market_intervals": "all=1",
+        "market_regions": ",".join(regions.values()),
+    }
+    machine = {"declare": "accelerators=A100:8", "instance_type": MACHINE, "market": "spot"}
+    world = World(
+        tmp_path / "world", ("east/n1", "west/n1"), federation=settings,
+        agent=machine,
+    )  # fmt: skip
+    for name, region in regions.items():
+        world.schedulers[name].settings["region"] = region
+        world.agents[f"{name}/n1"].settings["region"] = region
+    job = {"name": "next", "run": "true", "resources": {"accelerators": "A100:8"}, "expected": "3h"}
+
+    def set_price(name, usd):
+        place = regions[name]
+        steer(address, "values", {"kind": "spot", "place": place, "subject": MACHINE, "value": usd})
+        until(lambda: usd_per_hour()[name] == pytest.approx(usd), "the price in the plan")
+
+    def usd_per_hour():
+        return {r.cluster: r.usd_per_hour for r in world.client.plan(job).rows if r.joined}
+
+    def where_it_ran():
+        id = world.client.submit(job)
+        until(lambda: world.client.why(id).phase == "succeeded", "its end")
+        why = world.client.why(id)
+        scored = {row.cluster: row.score for row in why.plan.rows if row.joined}
+        assert why.plan.chosen == min(scored, key=scored.get)
+        terms = [float(line.rpartition("$")[2]) for line in why.sentences if " = $" in line]
+        assert round(sum(terms[:-1]), 4) == terms[-1], "the arithmetic adds up"
+        assert terms[-1] == pytest.approx(scored[why.plan.chosen], abs=1e-4)
+        return why.plan.chosen
+
+    with world:
+        set_price("east", 10.0)
+        set_price("west", 12.0)
+        assert where_it_ran() == "east"
+        set_price("east", 14.0)
+        assert where_it_ran() == "west"

@@ -70,6 +70,24 @@ _BUDGET = _Is(
 )
 
 
+_Feeds = Annotated[
+    tuple[str, ...], _Is("list", "sources of live quotes to ask, such as aws-spot,uk-carbon")
+]
+_FeedUrls = Annotated[
+    dict[str, str], _Is("pairs", "other base URLs of feeds, as FEED=URL,…; for rehearsals")
+]
+_FeedKeys = Annotated[
+    dict[str, str],
+    _Is("pairs", "files with feeds' keys, as FEED=PATH,…; only you may read them"),
+]
+_FeedIntervals = Annotated[
+    dict[str, str], _Is("pairs", "seconds between polls, as FEED=SECONDS,… or all=SECONDS")
+]
+_FeedRegions = Annotated[
+    tuple[str, ...], _Is("list", "regions, or beginnings of them, to ask for; empty for all")
+]
+
+
 class DaemonSettings(Struct, frozen=True, kw_only=True):
     """What all three daemons have in common."""
 
@@ -156,22 +174,11 @@ class FederationSettings(DaemonSettings, frozen=True, kw_only=True):
             default_text="where a job's data lie, else the first cluster's region, with a price",
         ),
     ] = ""
-    market_feeds: Annotated[
-        tuple[str, ...], _Is("list", "sources of live quotes to ask, such as aws-spot,uk-carbon")
-    ] = ()
-    market_urls: Annotated[
-        dict[str, str], _Is("pairs", "other base URLs of feeds, as FEED=URL,…; for rehearsals")
-    ] = {}
-    market_key_files: Annotated[
-        dict[str, str],
-        _Is("pairs", "files with feeds' keys, as FEED=PATH,…; only you may read them"),
-    ] = {}
-    market_intervals: Annotated[
-        dict[str, str], _Is("pairs", "seconds between polls, as FEED=SECONDS,… or all=SECONDS")
-    ] = {}
-    market_regions: Annotated[
-        tuple[str, ...], _Is("list", "regions, or beginnings of them, to ask for; empty for all")
-    ] = ()
+    market_feeds: _Feeds = ()
+    market_urls: _FeedUrls = {}
+    market_key_files: _FeedKeys = {}
+    market_intervals: _FeedIntervals = {}
+    market_regions: _FeedRegions = ()
     round_ms: Annotated[
         float, _Is("number", "least time between rounds", "ms", minimum=0.0, maximum=60_000)
     ] = 2.0
@@ -307,6 +314,11 @@ class UpSettings(Struct, frozen=True, kw_only=True):
     policy: Annotated[
         str, _Is("policy", "ranks places for jobs that name no policy" + _POLICIES)
     ] = "balanced"
+    market_feeds: _Feeds = ()
+    market_urls: _FeedUrls = {}
+    market_key_files: _FeedKeys = {}
+    market_intervals: _FeedIntervals = {}
+    market_regions: _FeedRegions = ()
     detach: Annotated[bool, _Is("switch", "return once it is ready; `hyperion down` ends it")] = (
         False
     )

@@ -89,6 +89,11 @@ def plan(up: UpSettings, reserve: Callable[[str], str]) -> tuple[DaemonPlan, ...
         policy=up.policy,
         trust_domain=up.trust_domain,
         log_level=up.log_level,
+        market_feeds=up.market_feeds,
+        market_urls=up.market_urls,
+        market_key_files=up.market_key_files,
+        market_intervals=up.market_intervals,
+        market_regions=up.market_regions,
     )
     daemons = [
         DaemonPlan(

@@ -49,13 +49,13 @@ def main(
 
 
 def instructions(address: str) -> str:
-    """The federation's settings that make its feeds ask this server."""
+    """Settings that make the feeds of a federation, or of ``hyperion up``, ask this server."""
     feeds = ", ".join(f'"{name}"' for name in MAKERS)
     urls = "\n".join(f'{name} = "{base_url(name, address)}"' for name in MAKERS)
     keys = " ".join(f"{key_variable(k.name)}=any:key" for k in FEEDS.values() if k.needs)
     return (
         f"# replaying at http://{address}; steer it at http://{address}/replay\n"
         f"# any key will do: export {keys}\n"
-        f"[federation]\nmarket_feeds = [{feeds}]\n"
-        f'market_intervals = {{ all = "10" }}\n\n[federation.market_urls]\n{urls}\n'
+        f"[all]\nmarket_feeds = [{feeds}]\n"
+        f'market_intervals = {{ all = "10" }}\n\n[all.market_urls]\n{urls}\n'
     )
