@@ -4,11 +4,11 @@ The lines outlive the jobs. In number they are bounded: old ones become parts of
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -101,14 +101,15 @@ def added(line: b.BillLine, ran: accounts.Ran, started_at_ms: int, now_ms: int) 
 
 def month_of(ms: int) -> str:
     """``2026-11``, in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m")
+    return str(np.datetime64(ms, "ms").astype("datetime64[M]"))
 
 
 def month_begins_ms(month: str, later: int = 0) -> int:
     """When a month begins, or the one that comes so many months later."""
     year, number = map(int, month.split("-"))
     count = year * 12 + number - 1 + later
-    return int(datetime(count // 12, count % 12 + 1, 1, tzinfo=UTC).timestamp() * 1000)
+    first = np.datetime64(f"{count // 12:04d}-{count % 12 + 1:02d}")
+    return int(first.astype("datetime64[ms]").astype(np.int64))
 
 
 def booking(
