@@ -172,3 +172,27 @@ def test_the_price_grows_with_each_of_its_terms(job, market, region, usd, more):
             assert price(job, request, region, usd, far).score >= base - slack
     heavier = tuple(replace(d, size_gib=d.size_gib + more) for d in job.data)
     assert price(replace(job, data=heavier), request, region, usd, market).score >= base - slack
+
+
+@given(jobs, markets(), st.lists(st.tuples(st.sampled_from(REGIONS), amounts), max_size=8))
+def test_offers_ranked_at_once_are_what_one_by_one_would_be(job, market, more):
+    """Also where several of one size in a region differ only by their price."""
+    extra = (
+        replace(market.offers[0], region=region, usd_per_hour=usd, instance_type=f"more{n}")
+        for n, (region, usd) in enumerate(more)
+    )
+    market = replace(market, offers=(*market.offers, *extra))
+    job = replace(job, policy="", budget=Budget())
+    request = job.alternatives[0]
+    alone = {
+        o: price(job, request, o.region, o.usd_per_hour, market, o.gpu_type)
+        for o in market.offers
+        if not residence_refusal(job, "", o.region)
+    }
+    found = catalogue(job, market, policy(""), 100)
+    assert {p.region for p in found} == {o.region for o in alone}
+    for place in found:
+        own = [p for o, p in alone.items() if o.region == place.region]
+        assert place.price in own
+        assert place.price.score == min(p.score for p in own)
+    assert [p.price.score for p in found] == sorted(p.price.score for p in found)

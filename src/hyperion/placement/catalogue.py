@@ -5,13 +5,13 @@ from collections.abc import Collection, Hashable
 import numpy as np
 
 from hyperion.model.job import Job
-from hyperion.model.market import MarketView
+from hyperion.model.market import MarketView, Offer
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement import offers
 from hyperion.placement.choice import Place
 from hyperion.placement.choice_words import why_over
-from hyperion.placement.feasibility import Reason, residence_refusal
-from hyperion.placement.objective import extent, over_budget, price_from, region_terms, widened
+from hyperion.placement.feasibility import Reason
+from hyperion.placement.objective import Price, extent, over_budget, price_from
 from hyperion.placement.ranking import Candidates, Policy, guarded
 
 MAX_RENTED = 1000
@@ -53,8 +53,7 @@ def _offered(
 ) -> list[Place]:
     """The best offers for one alternative, by region and market."""
     rows, per_instance = columns.suitable(request, joined_regions)
-    at_home = np.array([not residence_refusal(job, "", name) for name in columns.regions], np.bool_)
-    kept = at_home[columns.region[rows]]
+    kept = columns.may_be(job.regions)[columns.region[rows]]
     rows, per_instance = rows[kept], per_instance[kept]
     if not len(rows):
         return []
@@ -76,7 +75,14 @@ def _offered(
     order = np.lexsort((costs, over))
     picked = columns.first_of_each_place(rows[order], limit)
     return [
-        _offer_place(job, alternative, columns, int(rows[i]), float(usd_per_hour[i]), costs[i])
+        _offer_place(
+            job,
+            alternative,
+            columns.market.offers[int(rows[i])],
+            price_from(job, terms.of(i), float(usd_per_hour[i]), widest.hours),
+            widest.known_hours,
+            float(costs[i]),
+        )
         for i in order[picked].tolist()
     ]
 
@@ -84,19 +90,12 @@ def _offered(
 def _offer_place(
     job: Job,
     alternative: int,
-    columns: offers.Columns,
-    row: int,
-    usd_per_hour: float,
+    offer: Offer,
+    price: Price,
+    known_hours: float,
     cost: float,
 ) -> Place:
-    offer = columns.market.offers[row]
-    request = job.alternatives[alternative]
-    regional = region_terms(job, request, offer.region, columns.market, offer.gpu_type)
-    widest = extent(job, MAX_RENTED)
-    price = price_from(job, widened(regional, job, widest.width), usd_per_hour, widest.hours)
-    over = over_budget(
-        job, price.usd_per_hour, price.egress_usd, price.gco2e_per_hour, widest.known_hours
-    )
+    over = over_budget(job, price.usd_per_hour, price.egress_usd, price.gco2e_per_hour, known_hours)
     return Place(
         cluster="",
         region=offer.region,
@@ -107,8 +106,8 @@ def _offer_place(
         price=price,
         joined=False,
         refusal=Reason.BUDGET if over else None,
-        refusal_text=why_over(job, price, widest.known_hours) if over else "",
-        cost=float(cost),
+        refusal_text=why_over(job, price, known_hours) if over else "",
+        cost=cost,
     )
 
 

@@ -190,15 +190,18 @@ def residence_refusal(job: Job, cluster: str, region: str) -> str:
     where = job.regions
     if not where.allow and not where.deny:
         return ""
-    here = (region, region.partition("/")[0], cluster)
     for pattern in where.deny:
-        if any(name and fnmatchcase(name, pattern) for name in here):
+        if place_matches(pattern, cluster, region):
             return f"regions.deny has {pattern}"
-    if where.allow and not any(
-        name and fnmatchcase(name, pattern) for name in here for pattern in where.allow
-    ):
+    if where.allow and not any(place_matches(p, cluster, region) for p in where.allow):
         return f"not in regions.allow ({', '.join(where.allow[:3])})"
     return ""
+
+
+def place_matches(pattern: str, cluster: str, region: str) -> bool:
+    """Whether a pattern of ``regions`` means this cluster; empty where nobody has joined."""
+    here = (region, region.partition("/")[0], cluster)
+    return any(name and fnmatchcase(name, pattern) for name in here)
 
 
 def slots(request: ResourceRequest, capacity: Capacity) -> int:

@@ -3,6 +3,8 @@
 The ranker, ``plan``, ``why``, the simulator's score and the bill all call this module.
 """
 
+from typing import Any
+
 from msgspec import Struct
 
 from hyperion.model.job import Job, Objective
@@ -104,7 +106,7 @@ def region_terms(
     job: Job, request: ResourceRequest, region: str, market: MarketView, gpu_type: str = ""
 ) -> Terms:
     """What the region decides, for all replicas; of an array for one task."""
-    kilowatts = _watts(job, request, gpu_type) / 1000.0 * market.pue(region)
+    kilowatts = job_watts(job, request, gpu_type) / 1000.0 * market.pue(region)
     egress = sum(
         (d.size_gib * market.egress_usd_per_gib(d.region, region) for d in job.data), start=0.0
     )
@@ -116,7 +118,8 @@ def region_terms(
     )
 
 
-def _watts(job: Job, request: ResourceRequest, gpu_type: str) -> float:
+def job_watts(job: Job, request: ResourceRequest, gpu_type: str) -> float:
+    """Of all replicas together; of an array of one task."""
     if not job.roles:
         return job.replicas * replica_watts(request, gpu_type)
     each = [
@@ -148,11 +151,21 @@ def widened(terms: Terms, job: Job, width: int) -> Terms:
 
 def fixed_score(job: Job, terms: Terms, hours: float | None = None) -> float:
     """All of the score but the machine's price, in USD."""
-    w, hours = job.objective, expected_hours(job) if hours is None else hours
+    hours = expected_hours(job) if hours is None else hours
+    fixed: float = fixed_of(
+        job.objective, terms.egress_usd, terms.gco2e_per_hour, terms.latency_ms, hours
+    )
+    return fixed
+
+
+def fixed_of(
+    weights: Objective, egress_usd: Any, gco2e_per_hour: Any, latency_ms: Any, hours: float
+) -> Any:
+    """The same of one place (floats), or of many at once (NumPy columns)."""
     return (
-        w.egress * terms.egress_usd
-        + w.carbon * CARBON_USD_PER_KG * terms.gco2e_per_hour * hours / 1000.0
-        + w.latency * LATENCY_USD_PER_MS_HOUR * terms.latency_ms * hours
+        weights.egress * egress_usd
+        + weights.carbon * CARBON_USD_PER_KG * gco2e_per_hour * hours / G_PER_KG
+        + weights.latency * LATENCY_USD_PER_MS_HOUR * latency_ms * hours
     )
 
 

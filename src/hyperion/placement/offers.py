@@ -1,23 +1,22 @@
 """The market's offers in columns, and what a node costs whose owner does not say."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from hyperion.model.cluster import Shape
-from hyperion.model.job import Job
+from hyperion.model.job import Job, Residency
 from hyperion.model.market import Market, MarketView, Offer
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
-from hyperion.placement.feasibility import in_place, on_market
+from hyperion.placement.feasibility import in_place, on_market, place_matches
 from hyperion.placement.objective import (
     G_PER_KG,
     Extent,
     Terms,
-    fixed_score,
-    region_terms,
-    widened,
+    fixed_of,
+    job_watts,
 )
 from hyperion.placement.ranking import Column
 
@@ -33,6 +32,14 @@ class OfferTerms(Struct, frozen=True):
     latency_ms: Column
     fixed: Column
     """All of the score but the machines' price."""
+
+    def of(self, row: int) -> Terms:
+        """As plain numbers, of the row in this place."""
+        return Terms(
+            float(self.egress_usd[row]),
+            float(self.gco2e_per_hour[row]),
+            float(self.latency_ms[row]),
+        )
 
     def score(self, job: Job, usd_per_hour: Column, hours: float) -> Column:
         return usd_per_hour * (hours * job.objective.cost) + self.fixed
@@ -66,44 +73,90 @@ class Columns:
         self.gpus = np.array([o.gpus for o in all_offers], np.int64)
         self.cpus_milli = np.array([o.cpus_milli for o in all_offers], np.int64)
         self.memory_mib = np.array([o.memory_mib for o in all_offers], np.int64)
+        self._pue = np.array([market.pue(name) for name in self.regions], np.float64)
+        self._carbon = np.array([market.carbon_g_per_kwh(n) for n in self.regions], np.float64)
+        self._known: dict[str, Column] = {}
+        self.best = self._cheapest_of_alike()
+        """Rows that count: of offers with the same region, market and size the cheapest, the first
+        of equals. A job cannot tell the others from it but by their price."""
         self._by_type: dict[tuple[str, str, Market], float] | None = None
         self._rates: dict[tuple[str, str, Market], float] | None = None
 
     def suitable(
         self, request: ResourceRequest, joined_regions: Collection[str]
     ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """(rows of the offers that fit at least one replica, replicas on one instance of each)."""
-        fits = self._allowed_regions(request, joined_regions)[self.region]
-        fits &= self._allowed_markets(request)[self.bought]
-        if request.gpus_milli:
-            fits &= self.gpus * MILLI >= request.gpus_milli
-            if request.gpu_type:
-                wanted = request.gpu_type.casefold()
-                types = np.array([t.casefold() == wanted for t in self.gpu_types])
-                fits &= types[self.gpu_type]
-        fits &= self.cpus_milli >= request.cpus_milli
-        fits &= self.memory_mib >= request.memory_mib
+        """(rows of the offers that fit at least one replica, replicas on one instance of each); of
+        alike ones only the cheapest."""
+        rows = self.best
         if request.custom or (request.gpus_milli > MILLI and request.gpus_milli % MILLI):
-            fits[:] = False  # nobody knows the countables of a machine before it has joined
-        rows = np.flatnonzero(fits)
+            rows = rows[:0]  # nobody knows the countables of a machine before it has joined
+        if request.gpus_milli and request.gpu_type:
+            wanted = request.gpu_type.casefold()
+            types = np.array([t.casefold() == wanted for t in self.gpu_types], np.bool_)
+            rows = rows[types[self.gpu_type[rows]]]
+        fits = self._allowed_regions(request, joined_regions)[self.region[rows]]
+        fits &= self._allowed_markets(request)[self.bought[rows]]
+        if request.gpus_milli:
+            fits &= self.gpus[rows] * MILLI >= request.gpus_milli
+        fits &= self.cpus_milli[rows] >= request.cpus_milli
+        fits &= self.memory_mib[rows] >= request.memory_mib
+        rows = rows[fits]
         return rows, self._replicas(request, rows)
 
     def terms(
         self, job: Job, request: ResourceRequest, rows: NDArray[np.intp], extent: Extent
     ) -> OfferTerms:
-        """Computed once for each region and GPU type among the rows."""
-        width = len(self.gpu_types)
-        typed = bool(request.gpus_milli and not request.gpu_type)
-        pair = self.region[rows] * width + (self.gpu_type[rows] if typed else 0)
-        pairs, back = np.unique(pair, return_inverse=True)
-        alone = [self._terms_of(job, request, int(p), width, typed) for p in pairs]
-        each = [widened(terms, job, extent.width) for terms in alone]
+        """The same as ``region_terms`` says of each row's region and GPU type, all at once."""
+        at = self.region[rows]
+        egress, latency = np.zeros(len(self.regions)), np.zeros(len(self.regions))
+        for source in job.data:
+            egress += source.size_gib * self._facts(f"from {source.region}", self._egress)
+        for user in job.users_in:
+            latency += self._facts(f"to {user}", self._latency)
+        latency /= max(1, len(job.users_in))
+        if request.gpus_milli and not request.gpu_type:
+            each = np.array([job_watts(job, request, gpu_type) for gpu_type in self.gpu_types])
+            watts = each[self.gpu_type[rows]]
+        else:
+            watts = np.full(len(rows), job_watts(job, request, request.gpu_type))
+        grams = watts / 1000.0 * self._pue[at] * self._carbon[at]
+        if job.array is not None:
+            grams = grams * extent.width
         return OfferTerms(
-            egress_usd=np.array([t.egress_usd for t in each])[back],
-            gco2e_per_hour=np.array([t.gco2e_per_hour for t in each])[back],
-            latency_ms=np.array([t.latency_ms for t in each])[back],
-            fixed=np.array([fixed_score(job, t, extent.hours) for t in each])[back],
+            egress_usd=egress[at],
+            gco2e_per_hour=grams,
+            latency_ms=latency[at],
+            fixed=fixed_of(job.objective, egress[at], grams, latency[at], extent.hours),
         )
+
+    def may_be(self, where: Residency) -> NDArray[np.bool_]:
+        """By region: whether a job with these ``regions`` may be there."""
+        allowed = np.ones(len(self.regions), np.bool_)
+        if where.allow:
+            allowed = np.any([self._facts(p, self._matches) for p in where.allow], axis=0)
+        for pattern in where.deny:
+            allowed = allowed & (self._facts(pattern, self._matches) == 0)
+        return allowed
+
+    def _facts(self, what: str, compute: Callable[[str, str], float]) -> Column:
+        """One number a region, computed once for each name that jobs come with."""
+        known = self._known.get(what)
+        if known is None:
+            if len(self._known) >= _MOST_FACTS:
+                self._known.clear()
+            name = what.rpartition(" ")[2]
+            known = np.array([compute(name, region) for region in self.regions], np.float64)
+            self._known[what] = known
+        return known
+
+    def _egress(self, source: str, region: str) -> float:
+        return self.market.egress_usd_per_gib(source, region)
+
+    def _latency(self, user: str, region: str) -> float:
+        return self.market.latency_ms(region, user)
+
+    def _matches(self, pattern: str, region: str) -> float:
+        return float(place_matches(pattern, "", region))
 
     def first_of_each_place(self, rows: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
         """Positions in ``rows`` of the first of each region and market; at most ``limit``."""
@@ -133,6 +186,15 @@ class Columns:
                 self._rates[key] = min(rate, self._rates.get(key, rate))
         return self._rates.get((region, gpu_type.casefold(), market))
 
+    def _cheapest_of_alike(self) -> NDArray[np.intp]:
+        size = (self.memory_mib, self.cpus_milli, self.gpus, self.gpu_type)
+        order = np.lexsort((self.usd_per_hour, *size, self.bought, self.region))
+        first = np.zeros(len(order), np.bool_)
+        first[:1] = True
+        for column in (*size, self.bought, self.region):
+            first[1:] |= np.diff(column[order]) != 0
+        return np.sort(order[first])
+
     def _allowed_regions(
         self, request: ResourceRequest, joined_regions: Collection[str]
     ) -> NDArray[np.bool_]:
@@ -158,14 +220,10 @@ class Columns:
             np.minimum(most, self.memory_mib[rows] // request.memory_mib, out=most)
         return most
 
-    def _terms_of(
-        self, job: Job, request: ResourceRequest, pair: int, width: int, typed: bool
-    ) -> Terms:
-        gpu_type = self.gpu_types[pair % width] if typed else request.gpu_type
-        return region_terms(job, request, self.regions[pair // width], self.market, gpu_type)
-
 
 _MANY = 1_000_000
+_MOST_FACTS = 2000
+"""Names of regions and patterns that jobs came with; then all are computed anew."""
 _kept: list[Columns] = []
 """Columns of the last markets seen: a memo of a pure function, by the market's identity."""
 _MOST_KEPT = 4
