@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hyperion.adapters.market.catalogue import read_catalogue
 from hyperion.model.quotes import UNITS, Kind, Point, Quote
 from hyperion.placement import quotes as q
+from hyperion.placement.dates import day_of
 
 NOW = 1_800_000_000_000
 DAY = 86_400_000
@@ -98,4 +99,4 @@ def test_days_are_those_of_the_calendar(at_ms):
     from datetime import UTC, datetime, timedelta
 
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
-    assert q._date(at_ms) == moment.strftime("%Y-%m-%d").rjust(10, "0")
+    assert day_of(at_ms) == moment.strftime("%Y-%m-%d").rjust(10, "0")

@@ -11,6 +11,7 @@ from hyperion.control.federation_times import FederationTimes
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import DataSource, JobPhase
+from hyperion.placement.dates import month_begins_ms
 
 P = JobPhase
 HOUR_MS = 3_600_000
@@ -151,7 +152,7 @@ def test_an_id_that_comes_again_gets_a_bill_of_its_own():
 
 
 def test_a_line_over_two_months_is_the_sum_of_its_parts():
-    begins_ms = bills.month_begins_ms("2026-02") - HOUR_MS
+    begins_ms = month_begins_ms("2026-02") - HOUR_MS
     line = b.BillLine(
         job=JobId("x"), placed=1, placed_at_ms=begins_ms, started_at_ms=begins_ms,
         ended_at_ms=begins_ms + 3 * HOUR_MS, hours=3.0, usd=30.0, egress_usd=1.0,

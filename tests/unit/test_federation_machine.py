@@ -174,6 +174,20 @@ def test_a_budget_ends_the_job_when_it_is_spent():
     assert "budget of $0.05" in stop.reason
 
 
+def test_a_budget_of_carbon_ends_the_job_when_it_is_spent_also_over_two_attempts():
+    f, [order] = submitted(job(budget=Budget(max_kg_co2e=0.01), expected_s=1))
+    lasts_ms = int(10 * 3_600_000 / status(f).price.gco2e_per_hour)
+    assert lasts_ms > 40_000
+    reports(f, order, P.RUNNING, 2, started_at_ms=f.now_ms)
+    assert sent(f.wait(lasts_ms // 2, step_ms=5000), m.StopJob) == []
+    reports(f, order, P.QUEUED, 3)
+    assert sent(f.wait(20_000, step_ms=5000), m.StopJob) == []  # waits: emits nothing
+    reports(f, order, P.RUNNING, 4, started_at_ms=f.now_ms)
+    assert sent(f.wait(lasts_ms // 2 - 10_000, step_ms=5000), m.StopJob) == []
+    [stop] = sent(f.wait(20_000, step_ms=1000), m.StopJob)[:1]
+    assert "budget of 0.01 kg CO2e is spent" in stop.reason
+
+
 def test_after_a_restart_orders_are_repeated_until_answered():
     f, [order] = submitted(job(secrets={"KEY": Secret("s3cret")}))
     f.restart(lambda: Federation(MARKET, "balanced"))

@@ -4,13 +4,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hyperion.cli import output as out
 from hyperion.cli import plots
 from hyperion.cli.advise import PLACE_COLUMNS, QUEUE_COLUMNS, SCENARIO_COLUMNS, facts
 from hyperion.cli.cost import money
+from hyperion.cli.html import document
 from hyperion.cli.output import Column
 from hyperion.cli.plots import Bars
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from hyperion.sim.advising import Advice
 
 T = TypeVar("T")
-_HERE = Path(__file__).parent
 
 
 def page(found: "Advice") -> str:
@@ -32,20 +31,10 @@ def page(found: "Advice") -> str:
     places = "\n".join(
         f"<h2>{escape(s.name)}</h2>\n{_table(PLACE_COLUMNS, s.places)}" for s in found.scenarios
     )
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Hyperion-X: {escape(title)}</title>
-<style>
-{(_HERE / "report.css").read_text(encoding="utf-8")}</style>
-<header>
-<h1>{escape(title)}</h1>
-<p>{escape(out.when(out.now_ms()))}</p>
-</header>
-<main>
-<ul class=notes>{lines}</ul>
+    return document(
+        title,
+        f"<p>{escape(out.when(out.now_ms()))}</p>",
+        f"""<ul class=notes>{lines}</ul>
 {_table(SCENARIO_COLUMNS, found.scenarios)}
 <div class="charts">
 {_money_chart(found)}
@@ -55,10 +44,8 @@ def page(found: "Advice") -> str:
 <h2>queues</h2>
 {_table(QUEUE_COLUMNS, found.queues)}
 <h2>assumed</h2>
-<ul class=notes>{assumed}<li><code>{escape(command)}</code></li></ul>
-</main>
-</html>
-"""
+<ul class=notes>{assumed}<li><code>{escape(command)}</code></li></ul>""",
+    )
 
 
 def _table(columns: "Sequence[Column[T]]", rows: "Sequence[T]") -> str:

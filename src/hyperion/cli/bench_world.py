@@ -256,6 +256,7 @@ def told(answer: dict[str, Any]) -> str:
 def page(took: dict[str, list[float]], answer: dict[str, Any]) -> str:
     """The distribution of each step, and the table, in one page that fetches nothing."""
     from hyperion.cli import plots
+    from hyperion.cli.html import document
 
     most = max((max(values) for values in took.values() if values), default=1.0)
     lines = []
@@ -266,13 +267,11 @@ def page(took: dict[str, list[float]], answer: dict[str, Any]) -> str:
     chart = plots.line_chart(
         plots.linear("ms", most), plots.shares("of the trials"), lines, "trials by duration"
     )
-    css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     legend = " · ".join(f'<span class="s{n}">{escape(s)}</span>' for n, s in enumerate(took))
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Hyperion-X: preemption</title>'
-        f"<style>{css}</style><header><h1>Room for an urgent job</h1>"
-        f"<p>{escape(answer['method'])}</p><p>{legend}</p></header><main>{chart}"
-        f"<pre>{escape(told(answer))}</pre></main></html>"
+    return document(
+        "Room for an urgent job",
+        f"<p>{escape(answer['method'])}</p>\n<p>{legend}</p>",
+        f"{chart}<pre>{escape(told(answer))}</pre>",
     )
 
 

@@ -4,11 +4,11 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperion.cli import output as out
 from hyperion.cli import plots
+from hyperion.cli.html import document
 from hyperion.cli.plots import Bars, Line
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 QUEUES_SHOWN = 8
 CDF_POINTS = 400
-_HERE = Path(__file__).parent
 
 
 def page(
@@ -31,30 +30,16 @@ def page(
     )
     charts = "\n".join(_charts(runs, max(span_s, 1.0)))
     title = f"{trace.name} on {len(nodes):,} nodes"
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Hyperion-X: {escape(title)}</title>
-<style>
-{(_HERE / "report.css").read_text(encoding="utf-8")}</style>
-<header>
-<h1>{escape(title)}</h1>
-<p>{_facts(runs, trace, nodes, seed, faults)}</p>
-{_legend(runs)}
-</header>
-<main>
-{_table(runs)}
+    return document(
+        title,
+        f"<p>{_facts(runs, trace, nodes, seed, faults)}</p>\n{_legend(runs)}",
+        f"""{_table(runs)}
 <div class="charts">
 {charts}
 </div>
-{_notes(runs, trace)}
-</main>
-<script>
-{(_HERE / "report.js").read_text(encoding="utf-8")}</script>
-</html>
-"""
+{_notes(runs, trace)}""",
+        script="report.js",
+    )
 
 
 def _facts(

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -19,6 +18,7 @@ from hyperion.control.machine import key
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job
 from hyperion.model.queue import DEFAULT_QUEUE
+from hyperion.placement.dates import month_begins_ms, month_of
 from hyperion.placement.objective import MS_PER_HOUR
 
 LINES_A_JOB = 64
@@ -97,19 +97,6 @@ def added(line: b.BillLine, ran: accounts.Ran, started_at_ms: int, now_ms: int) 
         gco2e=line.gco2e + ran.gco2e,
         kwh=line.kwh + line.kilowatts * ran.hours,
     )
-
-
-def month_of(ms: int) -> str:
-    """``2026-11``, in UTC."""
-    return str(np.datetime64(ms, "ms").astype("datetime64[M]"))
-
-
-def month_begins_ms(month: str, later: int = 0) -> int:
-    """When a month begins, or the one that comes so many months later."""
-    year, number = map(int, month.split("-"))
-    count = year * 12 + number - 1 + later
-    first = np.datetime64(f"{count // 12:04d}-{count % 12 + 1:02d}")
-    return int(first.astype("datetime64[ms]").astype(np.int64))
 
 
 def booking(

@@ -12,11 +12,12 @@ import msgspec
 from hyperion.control import accounts
 from hyperion.control import bill_records as b
 from hyperion.control import records as r
-from hyperion.control.bills import Bills, amounts, month_begins_ms, month_of, of_month
+from hyperion.control.bills import Bills, amounts, of_month
 from hyperion.control.machine import key
 from hyperion.model.ids import JobId
 from hyperion.model.job import Job
 from hyperion.model.queue import DEFAULT_QUEUE
+from hyperion.placement.dates import month_begins_ms, month_of
 from hyperion.placement.objective import dollars
 
 DAY_MS = 86_400_000

@@ -8,10 +8,11 @@ from msgspec import Struct
 
 from hyperion.control import accounts
 from hyperion.control import bill_records as b
-from hyperion.control.bills import Amounts, added, amounts, by_month, month_begins_ms, of_month
+from hyperion.control.bills import Amounts, added, amounts, by_month, of_month
 from hyperion.control.budgets import period
 from hyperion.control.federation_state import FederationState
 from hyperion.model.bounds import MAX_USD
+from hyperion.placement.dates import month_begins_ms
 from hyperion.wire.money import BudgetRequest, BudgetView, CostRow, CostView
 
 ROLLED_UP = "(rolled up)"

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from hyperion.model.job import DataSource, Job
+from hyperion.model.job import Budget, DataSource, Job
 from hyperion.model.market import Market, MarketView, Region
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import objective, offers
@@ -135,7 +135,7 @@ class Adviser:
         """The job with its data at home, free to go wherever its machines are."""
         size_gib, home = self.assumed.data_gib, self.assumed.home
         data = (DataSource(uri="past:", size_gib=size_gib, region=home),) if size_gib else ()
-        return replace(job, data=data, users_in=(), budget=type(job.budget)())
+        return replace(job, data=data, users_in=(), budget=Budget())
 
     def _priced(self, job: Job) -> Options:
         parts = [self._part(job, request, n) for request, n in _needs(job)]

@@ -75,7 +75,7 @@ class Columns:
         self.memory_mib = np.array([o.memory_mib for o in all_offers], np.int64)
         self._pue = np.array([market.pue(name) for name in self.regions], np.float64)
         self._carbon = np.array([market.carbon_g_per_kwh(n) for n in self.regions], np.float64)
-        self._known: dict[str, Column] = {}
+        self._known: dict[tuple[str, str], Column] = {}
         self.best = self._cheapest_of_alike()
         """Rows that count: of offers with the same region, market and size the cheapest, the first
         of equals. A job cannot tell the others from it but by their price."""
@@ -110,9 +110,9 @@ class Columns:
         at = self.region[rows]
         egress, latency = np.zeros(len(self.regions)), np.zeros(len(self.regions))
         for source in job.data:
-            egress += source.size_gib * self._facts(f"from {source.region}", self._egress)
+            egress += source.size_gib * self._facts("from", source.region, self._egress)
         for user in job.users_in:
-            latency += self._facts(f"to {user}", self._latency)
+            latency += self._facts("to", user, self._latency)
         latency /= max(1, len(job.users_in))
         if request.gpus_milli and not request.gpu_type:
             each = np.array([job_watts(job, request, gpu_type) for gpu_type in self.gpu_types])
@@ -133,20 +133,19 @@ class Columns:
         """By region: whether a job with these ``regions`` may be there."""
         allowed = np.ones(len(self.regions), np.bool_)
         if where.allow:
-            allowed = np.any([self._facts(p, self._matches) for p in where.allow], axis=0)
+            allowed = np.any([self._facts("is", p, self._matches) for p in where.allow], axis=0)
         for pattern in where.deny:
-            allowed = allowed & (self._facts(pattern, self._matches) == 0)
+            allowed = allowed & (self._facts("is", pattern, self._matches) == 0)
         return allowed
 
-    def _facts(self, what: str, compute: Callable[[str, str], float]) -> Column:
+    def _facts(self, what: str, name: str, compute: Callable[[str, str], float]) -> Column:
         """One number a region, computed once for each name that jobs come with."""
-        known = self._known.get(what)
+        known = self._known.get((what, name))
         if known is None:
             if len(self._known) >= _MOST_FACTS:
                 self._known.clear()
-            name = what.rpartition(" ")[2]
             known = np.array([compute(name, region) for region in self.regions], np.float64)
-            self._known[what] = known
+            self._known[what, name] = known
         return known
 
     def _egress(self, source: str, region: str) -> float:

@@ -21,6 +21,7 @@ from hyperion.model.quotes import (
     Slot,
     Wanted,
 )
+from hyperion.placement.dates import day_of
 
 ABSURD = 100.0
 """So many times above or below its region's median, a quote is taken for an error."""
@@ -173,7 +174,7 @@ def lay_quotes(view: MarketView, quotes: Mapping[Slot, Quote], shapes: Wanted) -
         elif kind is Kind.EGRESS:
             internet[place], internet_origin[place] = quote.value, key
     sources = {
-        key: Source(key=key, title=f"Quotes of {key.removeprefix('quote-')}", as_of=_date(at_ms))
+        key: Source(key=key, title=f"Quotes of {key.removeprefix('quote-')}", as_of=day_of(at_ms))
         for key, at_ms in newest.items()
     }
     return msgspec.structs.replace(
@@ -251,7 +252,7 @@ def _sort_and_size(machine: str, machines: Mapping[str, MachineShape]) -> tuple[
 
 def _offer(quote: Quote, held: Offer | None, shapes: Wanted, key: str) -> Offer | None:
     """None for a machine whose shape nobody knows: it could not be compared with any other."""
-    fresh = {"usd_per_hour": quote.value, "as_of": _date(quote.as_of_ms), "source": key}
+    fresh = {"usd_per_hour": quote.value, "as_of": day_of(quote.as_of_ms), "source": key}
     if held is not None:
         return msgspec.structs.replace(held, **fresh)
     shape = shapes.machines.get(quote.subject)
@@ -266,7 +267,7 @@ def _offer(quote: Quote, held: Offer | None, shapes: Wanted, key: str) -> Offer 
         cpus_milli=shape.cpus_milli,
         memory_mib=shape.memory_mib,
         usd_per_hour=quote.value,
-        as_of=_date(quote.as_of_ms),
+        as_of=day_of(quote.as_of_ms),
         source=key,
     )
 
@@ -275,7 +276,7 @@ def _region(region: Region, quote: Quote, key: str) -> Region:
     return msgspec.structs.replace(
         region,
         carbon_g_per_kwh=quote.value,
-        carbon_as_of=_date(quote.as_of_ms),
+        carbon_as_of=day_of(quote.as_of_ms),
         carbon_source=key,
     )
 
@@ -283,20 +284,6 @@ def _region(region: Region, quote: Quote, key: str) -> Region:
 def _slot_order(entry: tuple[Slot, Quote]) -> tuple[str, str, str]:
     (kind, place, subject), _ = entry
     return kind.value, place, subject
-
-
-def _date(at_ms: int) -> str:
-    """The day in UTC, ISO 8601; reckoned here, since the core reads no calendar of the system."""
-    days = at_ms // 86_400_000 + 719_468  # from 0000-03-01, as in Hinnant's civil_from_days
-    era, day_of_era = divmod(days, 146_097)
-    year_of_era = (
-        day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096
-    ) // 365
-    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    shifted = (5 * day_of_year + 2) // 153
-    day = day_of_year - (153 * shifted + 2) // 5 + 1
-    month = shifted + 3 if shifted < 10 else shifted - 9
-    return f"{year_of_era + era * 400 + (month <= 2):04}-{month:02}-{day:02}"
 
 
 def _ago(ms: int) -> str:

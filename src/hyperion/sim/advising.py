@@ -11,6 +11,7 @@ from hyperion.model.market import Market
 from hyperion.model.queue import DEFAULT_QUEUE
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement.advice import Adviser, Assumed, Chosen
+from hyperion.placement.objective import MS_PER_HOUR
 from hyperion.sim.trace import Trace, TraceJob
 
 WITHIN = {
@@ -21,7 +22,6 @@ WITHIN = {
 PLACES_TOLD = 8
 QUEUES_TOLD = 20
 UNPRICED_TOLD = 8
-MS_PER_HOUR = 3_600_000
 
 
 class PlaceAdvice(Struct, kw_only=True):
