@@ -268,6 +268,25 @@ def test_a_new_fast_path_holds_on_and_lets_go_in_time(directory, groups, tree):
     play(directory, story)
 
 
+def test_what_is_armed_while_a_new_fast_path_takes_over_is_armed(directory, groups, tree):
+    async def story(pauser):
+        members = [], tree.pids()
+        for n in range(20):
+            await pauser.arm(f"early.{n}", *members)
+        pauser.kill()
+        late = [asyncio.create_task(pauser.arm("late.0", *members))]
+        for n in range(1, 2000):  # while the new one is told of the early ones
+            late.append(asyncio.create_task(pauser.arm(f"late.{n}", *members)))
+            await asyncio.sleep(0.0005)
+            if late[0].done():
+                break
+        await asyncio.gather(*late)
+        for name in ("early.0", "early.19", "late.0", f"late.{len(late) - 1}"):
+            assert not await pauser.is_still(name)
+
+    play(directory, story)
+
+
 def test_the_dead_man_lets_go_when_nobody_comes_back(directory, groups, tree):
     async def story(pauser):
         await pauser.arm("train", [groups.group("r.1-1.0")], [])

@@ -180,12 +180,13 @@ class FastPathPauser:
                 await asyncio.sleep(0.02)
         self._failures = 0
         self.rights = (await self._exchange({"do": "status"}))["rights"]
-        for name, (groups, pids) in self._armed.items():
+        # Others arm and disarm meanwhile: each of them then waits for its turn to say so itself.
+        for name, (groups, pids) in tuple(self._armed.items()):
             with contextlib.suppress(OSError):  # it may have ended meanwhile
                 await self._exchange(
                     {"do": "arm", "set": name, "groups": list(groups), "pids": list(pids)}
                 )
-        for name, (victims, gate) in self._guards.items():
+        for name, (victims, gate) in tuple(self._guards.items()):
             with contextlib.suppress(OSError):
                 pairs = [list(pair) for pair in victims]
                 await self._exchange({"do": "guard", "set": name, "victims": pairs}, gate)
