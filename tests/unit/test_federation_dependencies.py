@@ -4,7 +4,7 @@ from stories import federation, job, load, sent
 
 from hyperion.control import messages as m
 from hyperion.model.cluster import Cluster
-from hyperion.model.job import Array, Condition, Dependency, TaskProgress, TaskRetry
+from hyperion.model.job import Array, Condition, Dependency, Residency, TaskProgress, TaskRetry
 from hyperion.model.job import JobPhase as P
 
 
@@ -76,6 +76,22 @@ def test_a_job_that_begins_later_is_placed_later():
     assert sent(f.say(m.JobSubmitted(job=job("late", begin_s=2.0))), m.PlaceJob) == []
     assert sent(f.wait(1000), m.PlaceJob) == []
     assert len(sent(f.wait(2000), m.PlaceJob)) == 1
+
+
+def test_a_job_that_begins_later_says_so_until_its_time_has_come():
+    f = joined()
+    f.say(m.JobSubmitted(job=job("first")))
+    f.say(m.JobSubmitted(job=job("late", begin_s=60.0, after=(Dependency(job="first"),))))
+    f.say(m.JobSubmitted(job=job("never", begin_s=60.0, regions=Residency(allow=("mars",)))))
+    reason = {name: lambda name=name: f.machine.state.jobs[name].status.reason
+              for name in ("late", "never")}  # fmt: skip
+    later = "is not to begin before 60 s after its submission"
+    assert (reason["late"](), reason["never"]()) == ("waits for the end of first", later)
+    reports(f, "c1", "first", P.SUCCEEDED, exit_code=0)
+    assert reason["late"]() == later
+    assert len(sent(f.wait(62_000, step_ms=1000), m.PlaceJob)) >= 1
+    assert reason["late"]() == ""
+    assert "not in regions.allow" in reason["never"]()
 
 
 def test_an_array_goes_on_elsewhere_with_what_is_left_of_it():

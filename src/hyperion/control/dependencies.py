@@ -43,6 +43,16 @@ def waits_for(awaits: tuple[JobId, ...]) -> str:
     return f"waits for the end of {', '.join(awaits)}" if awaits else ""
 
 
+def begins_later(job: Job) -> str:
+    """The reason of a job whose own time has not come."""
+    return f"is not to begin before {job.begin_s:g} s after its submission" if job.begin_s else ""
+
+
+def not_yet(job: Job, awaits: tuple[JobId, ...], waited_ms: int) -> str:
+    """Why a job that has waited for so long is not placed yet: others, or its own begin."""
+    return waits_for(awaits) or (begins_later(job) if waited_ms < 1000 * job.begin_s else "")
+
+
 def unmet(other: JobId, phase: JobPhase) -> str:
     return f"job {other} has {phase.value}, which the dependency on it does not admit"
 

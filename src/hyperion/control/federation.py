@@ -191,9 +191,9 @@ class Federation:
         bare = replace(job, secrets={}) if job.secrets else job
         yield r.FederatedJobAccepted(bare, self.state.next_order, now_ms)
         awaits = dependencies.awaited(job, self.state.phase_of)
-        if awaits:
+        reason = dependencies.not_yet(job, awaits, 0)
+        if reason:
             known = self.state.jobs[job.id]
-            reason = dependencies.waits_for(awaits)
             yield self._moved(known, now_ms, awaits=awaits, reason=reason)
         yield m.Answer(token, job.id)
 
@@ -204,7 +204,8 @@ class Federation:
             known = self.state.jobs[job_id]
             awaits = tuple(other for other in known.status.awaits if other != ended)
             if dependencies.met(known.job, ended, phase):
-                reason = dependencies.waits_for(awaits)
+                waited_ms = now_ms - known.submitted_at_ms
+                reason = dependencies.not_yet(known.job, awaits, waited_ms)
                 yield self._moved(known, now_ms, awaits=awaits, reason=reason)
                 self._round_due = True
             else:

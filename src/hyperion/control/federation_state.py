@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hyperion.control import accounts
+from hyperion.control import accounts, dependencies
 from hyperion.control import bill_records as b
 from hyperion.control import messages as m
 from hyperion.control import records as r
@@ -274,12 +274,12 @@ class FederationState:
 
     def unexplained(self) -> list[tuple[r.FederatedJob, str]]:
         """Jobs that rounds pass over since one like them did not fit, and why; the first 64 of
-        each kind that have no reason yet."""
+        each kind that have no reason yet, or had one until their time came."""
         return [
-            (self.jobs[job], self.queue.blocked[shape])
+            (known, self.queue.blocked[shape])
             for shape, jobs in self.queue.shapes_blocked()
-            for job in jobs
-            if not self.jobs[job].status.reason
+            for known in map(self.jobs.__getitem__, jobs)
+            if known.status.reason in ("", dependencies.begins_later(known.job))
         ]
 
     def prunable(self, old_ms: int, keep: int, limit: int) -> list[JobId]:

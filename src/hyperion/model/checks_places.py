@@ -101,7 +101,9 @@ def _terms(job: Job) -> Iterator[Fault]:
 def _against(job: Job, at: str, term: ReplicaTerm, near: list[ReplicaTerm]) -> Iterator[Fault]:
     """What else the job wants that a required ``away_from`` makes impossible."""
     if any(n.labels == term.labels and _not_narrower(term.level, n.level) for n in near):
-        yield Fault(at, "wants to be away from the very replicas that near wants it at")
+        yield Fault(
+            at, "wants to be away from the very replicas that near wants it at; drop one of them"
+        )
     own = all(job.metadata.get(key) == value for key, value in term.labels)
     if own and term.labels and _keeps_apart(job, term):
         assert job.packing is not None
