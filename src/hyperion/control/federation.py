@@ -15,10 +15,12 @@ from msgspec.structs import replace
 from hyperion.control import accounts, bill_records, bills, dependencies, telling
 from hyperion.control import messages as m
 from hyperion.control import records as r
-from hyperion.control.federation_state import FederationState, facts_of
+from hyperion.control.cluster_reports import Reports
+from hyperion.control.federation_state import FederationState
 from hyperion.control.federation_times import FederationTimes
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
+from hyperion.control.moves import Moves
 from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
 from hyperion.control.spending import Spending
@@ -29,6 +31,7 @@ from hyperion.model.market import MarketView
 from hyperion.placement import choice, explain
 from hyperion.placement.choice import FleetCluster, Place
 from hyperion.placement.explain import Planned
+from hyperion.placement.objective import Price
 from hyperion.placement.ranking import Rankers
 
 _RECORDS = frozenset(
@@ -71,6 +74,8 @@ class Federation:
         self._fleet: tuple[FleetCluster, ...] | None = None
         self._tidied_ms = 0
         self._reconsidered_ms = 0
+        self._moves = Moves(self.state)
+        self._reports = Reports(self.state, self.orders, self._price_there)
         self._spending = Spending(self.state, self._end)
 
     # -- the machine's outside ------------------------------------------------------------------
@@ -139,6 +144,11 @@ class Federation:
         arithmetic = explain.arithmetic(job, chosen) if chosen else ()
         return Planned(policy, chosen, places, sentence, rows, arithmetic + ranker.excuse)
 
+    def _price_there(self, job: Job, cluster: ClusterId) -> Price | None:
+        places = (p for p in self.plan(job).places if p.cluster == cluster and p.price)
+        place = next(places, None)
+        return place.price if place else None
+
     @property
     def fleet(self) -> tuple[FleetCluster, ...]:
         if self._fleet is None:
@@ -153,7 +163,7 @@ class Federation:
             case m.JobSubmitted(job, token):
                 yield from self._submit(job, token, now_ms)
             case m.ClusterReported(cluster, report):
-                yield from self._hear(cluster, report, now_ms)
+                yield from self._reports.hear(cluster, report, now_ms)
             case m.ClusterHeard(cluster, heartbeat):
                 if heartbeat.load is not None:
                     self._note_load(cluster, heartbeat.load)
@@ -194,7 +204,7 @@ class Federation:
         reason = dependencies.not_yet(job, awaits, 0)
         if reason:
             known = self.state.jobs[job.id]
-            yield self._moved(known, now_ms, awaits=awaits, reason=reason)
+            yield self._moves.moved(known, now_ms, awaits=awaits, reason=reason)
         yield m.Answer(token, job.id)
 
     def _release(self, ended: JobId, now_ms: int) -> _Decisions:
@@ -206,11 +216,11 @@ class Federation:
             if dependencies.met(known.job, ended, phase):
                 waited_ms = now_ms - known.submitted_at_ms
                 reason = dependencies.not_yet(known.job, awaits, waited_ms)
-                yield self._moved(known, now_ms, awaits=awaits, reason=reason)
+                yield self._moves.moved(known, now_ms, awaits=awaits, reason=reason)
                 self._round_due = True
             else:
                 reason = dependencies.unmet(ended, phase)
-                yield self._moved(
+                yield self._moves.moved(
                     known, now_ms, phase=P.CANCELLED, awaits=(), reason=reason, ended_at_ms=now_ms
                 )
 
@@ -229,15 +239,15 @@ class Federation:
         if status.phase.is_terminal or (status.wanted is not None and not status.held):
             return
         if status.wanted is not None:  # it was to wait; now it is to end
-            yield self._moved(known, now_ms, wanted=wanted, reason=reason, held="")
+            yield self._moves.moved(known, now_ms, wanted=wanted, reason=reason, held="")
             return
         if not status.cluster:
-            yield self._moved(
+            yield self._moves.moved(
                 known, now_ms, phase=wanted, awaits=(), reason=reason, ended_at_ms=now_ms
             )
             return
         generation = status.generation + 1
-        yield self._moved(
+        yield self._moves.moved(
             known, now_ms, phase=P.STOPPING, wanted=wanted, reason=reason, generation=generation
         )
         yield from self._order(known.job.id, now_ms)
@@ -266,7 +276,7 @@ class Federation:
         self._freed()
         yield from self._renew(cluster.id, 0, now_ms)  # the lease leads, orders follow
         for report in hello.jobs:
-            yield from self._hear(cluster.id, report, now_ms)
+            yield from self._reports.hear(cluster.id, report, now_ms)
         mentioned = {report.job for report in hello.jobs}
         missing = (j for j in self.state.placed_in.get(cluster.id, ()) if j not in mentioned)
         for job_id in list(islice(missing, ORDERS_AT_ONCE)):  # `silent` finds the rest
@@ -283,93 +293,6 @@ class Federation:
         self.loads[cluster] = load
         self._freed()
 
-    def _hear(self, cluster: ClusterId, report: m.JobReport, now_ms: int) -> _Decisions:
-        known = self.state.jobs.get(report.job)
-        if known is not None and accounts.never_left(known.status, report):
-            yield self._taken_back(known, cluster, now_ms)
-            known = self.state.jobs[report.job]
-        if known is None or known.status.cluster != cluster or known.status.phase.is_terminal:
-            yield from self._disown(cluster, known, report)
-            return
-        status = known.status
-        if report.generation != status.generation:
-            return  # it answers an order since replaced, and will answer that one too
-        self.orders.heard(report.job, now_ms)
-        if report.lost or report.refused:
-            yield from self._give_back(known, report, now_ms)
-        elif report.version > status.version or status.answered != report.generation:
-            yield from self._take_in(known, report, now_ms)
-        if report.phase.is_terminal:
-            forget = m.ForgetJob(job=report.job, generation=report.generation)
-            yield m.SendToCluster(cluster, forget)
-
-    def _taken_back(
-        self, known: r.FederatedJob, cluster: ClusterId, now_ms: int
-    ) -> r.FederatedJobMoved:
-        places = (p for p in self.plan(known.job).places if p.cluster == cluster and p.price)
-        place = next(places, None)
-        return self._moved(
-            known,
-            now_ms,
-            phase=P.ASSIGNED,
-            cluster=cluster,
-            region=self.state.clusters[cluster].cluster.region,
-            price=place.price if place else None,
-            reason="",
-            held="",
-        )
-
-    def _disown(
-        self, cluster: ClusterId, known: r.FederatedJob | None, report: m.JobReport
-    ) -> _Decisions:
-        """The cluster speaks of a job that is not, or no longer, its own."""
-        if report.phase.is_terminal:
-            forget = m.ForgetJob(job=report.job, generation=report.generation)
-            yield m.SendToCluster(cluster, forget)
-        elif not report.lost and report.phase is not P.STOPPING:
-            newest = known.status.generation if known else 0
-            if known and not known.status.phase.is_terminal and report.generation >= newest:
-                return  # an old report of a placement given back: a Stop could hit the next one
-            yield m.SendToCluster(
-                cluster,
-                m.StopJob(
-                    job=report.job,
-                    generation=max(newest, report.generation + 1),
-                    phase=P.CANCELLED,
-                    reason="the federation has placed it elsewhere or ended it",
-                ),
-            )
-
-    def _give_back(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
-        """The cluster does not have the job: it ends if that was wanted, else it waits again."""
-        status = known.status
-        if status.wanted is not None and not status.held:
-            yield self._ended(known, status.wanted, status.reason, now_ms)
-            return
-        reason = status.reason if status.held else report.reason
-        yield self._requeued(known, reason, now_ms, accounts.given_back(status, report))
-
-    def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
-        status = known.status
-        facts = facts_of(report, status)
-        if report.phase.is_terminal:
-            natural = report.phase is P.SUCCEEDED or status.wanted is None
-            if not natural and status.held:
-                started_ms = report.started_at_ms or status.started_at_ms
-                stopped = replace(known, status=replace(status, started_at_ms=started_ms))
-                yield from self._give_back(stopped, report, now_ms)
-                return
-            phase = report.phase if natural else status.wanted
-            reason = report.reason if natural else status.reason
-            facts["started_at_ms"] = report.started_at_ms or status.started_at_ms
-            yield self._ended(known, phase or report.phase, reason, now_ms, facts)
-            return
-        if status.wanted is None:
-            facts["phase"] = P.ASSIGNED if report.phase is P.QUEUED else report.phase
-            facts["reason"] = report.reason
-        facts |= accounts.run_on(status, report.phase, report.started_at_ms, now_ms)
-        yield self._moved(known, now_ms, **facts)
-
     def _lose_cluster(self, cluster: ClusterId, now_ms: int) -> _Decisions:
         self.peers.pop(cluster, None)
         self.loads.pop(cluster, None)
@@ -378,10 +301,12 @@ class Federation:
         for job_id in list(self.state.placed_in.get(cluster, ())):
             known = self.state.jobs[job_id]
             if known.status.wanted is not None and not known.status.held:
-                yield self._ended(known, known.status.wanted, known.status.reason, now_ms)
+                yield self._moves.ended(known, known.status.wanted, known.status.reason, now_ms)
             else:
                 reason = f"cluster {cluster} was lost"
-                yield self._requeued(known, reason, now_ms, {"losses": known.status.losses + 1})
+                yield self._moves.requeued(
+                    known, reason, now_ms, {"losses": known.status.losses + 1}
+                )
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -400,7 +325,7 @@ class Federation:
             yield from self.state.bills.to_roll(self.state.jobs, times.bills_kept, now_ms)
             late += self.orders.silent(now_ms)
             for known, why in self.state.unexplained():
-                yield self._moved(known, now_ms, reason=why)
+                yield self._moves.moved(known, now_ms, reason=why)
         for job_id in late[:ORDERS_AT_ONCE]:
             peer_or_none = self.peers.get(self.state.jobs[job_id].status.cluster)
             if peer_or_none is not None and peer_or_none.attached:
@@ -435,7 +360,7 @@ class Federation:
                     continue  # whoever refused it has said why, and its likes may still fit
                 self.state.queue.block(choice.shape_key(known.job), planned.sentence)
                 if known.status.reason != planned.sentence:
-                    yield self._moved(known, now_ms, reason=planned.sentence)
+                    yield self._moves.moved(known, now_ms, reason=planned.sentence)
                 continue
             yield from self._dispatch(known, planned, planned.chosen, now_ms)
             placed += 1
@@ -462,27 +387,6 @@ class Federation:
         yield from self._order(known.job.id, now_ms)
 
     # -- small changes --------------------------------------------------------------------------
-
-    def _moved(self, known: r.FederatedJob, now_ms: int, **changes: object) -> r.FederatedJobMoved:
-        status = self.state.jobs[known.job.id].status
-        return r.FederatedJobMoved(known.job.id, replace(status, **changes), now_ms)
-
-    def _ended(
-        self,
-        known: r.FederatedJob,
-        phase: P,
-        reason: str,
-        now_ms: int,
-        facts: dict[str, Any] | None = None,
-    ) -> r.FederatedJobMoved:
-        status = accounts.ended(known.status, phase, reason, now_ms, facts or {})
-        return r.FederatedJobMoved(known.job.id, status, now_ms)
-
-    def _requeued(
-        self, known: r.FederatedJob, reason: str, now_ms: int, changes: dict[str, Any]
-    ) -> r.FederatedJobMoved:
-        status = accounts.requeued(known.status, reason, now_ms, changes)
-        return r.FederatedJobMoved(known.job.id, status, now_ms)
 
     def position(self, job: JobId) -> int | None:
         return self.state.queue.position(job)

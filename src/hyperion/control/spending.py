@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from hyperion.control import bill_records as b
 from hyperion.control import budgets
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.federation_state import FederationState
+from hyperion.control.moves import Moves
 from hyperion.model.job import JobPhase
 
 MAX_BUDGETS = 10_000
@@ -28,6 +28,7 @@ class Spending:
         self._state = state
         self._end = end
         """How a job is stopped wherever it is."""
+        self._moves = Moves(state)
         self._counted_ms = 0
 
     def decide(self, event: Struct, now_ms: int) -> _Decisions:
@@ -51,7 +52,7 @@ class Spending:
         spent = self._state.budgets.holds(known.job, now_ms)
         if spent is None:
             return None
-        return self._moved(known, now_ms, held=spent.tenant, reason=budgets.waits_for(spent))
+        return self._moves.moved(known, now_ms, held=spent.tenant, reason=budgets.waits_for(spent))
 
     def _applied(self, budget: b.Budget, token: int, now_ms: int) -> _Decisions:
         known = self._state.budgets.entries
@@ -66,7 +67,7 @@ class Spending:
         """Who waits for it hears how much it is now."""
         for job_id in list(self._state.budgets.held.get(budget.tenant, ())):
             known = self._state.jobs[job_id]
-            yield self._moved(known, now_ms, reason=budgets.waits_for(budget))
+            yield self._moves.moved(known, now_ms, reason=budgets.waits_for(budget))
 
     def _dropped(self, tenant: str, token: int, now_ms: int) -> _Decisions:
         if tenant not in self._state.budgets.entries:
@@ -83,11 +84,8 @@ class Spending:
         for job_id in budgets.free_again(state.budgets, now_ms):
             known = state.jobs[job_id]
             if known.status.wanted is None:  # else once it has stopped
-                yield self._moved(known, now_ms, held="", reason="")
+                yield self._moves.moved(known, now_ms, held="", reason="")
         for known, budget in budgets.to_pause(state.budgets, state.placed(), now_ms):
-            yield self._moved(known, now_ms, held=budget.tenant)
+            yield self._moves.moved(known, now_ms, held=budget.tenant)
             reason = budgets.waits_for(budget)
             yield from self._end(state.jobs[known.job.id], JobPhase.CANCELLED, reason, now_ms)
-
-    def _moved(self, known: r.FederatedJob, now_ms: int, **changes: object) -> r.FederatedJobMoved:
-        return r.FederatedJobMoved(known.job.id, replace(known.status, **changes), now_ms)
