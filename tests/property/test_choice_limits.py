@@ -5,14 +5,24 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
+from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.ids import ClusterId, JobId
-from hyperion.model.job import Budget, DataSource, Job, Objective, Residency
+from hyperion.model.job import (
+    Budget,
+    DatasetRead,
+    DatasetWrite,
+    DataSource,
+    Job,
+    Objective,
+    Residency,
+)
 from hyperion.model.market import Market, MarketView, Offer, Region
 from hyperion.model.resources import Capacity, ResourceRequest
 from hyperion.placement.catalogue import catalogue
 from hyperion.placement.choice import FleetCluster, choose, rank
 from hyperion.placement.explain import frontier
 from hyperion.placement.feasibility import residence_refusal
+from hyperion.placement.gravity import DataView
 from hyperion.placement.objective import price
 from hyperion.placement.ranking import BUILT_IN, policy
 
@@ -36,6 +46,11 @@ jobs = st.builds(
     expected_s=st.sampled_from((0.0, 1800.0, 36_000.0)),
     users_in=st.sampled_from(((), ("aws/eu-1",))),
     data=st.sampled_from(((), (DataSource("s3://a", 500, "aws/us-1"),))),
+    reads=st.lists(
+        st.builds(DatasetRead, st.sampled_from("abc"), st.sampled_from((0.1, 1.0, 3.0))),
+        max_size=2,
+    ).map(tuple),
+    writes=st.sampled_from(((), (DatasetWrite("a", 40.0), DatasetWrite("gone", 1.0)))),
     objective=st.builds(Objective, weights, weights, weights, weights),
     budget=st.builds(
         Budget,
@@ -67,6 +82,28 @@ def fleets(draw):
         load = ClusterLoad(shapes=(shape,), waiting_jobs=draw(st.integers(0, 5)))
         found.append(FleetCluster(cluster=cluster, load=load))
     return tuple(found)
+
+
+copies = st.builds(
+    Copy,
+    st.sampled_from(REGIONS),
+    st.booleans(),
+    ready_at_ms=st.integers(0, 40 * 3_600_000),
+    source=st.sampled_from(REGIONS),
+)
+views = st.dictionaries(
+    st.sampled_from("abc"),
+    st.builds(
+        Dataset,
+        name=st.just("d"),
+        size_gib=st.floats(0.0, 5000.0),
+        growth_gib_per_day=st.sampled_from((0.0, 10.0)),
+        keep_h=st.sampled_from((0.0, 100.0)),
+        copies=st.lists(copies, max_size=3, unique_by=lambda copy: copy.region).map(
+            lambda found: (Copy(REGIONS[0]), *(c for c in found if c.region != REGIONS[0]))
+        ),
+    ),
+).map(lambda found: DataView(found, 20 * 3_600_000))
 
 
 @st.composite
@@ -174,8 +211,8 @@ def test_the_price_grows_with_each_of_its_terms(job, market, region, usd, more):
     assert price(replace(job, data=heavier), request, region, usd, market).score >= base - slack
 
 
-@given(jobs, markets(), st.lists(st.tuples(st.sampled_from(REGIONS), amounts), max_size=8))
-def test_offers_ranked_at_once_are_what_one_by_one_would_be(job, market, more):
+@given(jobs, markets(), st.lists(st.tuples(st.sampled_from(REGIONS), amounts), max_size=8), views)
+def test_offers_ranked_at_once_are_what_one_by_one_would_be(job, market, more, data):
     """Also where several of one size in a region differ only by their price."""
     extra = (
         replace(market.offers[0], region=region, usd_per_hour=usd, instance_type=f"more{n}")
@@ -185,11 +222,11 @@ def test_offers_ranked_at_once_are_what_one_by_one_would_be(job, market, more):
     job = replace(job, policy="", budget=Budget())
     request = job.alternatives[0]
     alone = {
-        o: price(job, request, o.region, o.usd_per_hour, market, o.gpu_type)
+        o: price(job, request, o.region, o.usd_per_hour, market, o.gpu_type, data)
         for o in market.offers
         if not residence_refusal(job, "", o.region)
     }
-    found = catalogue(job, market, policy(""), 100)
+    found = catalogue(job, market, policy(""), 100, data=data)
     assert {p.region for p in found} == {o.region for o in alone}
     for place in found:
         own = [p for o, p in alone.items() if o.region == place.region]

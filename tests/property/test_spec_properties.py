@@ -22,6 +22,8 @@ from hyperion.model.job import (
     Budget,
     Checkpoint,
     Condition,
+    DatasetRead,
+    DatasetWrite,
     DataSource,
     Dependency,
     Elastic,
@@ -243,6 +245,16 @@ jobs = st.builds(
     workdir=st.sampled_from(["", "/srv/x", "bundle:sha256:" + "a" * 64]),
     setup=lines,
     envs=variables,
+    reads=st.lists(
+        st.builds(DatasetRead, st.from_regex(r"[a-z]{1,9}", fullmatch=True), st.floats(0.0, 10.0)),
+        max_size=2,
+        unique_by=lambda r: r.dataset,
+    ).map(tuple),
+    writes=st.lists(
+        st.builds(DatasetWrite, st.from_regex(r"[a-z]{1,9}", fullmatch=True), floats),
+        max_size=2,
+        unique_by=lambda w: w.dataset,
+    ).map(tuple),
     data=st.lists(st.builds(DataSource, words, floats, regions | st.just("")), max_size=2).map(
         tuple
     ),

@@ -14,7 +14,7 @@ from hyperion.placement.choice import Place
 
 
 class Ran(NamedTuple):
-    """What an attempt took: all replicas together, without egress."""
+    """What an attempt took: all replicas together, without what moving its data took."""
 
     hours: float
     usd: float
@@ -44,6 +44,7 @@ def placed(status: FederatedStatus, place: Place, now_ms: int) -> FederatedStatu
         place=f"{place.instance_type} {place.market.value}".strip(),
         price=place.price,
         spent_usd=status.spent_usd + (place.price.egress_usd if place.price else 0.0),
+        spent_gco2e=status.spent_gco2e + (place.price.move_gco2e if place.price else 0.0),
         reason="",
         started_at_ms=0,
         placed_at_ms=now_ms,
@@ -173,7 +174,7 @@ def ran(status: FederatedStatus, now_ms: int, started_at_ms: int = 0) -> Ran:
         return NOTHING
     usd, gco2e = objective.spent(status.price, started_at_ms, now_ms)
     hours = max(0, now_ms - started_at_ms) / objective.MS_PER_HOUR
-    return Ran(hours, usd - status.price.egress_usd, gco2e)
+    return Ran(hours, usd - status.price.egress_usd, gco2e - status.price.move_gco2e)
 
 
 def booked(status: FederatedStatus, over: Ran) -> dict[str, Any]:

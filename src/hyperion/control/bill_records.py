@@ -35,6 +35,8 @@ class BillLine(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     egress_usd: float = 0.0
     kwh: float = 0.0
     gco2e: float = 0.0
+    move_gco2e: float = 0.0
+    """For carrying its datasets, when it was placed; not in ``gco2e``."""
     kilowatts: float = 0.0
     """What it draws while it runs, the site's overhead included."""
     home: str = ""

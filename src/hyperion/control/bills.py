@@ -80,7 +80,7 @@ def amounts(line: b.BillLine, since_ms: int = 0, until_ms: int | None = None) ->
         usd=usd,
         egress_usd=egress_usd,
         kwh=line.kwh * part,
-        gco2e=line.gco2e * part,
+        gco2e=line.gco2e * part + line.move_gco2e * moved,
         home_usd=home if known else 0.0,
         unknown_usd=0.0 if known else usd + egress_usd,
     )
@@ -132,7 +132,11 @@ def _booked(
         found = bills.room_in(known.job.id, after.cluster)
         if found is None:
             return _opened(known, after, opening(known.job, after))
-        return replace(found, egress_usd=found.egress_usd + after.spent_usd - before.spent_usd)
+        return replace(
+            found,
+            egress_usd=found.egress_usd + after.spent_usd - before.spent_usd,
+            move_gco2e=found.move_gco2e + after.spent_gco2e - before.spent_gco2e,
+        )
     over = accounts.Ran(
         after.spent_hours - before.spent_hours,
         after.spent_usd - before.spent_usd,
@@ -142,7 +146,9 @@ def _booked(
         return None
     line = bills.newest(known.job.id, before.cluster)
     if line is None:  # it was placed by a release that kept no bills
-        line = replace(_opened(known, before, opening(known.job, before)), egress_usd=0.0)
+        line = replace(
+            _opened(known, before, opening(known.job, before)), egress_usd=0.0, move_gco2e=0.0
+        )
     started_at_ms = before.started_at_ms or now_ms - int(over.hours * MS_PER_HOUR)
     return added(line, over, started_at_ms, now_ms)
 
@@ -160,6 +166,7 @@ def _opened(known: r.FederatedJob, status: r.FederatedStatus, opening: Opening) 
         place=status.place,
         placed_at_ms=status.placed_at_ms,
         egress_usd=status.price.egress_usd if status.price else 0.0,
+        move_gco2e=status.price.move_gco2e if status.price else 0.0,
         kilowatts=opening.kilowatts,
         home=opening.home,
         home_usd_per_hour=opening.home_usd_per_hour,

@@ -8,6 +8,7 @@ from hyperion.model.job import Job
 from hyperion.model.market import MarketView
 from hyperion.model.power import replica_watts
 from hyperion.placement.choice import FleetCluster, shape_key
+from hyperion.placement.gravity import NO_DATASETS, DataView
 from hyperion.placement.home import home_price, homes
 from hyperion.placement.objective import Price
 
@@ -29,12 +30,13 @@ class HomePrices:
         status: FederatedStatus,
         market: MarketView,
         fleet: Iterable[FleetCluster],
+        data: DataView = NO_DATASETS,
     ) -> Opening:
         fleet = tuple(fleet)
-        regions = homes(job, self.home, fleet)
+        regions = homes(job, self.home, fleet, data)
         region, price = regions[0] if regions else "", None
         for place in regions:
-            price = self._price(job, place, market, fleet)
+            price = self._price(job, place, market, fleet, data)
             if price is not None:
                 region = place
                 break
@@ -46,8 +48,15 @@ class HomePrices:
         return Opening(kilowatts(job, status, market), region, per_hour, egress)
 
     def _price(
-        self, job: Job, region: str, market: MarketView, fleet: tuple[FleetCluster, ...]
+        self,
+        job: Job,
+        region: str,
+        market: MarketView,
+        fleet: tuple[FleetCluster, ...],
+        data: DataView,
     ) -> Price | None:
+        if job.reads or job.writes:  # who moved its data last may have been this one
+            return home_price(job, region, market, fleet, data)
         if market is not self._market or len(self._known) >= MEMO:
             self._market, self._known = market, {}
         wish = (region, shape_key(job), job.expected_s)

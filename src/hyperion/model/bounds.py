@@ -23,6 +23,12 @@ MAX_ENTRIES = 64
 """In each of ``labels``, ``users_in`` and ``tolerations``."""
 MAX_DATA_SOURCES = 256
 MAX_DATA_GIB = 1e9
+MAX_DATASETS_NAMED = 64
+"""In each of ``reads`` and ``writes``."""
+MAX_FRACTION = 10_000.0
+"""Of a dataset, all passes of a job together."""
+MAX_COPIES = 64
+"""Regions in which one dataset lies."""
 MAX_URI_BYTES = 2048
 MAX_METADATA_ENTRIES = 256
 MAX_METADATA_BYTES = 64 << 10

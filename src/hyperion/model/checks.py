@@ -30,6 +30,7 @@ from hyperion.model.bounds import (
     PLACE_PATTERN,
     VARIABLE_PATTERN,
 )
+from hyperion.model.checks_datasets import dataset_faults
 from hyperion.model.checks_gang import gang_faults
 from hyperion.model.checks_places import place_faults
 from hyperion.model.checks_resources import request_faults
@@ -119,6 +120,8 @@ def _faults(job: Job, policies: Collection[str]) -> Iterator[Fault]:
         yield from _variables(job)
     if job.data:
         yield from _sources(job)
+    if job.reads or job.writes:
+        yield from dataset_faults(job)
     yield from _wishes(job, policies)
     yield from turn_faults(job)
     yield from _limits(job)

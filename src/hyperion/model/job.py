@@ -46,6 +46,21 @@ class DataSource(Struct, frozen=True, omit_defaults=True, gc=False):
     region: str = ""
 
 
+class DatasetRead(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The job reads a dataset that the federation knows by name."""
+
+    dataset: str
+    fraction: float = 1.0
+    """How much of it, all passes together: a tenth is 0.1, three times over is 3."""
+
+
+class DatasetWrite(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What the job writes is brought to where that dataset lies."""
+
+    dataset: str
+    size_gib: float = 0.0
+
+
 class Objective(Struct, frozen=True, gc=False):
     """Weights on the four terms of the price; 1 is the normal weight, 0 ignores the term."""
 
@@ -220,6 +235,8 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     envs: dict[str, str] = {}
     secrets: dict[str, Secret] = {}
     data: tuple[DataSource, ...] = ()
+    reads: tuple[DatasetRead, ...] = ()
+    writes: tuple[DatasetWrite, ...] = ()
     objective: Objective = Objective()
     policy: str = ""
     """The ranking policy; empty is the federation's default."""
@@ -245,6 +262,11 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     standby: Standby | None = None
     tolerations: tuple[Toleration, ...] = ()
     metadata: dict[str, str] = {}
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The names of those that it reads, then of those that it writes."""
+        return *(read.dataset for read in self.reads), *(write.dataset for write in self.writes)
 
     @property
     def can_stand_still(self) -> bool:

@@ -11,6 +11,7 @@ from hyperion.placement import offers
 from hyperion.placement.choice import Place
 from hyperion.placement.choice_words import why_over
 from hyperion.placement.feasibility import Reason
+from hyperion.placement.gravity import NO_DATASETS, DataView
 from hyperion.placement.objective import Price, extent, over_budget, price_from
 from hyperion.placement.ranking import Candidates, Policy, guarded
 
@@ -24,6 +25,7 @@ def catalogue(
     policy: Policy,
     limit: int,
     joined_regions: Collection[str] = (),
+    data: DataView = NO_DATASETS,
 ) -> tuple[Place, ...]:
     """Offers where nobody has joined, best first: whole instances, one row per region and market.
 
@@ -35,7 +37,8 @@ def catalogue(
     columns = offers.columns(market)
     found: list[Place] = []
     for alternative, request in enumerate(job.alternatives if not job.roles else ()):
-        found += _offered(job, alternative, request, columns, policy, limit, joined_regions)
+        wish = job, alternative, request
+        found += _offered(*wish, columns, policy, limit, joined_regions, data)
     best: dict[Hashable, Place] = {}
     for place in sorted(found, key=_refused_last):
         best.setdefault((place.region, place.market), place)
@@ -50,6 +53,7 @@ def _offered(
     policy: Policy,
     limit: int,
     joined_regions: Collection[str],
+    data: DataView,
 ) -> list[Place]:
     """The best offers for one alternative, by region and market."""
     rows, per_instance = columns.suitable(request, joined_regions)
@@ -60,7 +64,7 @@ def _offered(
     widest = extent(job, MAX_RENTED)
     instances = -(-widest.width // per_instance)
     usd_per_hour = instances * columns.usd_per_hour[rows]
-    terms = columns.terms(job, request, rows, widest)
+    terms = columns.terms(job, request, rows, widest, data)
     candidates = Candidates(
         usd_per_hour=usd_per_hour,
         egress_usd=terms.egress_usd,
@@ -95,7 +99,14 @@ def _offer_place(
     known_hours: float,
     cost: float,
 ) -> Place:
-    over = over_budget(job, price.usd_per_hour, price.egress_usd, price.gco2e_per_hour, known_hours)
+    over = over_budget(
+        job,
+        price.usd_per_hour,
+        price.egress_usd,
+        price.gco2e_per_hour,
+        known_hours,
+        price.move_gco2e,
+    )
     return Place(
         cluster="",
         region=offer.region,

@@ -16,6 +16,7 @@ from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement import feasibility, offers
 from hyperion.placement.choice_words import why_over, why_too_small
 from hyperion.placement.feasibility import Reason, request_key
+from hyperion.placement.gravity import NO_DATASETS, DataView
 from hyperion.placement.objective import (
     Extent,
     Price,
@@ -76,13 +77,17 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 def rank(
-    job: Job, fleet: Iterable[FleetCluster], market: MarketView, policy: Policy
+    job: Job,
+    fleet: Iterable[FleetCluster],
+    market: MarketView,
+    policy: Policy,
+    data: DataView = NO_DATASETS,
 ) -> tuple[Place, ...]:
     """Every joined cluster, best place first, those that cannot take the job last.
 
     One row per cluster, kind of machine and market, with the best alternative for it.
     """
-    terms = _TermsByRegion(job, market)
+    terms = _TermsByRegion(job, market, data)
     possible: list[Place] = []
     refused: list[Place] = []
     for member in fleet:
@@ -132,6 +137,7 @@ def shape_key(job: Job) -> Hashable:
         job.users_in,
         bool(job.image),
         tuple((d.region, d.size_gib) for d in job.data) if job.data else (),
+        (job.reads, job.writes) if job.reads or job.writes else (),
         job.tolerations,
         _form_key(job) if _is_formed(job) else (),
     )
@@ -177,9 +183,10 @@ def asked_in_all(job: Job) -> Capacity:
 class _TermsByRegion:
     """The regional terms of one job, computed once for each region, alternative and GPU type."""
 
-    def __init__(self, job: Job, market: MarketView) -> None:
+    def __init__(self, job: Job, market: MarketView, data: DataView) -> None:
         self.job = job
         self.market = market
+        self.data = data
         self._known: dict[tuple[str, int, str], Terms] = {}
 
     def of(self, region: str, alternative: int, gpu_type: str) -> Terms:
@@ -187,7 +194,7 @@ class _TermsByRegion:
         key = (region, alternative, gpu_type if request.gpus_milli else "")
         terms = self._known.get(key)
         if terms is None:
-            terms = region_terms(self.job, request, region, self.market, gpu_type)
+            terms = region_terms(self.job, request, region, self.market, gpu_type, self.data)
             self._known[key] = terms
         return terms
 
@@ -324,7 +331,12 @@ def _priced(
     regional = terms.of(region, part.alternative, shape.capacity.gpu_type)
     price = price_from(job, widened(regional, job, widest.width), usd_per_hour, widest.hours)
     over = over_budget(
-        job, price.usd_per_hour, price.egress_usd, price.gco2e_per_hour, widest.known_hours
+        job,
+        price.usd_per_hour,
+        price.egress_usd,
+        price.gco2e_per_hour,
+        widest.known_hours,
+        price.move_gco2e,
     )
     refusal = Reason.BUDGET if over else None
     return Place(

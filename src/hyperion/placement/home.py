@@ -8,25 +8,37 @@ from hyperion.model.job import Job
 from hyperion.model.market import Market, MarketView
 from hyperion.placement import catalogue, choice
 from hyperion.placement.choice import FleetCluster
+from hyperion.placement.gravity import NO_DATASETS, DataView
 from hyperion.placement.objective import Price
 from hyperion.placement.ranking import Cheapest
 
 MAX_HOMES = 8
 
 
-def homes(job: Job, wanted: str, fleet: Iterable[FleetCluster]) -> tuple[str, ...]:
+def homes(
+    job: Job, wanted: str, fleet: Iterable[FleetCluster], data: DataView = NO_DATASETS
+) -> tuple[str, ...]:
     """Where the job may be at home: where the user says, else where its data lie, most of them
     first, and then where the clusters stand, by their names. The first with a price counts."""
     if wanted:
         return (wanted,)
-    data = sorted(job.data, key=lambda d: -d.size_gib)
+    lies = [(d.size_gib, d.region) for d in job.data]
+    for read in job.reads:
+        dataset = data.datasets.get(read.dataset)
+        if dataset is not None and dataset.present:
+            lies.append((dataset.gib(data.now_ms), dataset.present[0].region))
+    lies.sort(key=lambda one: -one[0])
     clusters = sorted((c.cluster.id, c.cluster.region) for c in fleet)
-    found = [*(d.region for d in data), *(region for _, region in clusters)]
+    found = [*(region for _, region in lies), *(region for _, region in clusters)]
     return tuple(dict.fromkeys(region for region in found if region))[:MAX_HOMES]
 
 
 def home_price(
-    job: Job, region: str, market: MarketView, fleet: Iterable[FleetCluster] = ()
+    job: Job,
+    region: str,
+    market: MarketView,
+    fleet: Iterable[FleetCluster] = (),
+    data: DataView = NO_DATASETS,
 ) -> Price | None:
     """The cheapest on-demand offer of that region which fits, whole instances; where the market
     has none there, the cheapest machines of its joined clusters that are not spot. None: unknown.
@@ -44,13 +56,13 @@ def home_price(
         budget=type(job.budget)(),
     )
     cheapest = Cheapest()
-    for place in catalogue.catalogue(at_home, market, cheapest, limit=1):
+    for place in catalogue.catalogue(at_home, market, cheapest, limit=1, data=data):
         if place.price is not None and place.refusal is None:
             return place.price
     own = (replace(c, reachable=True, backlog_jobs=0) for c in fleet if c.cluster.region == region)
     prices = [
         place.price
-        for place in choice.rank(at_home, own, market, cheapest)
+        for place in choice.rank(at_home, own, market, cheapest, data)
         if place.price is not None and place.market is not Market.SPOT
     ]
     return min(prices, key=lambda price: price.usd, default=None)

@@ -6,11 +6,14 @@ The ranker, ``plan``, ``why``, the simulator's score and the bill all call this 
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hyperion.model.job import Job, Objective
 from hyperion.model.market import MarketView
 from hyperion.model.power import replica_watts
 from hyperion.model.resources import ResourceRequest
+from hyperion.placement import gravity
+from hyperion.placement.gravity import NO_DATASETS, DataView
 
 CARBON_USD_PER_KG = 0.1
 """100 USD per tonne CO2e, a round number between the EU allowance (about 65-75 EUR/t in 2024) and
@@ -28,7 +31,7 @@ class Price(Struct, frozen=True):
 
     usd_per_hour: float
     egress_usd: float
-    """Once, for bringing the data."""
+    """Once, for bringing the data: egress, and storage of what a move leaves there."""
     gco2e_per_hour: float
     latency_ms: float
     """Mean round trip to the regions of ``users_in``."""
@@ -39,6 +42,10 @@ class Price(Struct, frozen=True):
     gco2e: float
     score: float
     """USD with the job's weights on the four terms; lower is better."""
+    move_h: float = 0.0
+    """What the run waits for its datasets, or is slower for them; not in ``hours``."""
+    move_gco2e: float = 0.0
+    """Of ``gco2e``, for carrying datasets, once."""
 
 
 class Terms(Struct, frozen=True):
@@ -47,6 +54,8 @@ class Terms(Struct, frozen=True):
     egress_usd: float
     gco2e_per_hour: float
     latency_ms: float
+    move_h: float = 0.0
+    move_gco2e: float = 0.0
 
 
 class Extent(Struct, frozen=True):
@@ -75,12 +84,13 @@ def price(
     usd_per_hour_per_replica: float,
     market: MarketView,
     gpu_type: str = "",
+    data: DataView = NO_DATASETS,
 ) -> Price:
     """What the job costs in a region when each replica's share of a machine costs so much.
 
     ``gpu_type`` is what it would really get, where the request leaves that open.
     """
-    terms = region_terms(job, request, region, market, gpu_type)
+    terms = region_terms(job, request, region, market, gpu_type, data)
     return price_from(job, terms, usd_per_hour_per_replica * job.replicas)
 
 
@@ -97,24 +107,34 @@ def price_from(job: Job, terms: Terms, usd_per_hour: float, hours: float | None 
         latency_ms=terms.latency_ms,
         hours=hours,
         usd=usd_per_hour * hours + terms.egress_usd,
-        gco2e=terms.gco2e_per_hour * hours,
+        gco2e=terms.gco2e_per_hour * hours + terms.move_gco2e,
         score=usd_per_hour * hours * job.objective.cost + fixed_score(job, terms, hours),
+        move_h=terms.move_h,
+        move_gco2e=terms.move_gco2e,
     )
 
 
 def region_terms(
-    job: Job, request: ResourceRequest, region: str, market: MarketView, gpu_type: str = ""
+    job: Job,
+    request: ResourceRequest,
+    region: str,
+    market: MarketView,
+    gpu_type: str = "",
+    data: DataView = NO_DATASETS,
 ) -> Terms:
     """What the region decides, for all replicas; of an array for one task."""
     kilowatts = job_watts(job, request, gpu_type) / 1000.0 * market.pue(region)
     egress = sum(
         (d.size_gib * market.egress_usd_per_gib(d.region, region) for d in job.data), start=0.0
     )
+    carried = gravity.load(job, region, market, data, expected_hours(job))
     latency = sum((market.latency_ms(region, user) for user in job.users_in), start=0.0)
     return Terms(
-        egress_usd=egress,
+        egress_usd=egress + carried.usd,
         gco2e_per_hour=kilowatts * market.carbon_g_per_kwh(region),
         latency_ms=latency / max(1, len(job.users_in)),
+        move_h=carried.move_h,
+        move_gco2e=carried.gco2e,
     )
 
 
@@ -146,25 +166,35 @@ def widened(terms: Terms, job: Job, width: int) -> Terms:
     """The terms of so many tasks of an array at once; of another job unchanged."""
     if job.array is None or width == 1:
         return terms
-    return Terms(terms.egress_usd, terms.gco2e_per_hour * width, terms.latency_ms)
+    return replace(terms, gco2e_per_hour=terms.gco2e_per_hour * width)
 
 
 def fixed_score(job: Job, terms: Terms, hours: float | None = None) -> float:
     """All of the score but the machine's price, in USD."""
     hours = expected_hours(job) if hours is None else hours
     fixed: float = fixed_of(
-        job.objective, terms.egress_usd, terms.gco2e_per_hour, terms.latency_ms, hours
+        job.objective,
+        terms.egress_usd,
+        terms.gco2e_per_hour,
+        terms.latency_ms,
+        hours,
+        terms.move_gco2e,
     )
     return fixed
 
 
 def fixed_of(
-    weights: Objective, egress_usd: Any, gco2e_per_hour: Any, latency_ms: Any, hours: float
+    weights: Objective,
+    egress_usd: Any,
+    gco2e_per_hour: Any,
+    latency_ms: Any,
+    hours: float,
+    move_gco2e: Any = 0.0,
 ) -> Any:
     """The same of one place (floats), or of many at once (NumPy columns)."""
     return (
         weights.egress * egress_usd
-        + weights.carbon * CARBON_USD_PER_KG * gco2e_per_hour * hours / G_PER_KG
+        + weights.carbon * CARBON_USD_PER_KG * (gco2e_per_hour * hours + move_gco2e) / G_PER_KG
         + weights.latency * LATENCY_USD_PER_MS_HOUR * latency_ms * hours
     )
 
@@ -189,6 +219,7 @@ def over_budget(
     egress_usd: float,
     gco2e_per_hour: float = 0.0,
     hours: float | None = None,
+    move_gco2e: float = 0.0,
 ) -> bool:
     """Whether the job's hard limits forbid a place. ``hours``: of the whole job, where known.
 
@@ -201,7 +232,7 @@ def over_budget(
     return (
         (0 < b.max_usd_per_hour < usd_per_hour)
         or (0 < b.max_usd < usd)
-        or (0 < b.max_kg_co2e * G_PER_KG < gco2e_per_hour * known)
+        or (0 < b.max_kg_co2e * G_PER_KG < gco2e_per_hour * known + move_gco2e)
     )
 
 
@@ -211,14 +242,15 @@ def known_hours(job: Job) -> float:
 
 
 def spent(price: Price, started_ms: int, now_ms: int) -> tuple[float, float]:
-    """(USD, g CO2e) since the start: compute and carbon by elapsed time, egress once.
+    """(USD, g CO2e) since the start: compute and carbon by elapsed time, what moves once.
 
     Nothing before it has started (``started_ms`` 0).
     """
     if started_ms <= 0:
         return 0.0, 0.0
     hours = max(0, now_ms - started_ms) / MS_PER_HOUR
-    return price.usd_per_hour * hours + price.egress_usd, price.gco2e_per_hour * hours
+    usd = price.usd_per_hour * hours + price.egress_usd
+    return usd, price.gco2e_per_hour * hours + price.move_gco2e
 
 
 def dollars(amount: float, digits: int = 4) -> str:

@@ -1,6 +1,6 @@
 """The market's offers in columns, and what a node costs whose owner does not say."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 
 import numpy as np
 from msgspec import Struct
@@ -10,11 +10,14 @@ from hyperion.model.cluster import Shape
 from hyperion.model.job import Job, Residency
 from hyperion.model.market import Market, MarketView, Offer
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
+from hyperion.placement import gravity
 from hyperion.placement.feasibility import in_place, on_market, place_matches
+from hyperion.placement.gravity import NO_DATASETS, DataView
 from hyperion.placement.objective import (
     G_PER_KG,
     Extent,
     Terms,
+    expected_hours,
     fixed_of,
     job_watts,
 )
@@ -32,6 +35,8 @@ class OfferTerms(Struct, frozen=True):
     latency_ms: Column
     fixed: Column
     """All of the score but the machines' price."""
+    move_h: Column
+    move_gco2e: Column
 
     def of(self, row: int) -> Terms:
         """As plain numbers, of the row in this place."""
@@ -39,6 +44,8 @@ class OfferTerms(Struct, frozen=True):
             float(self.egress_usd[row]),
             float(self.gco2e_per_hour[row]),
             float(self.latency_ms[row]),
+            float(self.move_h[row]),
+            float(self.move_gco2e[row]),
         )
 
     def score(self, job: Job, usd_per_hour: Column, hours: float) -> Column:
@@ -52,7 +59,8 @@ class OfferTerms(Struct, frozen=True):
         if b.max_usd > 0:
             over |= usd_per_hour * known_hours + self.egress_usd > b.max_usd
         if b.max_kg_co2e > 0:
-            over |= self.gco2e_per_hour * known_hours > b.max_kg_co2e * G_PER_KG
+            grams = self.gco2e_per_hour * known_hours + self.move_gco2e
+            over |= grams > b.max_kg_co2e * G_PER_KG
         return over
 
 
@@ -76,6 +84,8 @@ class Columns:
         self._pue = np.array([market.pue(name) for name in self.regions], np.float64)
         self._carbon = np.array([market.carbon_g_per_kwh(n) for n in self.regions], np.float64)
         self._known: dict[tuple[str, str], Column] = {}
+        self._loads: dict[Hashable, Column] = {}
+        self._nothing = np.zeros((3, len(self.regions)))
         self.best = self._cheapest_of_alike()
         """Rows that count: of offers with the same region, market and size the cheapest, the first
         of equals. A job cannot tell the others from it but by their price."""
@@ -104,7 +114,12 @@ class Columns:
         return rows, self._replicas(request, rows)
 
     def terms(
-        self, job: Job, request: ResourceRequest, rows: NDArray[np.intp], extent: Extent
+        self,
+        job: Job,
+        request: ResourceRequest,
+        rows: NDArray[np.intp],
+        extent: Extent,
+        data: DataView = NO_DATASETS,
     ) -> OfferTerms:
         """The same as ``region_terms`` says of each row's region and GPU type, all at once."""
         at = self.region[rows]
@@ -122,12 +137,34 @@ class Columns:
         grams = watts / 1000.0 * self._pue[at] * self._carbon[at]
         if job.array is not None:
             grams = grams * extent.width
+        carried = self._carried(job, data)
+        usd = (egress + carried[0])[at]
+        move_h, move_gco2e = carried[1][at], carried[2][at]
         return OfferTerms(
-            egress_usd=egress[at],
+            egress_usd=usd,
             gco2e_per_hour=grams,
             latency_ms=latency[at],
-            fixed=fixed_of(job.objective, egress[at], grams, latency[at], extent.hours),
+            fixed=fixed_of(job.objective, usd, grams, latency[at], extent.hours, move_gco2e),
+            move_h=move_h,
+            move_gco2e=move_gco2e,
         )
+
+    def _carried(self, job: Job, data: DataView) -> Column:
+        """By region, in three rows: USD for the job's datasets, hours to wait, g CO2e."""
+        if not job.reads and not job.writes:
+            return self._nothing
+        hours = expected_hours(job)
+        named = [data.datasets.get(name) for name in job.datasets]
+        key = (job.reads, job.writes, hours, tuple(named), data.now_ms)
+        known = self._loads.get(key)
+        if known is None:
+            if len(self._loads) >= _MOST_LOADS:
+                self._loads.clear()
+            loads = [gravity.load(job, name, self.market, data, hours) for name in self.regions]
+            known = np.array([(x.usd, x.move_h, x.gco2e) for x in loads], np.float64)
+            known = known.reshape(-1, 3).T
+            self._loads[key] = known
+        return known
 
     def may_be(self, where: Residency) -> NDArray[np.bool_]:
         """By region: whether a job with these ``regions`` may be there."""
@@ -223,6 +260,8 @@ class Columns:
 _MANY = 1_000_000
 _MOST_FACTS = 2000
 """Names of regions and patterns that jobs came with; then all are computed anew."""
+_MOST_LOADS = 1000
+"""Different wishes for datasets, as of one moment."""
 _kept: list[Columns] = []
 """Columns of the last markets seen: a memo of a pure function, by the market's identity."""
 _MOST_KEPT = 4

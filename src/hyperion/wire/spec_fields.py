@@ -34,10 +34,12 @@ from hyperion.wire.spec_records import (
     CHECKPOINT,
     DATA,
     PAUSING,
+    READS,
     RESIDENCY,
     RESTART,
     STANDBY,
     TOLERATED,
+    WRITES,
 )
 from hyperion.wire.spec_resources import RESOURCES
 from hyperion.wire.spec_tree import Kind, Node, Scalar, Table
@@ -248,8 +250,23 @@ SPEC = _Spec(
         Field(
             "data",
             ListOf(DATA, bounds.MAX_DATA_SOURCES),
-            "Datasets that the job reads, for the price of moving them.",
+            "Data that the job reads and nobody else knows of, for the price of moving them.",
             default="none",
+        ),
+        Field(
+            "reads",
+            ListOf(READS, bounds.MAX_DATASETS_NAMED, lone=True),
+            "Datasets that the job reads, by name. Whoever brings one to a region brings it for"
+            " all.",
+            default="none",
+            example="[imagenet, {dataset: laion, fraction: 0.1}]",
+        ),
+        Field(
+            "writes",
+            ListOf(WRITES, bounds.MAX_DATASETS_NAMED),
+            "Datasets that the job writes to, for the price of bringing it there.",
+            default="none",
+            example="[{dataset: features, size_gb: 20}]",
         ),
         Field(
             "objective",

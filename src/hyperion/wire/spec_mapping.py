@@ -4,7 +4,16 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from hyperion.model.job import Condition, Dependency, Framework, Job, Objective, Priority, Role
+from hyperion.model.job import (
+    Condition,
+    DatasetRead,
+    Dependency,
+    Framework,
+    Job,
+    Objective,
+    Priority,
+    Role,
+)
 from hyperion.wire import units
 from hyperion.wire.spec_resources import request_mapping, resources_mapping
 
@@ -84,6 +93,10 @@ def _dependency(dependency: Dependency) -> object:
     return {dependency.condition.value: dependency.job}
 
 
+def _read(read: DatasetRead) -> object:
+    return read.dataset if read.fraction == 1.0 else _without_defaults(read)
+
+
 def _wishes_mapping(job: Job) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if job.data:
@@ -91,6 +104,10 @@ def _wishes_mapping(job: Job) -> dict[str, Any]:
         for entry in out["data"]:
             if "size_gib" in entry:
                 entry["size_gb"] = units.tidy(entry.pop("size_gib"))
+    if job.reads:
+        out["reads"] = [_read(read) for read in job.reads]
+    if job.writes:
+        out["writes"] = [_renamed(write, size_gib="size_gb") for write in job.writes]
     if job.objective != Objective():
         out["objective"] = _without_defaults(job.objective)
     if job.policy:

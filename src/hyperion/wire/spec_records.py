@@ -4,6 +4,8 @@ from hyperion.model import bounds
 from hyperion.model.job import (
     Budget,
     Checkpoint,
+    DatasetRead,
+    DatasetWrite,
     DataSource,
     Pausing,
     Residency,
@@ -72,6 +74,53 @@ DATA = Record(
     ),
     DataSource,
     words="mapping with uri, size_gb and region",
+)
+
+_READ = Record(
+    (
+        Field(
+            "dataset",
+            Text("the name of a dataset", bounds.NAME_PATTERN),
+            "One that `hyperion datasets` lists.",
+            example="imagenet",
+            required=True,
+        ),
+        Field(
+            "fraction",
+            Number(bounds.MAX_FRACTION),
+            "How much of it is read, all passes together: 0.1 a tenth, 3 all of it three times.",
+            default="1",
+            example="0.1",
+        ),
+    ),
+    DatasetRead,
+)
+
+READS = Shorthand(_READ, Text("the name of a dataset", bounds.NAME_PATTERN), DatasetRead)
+
+WRITES = Record(
+    (
+        Field(
+            "dataset",
+            Text("the name of a dataset", bounds.NAME_PATTERN),
+            "One that `hyperion datasets` lists; what is written goes where it lies.",
+            aliases=("name",),
+            example="features",
+            required=True,
+        ),
+        Field(
+            "size_gb",
+            Amount(),
+            "How much is written, in GiB.",
+            to="size_gib",
+            aliases=("size",),
+            unit="GiB",
+            default="0",
+            example="20",
+        ),
+    ),
+    DatasetWrite,
+    words="mapping with dataset and size_gb",
 )
 
 BUDGET = Record(
