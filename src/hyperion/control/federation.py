@@ -165,9 +165,7 @@ class Federation:
             case m.ClusterReported(cluster, report):
                 yield from self._reports.hear(cluster, report, now_ms)
             case m.ClusterHeard(cluster, heartbeat):
-                if heartbeat.load is not None:
-                    self._note_load(cluster, heartbeat.load)
-                yield from self._renew(cluster, heartbeat.sequence, now_ms)
+                yield from self._hear_cluster(cluster, heartbeat, now_ms)
             case m.JobCancelRequested(job_id, by, token):
                 yield from self._cancel(job_id, by, token, now_ms)
             case m.ClusterAttached(hello):
@@ -281,6 +279,16 @@ class Federation:
         missing = (j for j in self.state.placed_in.get(cluster.id, ()) if j not in mentioned)
         for job_id in list(islice(missing, ORDERS_AT_ONCE)):  # `silent` finds the rest
             yield from self._order(job_id, now_ms)
+
+    def _hear_cluster(
+        self, cluster: ClusterId, heartbeat: m.ClusterHeartbeat, now_ms: int
+    ) -> _Decisions:
+        if cluster not in self.peers:
+            yield m.DisconnectCluster(cluster)  # who it is we were never told, or know no more
+            return
+        if heartbeat.load is not None:
+            self._note_load(cluster, heartbeat.load)
+        yield from self._renew(cluster, heartbeat.sequence, now_ms)
 
     def _renew(self, cluster: ClusterId, sequence: int, now_ms: int) -> _Decisions:
         peer = self.peers.get(cluster)
