@@ -1,10 +1,13 @@
 """Stories about the node agent."""
 
+from msgspec.structs import replace
 from stories import agent, job, names, node, sent
 
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent
 from hyperion.model.allocation import AllocationState as S
+from hyperion.model.allocation import Freeze
+from hyperion.model.job import Pausing
 from hyperion.model.resources import ResourceRequest
 
 
@@ -214,9 +217,9 @@ def test_a_gang_member_prepares_first():
 ID = "train.1-1.0"
 
 
-def started():
+def started(**more):
     a = leased()
-    a.say(run(), m.ReplicaStarted(allocation=ID, pid=7, started_at_ms=5))
+    a.say(run(**more), m.ReplicaStarted(allocation=ID, pid=7, started_at_ms=5))
     return a
 
 
@@ -265,6 +268,22 @@ def test_a_freeze_that_comes_true_after_its_order_is_void_is_undone():
     a = started()
     a.say(m.Pause(ID, 2, 35_000), m.ReplicaResumed(ID, "the agent was started anew"))
     assert a.say(m.ReplicaPaused(ID)) == [m.ResumeReplica(ID)]
+
+
+def test_what_is_left_to_tell_of_one_that_stands_by_itself_comes_after():
+    a = started(pausing=Pausing(at="step", within_s=2.0))
+    [asked] = a.say(m.Pause(ID, 2, 35_000))
+    assert asked == m.PauseReplica(ID, 35_000, "step", 2000)
+    stands = Freeze(stopped_us=9, confirmed_us=9, how="step", at="step", step=4)
+    settled = m.ReplicaSettled(ID, replace(stands, saved_us=90))
+    assert a.say(settled) == [], "nothing of it is known yet"
+    [report] = sent(a.say(m.ReplicaPaused(ID, stands)))
+    assert (report.state, report.freeze.saved_us) == (S.PAUSED, 0)
+    [report] = sent(a.say(settled))
+    assert (report.state, report.generation, report.freeze.saved_us) == (S.PAUSED, 2, 90)
+    a.say(m.Resume(ID, 3), m.ReplicaResumed(ID), m.Pause(ID, 4, 35_000))
+    assert a.say(settled) == [], "it was said of an earlier pause"
+    assert a.machine.replicas[ID].state is S.RUNNING
 
 
 def test_an_order_about_what_is_lost_is_answered_so():

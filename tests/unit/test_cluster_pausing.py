@@ -10,7 +10,7 @@ from test_agent_machine import leased, run
 from hyperion.control import messages as m
 from hyperion.daemon.promise_views import promise_views
 from hyperion.model.allocation import Freeze
-from hyperion.model.job import Checkpoint, Pausing, Priority
+from hyperion.model.job import Checkpoint, Pausing, Priority, SavedCheckpoint
 from hyperion.model.node import PAUSE
 
 LC, ULL = Priority.LATENCY_CRITICAL, Priority.ULTRA_LOW_LATENCY
@@ -329,3 +329,57 @@ def test_who_gives_no_sign_is_asked_twice_and_then_stopped():
     asked = [p.generation for p in sent(first, m.Pause)]
     assert len(set(asked)) == 1, "an order of its own, whoever heard the one before"
     assert len(sent(c.wait(1500, step_ms=100), m.Stop)) >= 1
+
+
+AT_STEP = Pausing(at="step", within_s=3.0, hold_s=5.0)
+
+
+def test_one_that_comes_to_its_step_by_itself_has_its_time_for_that():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4, pausing=AT_STEP))
+    assert len(sent(urgent(c, cpus=4), m.Pause)) == 1
+    assert sent(beat(c, 2), (m.Run, m.Stop, m.Resume)) == [], "it is on its way"
+    stands = Freeze(stopped_us=2_000_000, confirmed_us=2_000_000, how="step", at="step", step=41)
+    [run] = sent(tell(c, batch, S.PAUSED, freeze=stands), m.Run)
+    assert run.job.id == "urgent"
+    rows = {row.step: row for row in promise_views(c.machine.pausing.promise, "c1")}
+    assert rows["ordered → free"].missed == 0, "nobody has promised 50 ms of it"
+    assert rows["called → frozen (step)"].misses == ()
+
+
+def test_what_became_of_memory_and_work_is_told_after_the_cpus_are_free():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4, pausing=AT_STEP))
+    urgent(c, cpus=4)
+    stands = Freeze(stopped_us=900, confirmed_us=900, how="step", at="step", step=41)
+    tell(c, batch, S.PAUSED, freeze=stands)
+    assert status(c, "batch").reason == "paused for job urgent"
+    for _ in range(2):  # reports come again
+        tell(c, batch, S.PAUSED, freeze=replace(stands, saved_us=9000, freed_bytes=12 << 20))
+    said = "paused for job urgent; step 41 is saved; 12 MiB given back"
+    assert status(c, "batch").reason == said
+    rows = {row.step: row for row in promise_views(c.machine.pausing.promise, "c1")}
+    assert rows["called → saved (step)"].took.count == 1
+    assert rows["called → saved (step)"].took.max == 9.0
+
+
+def test_of_two_alike_the_one_that_stands_still_at_once_makes_room():
+    for order in (("slow", "quick"), ("quick", "slow")):
+        c = alone(node("n1", cpus=4), node("n2", cpus=4))
+        jobs = [job(name, pausing=AT_STEP if name == "slow" else Pausing()) for name in order]
+        by = {x.allocation: x.job.id for x in running(c, *jobs)}
+        [pause] = sent(urgent(c, cpus=4), m.Pause)
+        assert by[pause.allocation] == "quick"
+
+
+def test_one_whose_step_is_saved_is_said_to_lose_nothing_at_the_end_of_its_hold():
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4, pausing=AT_STEP))
+    urgent(c, cpus=4)
+    tell(c, batch, S.PAUSED)
+    written = SavedCheckpoint(41, "/ck/41", at_ms=c.now_ms, size_bytes=9)
+    tell(c, batch, S.PAUSED, checkpoints=(written,))
+    [stop] = sent(beat(c, 7), m.Stop)
+    assert stop.allocation == batch.allocation
+    said = "preempted by job urgent, after it had stood still for 5s; step 41 is saved"
+    assert status(c, "batch").reason == said

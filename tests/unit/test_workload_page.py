@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hyperion.adapters.checkpoint.cooperative import Cooperative
-from hyperion.workload import page
+from hyperion.workload import memory, page
 from hyperion.workload.channel import Channel
 
 PROGRAM = """
@@ -62,7 +63,7 @@ def test_a_pause_ends_by_itself_at_its_deadline(workload: Cooperative) -> None:
 
 def test_a_snapshot_waits_for_the_end_of_the_step(tmp_path: Path) -> None:
     agent, channel = pair(tmp_path)
-    channel.able(page.POINTS | page.STEPS, lambda: 107)
+    channel.able(page.POINTS | page.STEPS, lambda: lambda: 107)
     request = agent.ask(page.SNAPSHOT, soon())
     channel.point()
     assert agent.read().acknowledged == 0
@@ -82,6 +83,64 @@ def test_a_snapshot_that_fails_does_not_fail_the_workload(
     assert agent.read().snapshot_bytes == 0
     assert agent.read().state == page.RUNNING
     assert "no snapshot of step 1" in capsys.readouterr().err
+
+
+def test_at_the_end_of_its_step_it_stands_first_and_saves_aside(tmp_path: Path) -> None:
+    agent, channel = pair(tmp_path)
+    may_write, states = threading.Event(), []
+
+    def snapshot() -> Callable[[], int]:
+        states.append(agent.read().acknowledged)
+
+        def write() -> int:
+            assert may_write.wait(20)
+            return 107
+
+        return write
+
+    channel.able(page.POINTS | page.STEPS, snapshot)
+    request = agent.ask(page.STEP_PAUSE, soon())
+    channel.point()
+    assert agent.read().acknowledged == 0, "not inside a step"
+    training = threading.Thread(target=channel.step, args=(7,))
+    training.start()
+    assert agent.wait(request, 20)
+    until(lambda: bool(states))
+    assert states == [request], "compute was free before the state was copied"
+    assert (agent.read().state, agent.read().snapshot_bytes) == (page.SETTLING, 0)
+    agent.resume()
+    training.join(20)
+    assert not training.is_alive(), "it goes on though its step is not written yet"
+    assert (agent.read().state, agent.read().snapshot_bytes) == (page.RUNNING, 0)
+    assert channel.settles
+    may_write.set()
+    channel.settle()
+    assert (agent.read().snapshot_step, agent.read().snapshot_bytes) == (7, 107)
+    assert agent.read().state == page.RUNNING
+
+
+def test_it_says_when_its_step_is_written_and_stands_on(tmp_path: Path) -> None:
+    agent, channel = pair(tmp_path)
+    channel.able(page.STEPS, lambda: lambda: 107)
+    request = agent.ask(page.STEP_PAUSE, soon())
+    training = threading.Thread(target=channel.step, args=(7,))
+    training.start()
+    assert agent.wait(request, 20)
+    until(lambda: agent.read().state == page.AT_STEP)
+    assert agent.read().snapshot_step == 7
+    assert training.is_alive()
+    agent.resume()
+    training.join(20)
+    assert agent.read().state == page.RUNNING
+
+
+def test_memory_that_nobody_uses_is_given_back() -> None:
+    blocks = [bytearray(1000) for _ in range(200_000)]
+    keeps = blocks[-1]
+    del blocks
+    assert memory.give_back() > 20 << 20
+    assert len(keeps) == 1000
+    assert memory.give_back() < 20 << 20
 
 
 def test_a_forked_child_neither_answers_nor_counts(tmp_path: Path) -> None:
@@ -111,12 +170,12 @@ def test_a_second_process_reads_the_page_and_does_not_answer(
 
 def test_a_new_process_obeys_no_order_that_was_carried_out(tmp_path: Path) -> None:
     agent, channel = pair(tmp_path)
-    channel.able(page.STEPS, lambda: 1)
+    channel.able(page.STEPS, lambda: lambda: 1)
     agent.ask(page.SNAPSHOT, soon())
     channel.step(1)
     taken: list[int] = []
     later = Channel(str(tmp_path / "page"))
-    later.able(page.STEPS, lambda: len(taken) or taken.append(1) or 1)
+    later.able(page.STEPS, lambda: lambda: len(taken) or taken.append(1) or 1)
     later.step(2)
     assert taken == []
     request = agent.ask(page.SNAPSHOT, soon())
@@ -138,6 +197,13 @@ def test_a_file_that_is_no_page_is_refused(tmp_path: Path) -> None:
     for name in ("short", "other"):
         with pytest.raises(ValueError, match="no page"):
             Channel(str(tmp_path / name))
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def pair(tmp_path: Path) -> tuple[Cooperative, Channel]:

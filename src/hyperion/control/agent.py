@@ -16,10 +16,10 @@ from hyperion.control import records as r
 from hyperion.control import saved
 from hyperion.control.liveness import Holder
 from hyperion.control.machine import Outcome, key, sort_out, split
-from hyperion.control.replicas import STANDING, carry_out, end, moved, report
+from hyperion.control.replicas import STANDING, carry_out, end, moved, report, settled
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId
-from hyperion.model.job import SavedCheckpoint
+from hyperion.model.job import Pausing, SavedCheckpoint
 from hyperion.model.node import Node
 
 _RECORDS = frozenset(
@@ -149,7 +149,7 @@ class Agent:
                     yield m.DropReplica(allocation)
             case m.ReplicaStarted() | m.ReplicaPrepared() | m.ReplicaExited():
                 yield from self._hear_runtime(event, now_ms)
-            case m.ReplicaPaused() | m.ReplicaResumed():
+            case m.ReplicaPaused() | m.ReplicaSettled() | m.ReplicaResumed():
                 yield from self._hear_standing(event, now_ms)
             case m.CheckpointWritten(allocation, checkpoint):
                 yield from self._hear_saved(allocation, checkpoint, now_ms)
@@ -241,7 +241,8 @@ class Agent:
             if self._pausing.get(id, 0) < generation:
                 # Nothing is kept before it is done: a disk would take longer than all the rest.
                 self._pausing[id] = generation
-                yield m.PauseReplica(id, hold_ms)
+                pausing = replica.order.job.pausing if replica.order else Pausing()
+                yield m.PauseReplica(id, hold_ms, pausing.at, pausing.asked_ms)
         else:
             yield from self._answer(replica, generation, now_ms)
 
@@ -275,9 +276,16 @@ class Agent:
             yield r.ReplicaOrdered(replace(replica, generation=generation))
         yield from self._tell(replica.id, now_ms)
 
-    def _hear_standing(self, event: m.ReplicaPaused | m.ReplicaResumed, now_ms: int) -> _Decisions:
+    def _hear_standing(
+        self, event: m.ReplicaPaused | m.ReplicaSettled | m.ReplicaResumed, now_ms: int
+    ) -> _Decisions:
         replica = self.replicas.get(event.allocation)
         if replica is None or replica.state.is_terminal:
+            return
+        if isinstance(event, m.ReplicaSettled):
+            if replica.state is S.PAUSED and replica.id not in self._pausing:
+                yield settled(replica, event, now_ms)
+                yield from self._tell(replica.id, now_ms)
             return
         stands = replica.stands_for or replica.id in self._pausing
         if isinstance(event, m.ReplicaResumed) and stands and not event.reason:

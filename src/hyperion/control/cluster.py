@@ -166,7 +166,7 @@ class ClusterMachine:
         match event:
             case m.NodeReported(node, report):
                 if report.freeze is not None or self.pausing.promise.watches:
-                    self.pausing.hear(node, report, now_ms)
+                    yield from self.pausing.hear(node, report, now_ms)
                 yield from self._hear_replica(node, report, now_ms)
             case m.NodeHeard(node, heartbeat):
                 yield from self._hear_node(node, heartbeat, now_ms)

@@ -206,6 +206,14 @@ class ReplicaPaused(Struct, frozen=True, tag=True):
     freeze: Freeze | None = None
 
 
+class ReplicaSettled(Struct, frozen=True, tag=True):
+    """It stands where it came to by itself, and has done what was left to do: ``freeze`` says how
+    much memory it has given back, and whether its step is written."""
+
+    allocation: AllocationId
+    freeze: Freeze
+
+
 class ReplicaResumed(Struct, frozen=True, tag=True):
     """It runs: it was told to, its hold has ended, or it could not be made to stand still."""
 
@@ -295,6 +303,7 @@ AgentEvent = (
     | ReplicaWarm
     | ReplicaActivated
     | ReplicaPaused
+    | ReplicaSettled
     | ReplicaResumed
     | CheckpointWritten
     | ReplicaExited
@@ -371,6 +380,9 @@ class PauseReplica(Struct, frozen=True, tag=True):
 
     allocation: AllocationId
     hold_ms: int
+    at: str = ""
+    """Let it come there by itself first (``Pausing.at``), for at most ``asked_ms``."""
+    asked_ms: int = 0
 
 
 class ResumeReplica(Struct, frozen=True, tag=True):

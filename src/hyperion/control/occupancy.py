@@ -253,7 +253,7 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
         safe_ms = max(int(1000 * job.min_runtime_s), safe_ms)
     settled_ms = status.resumed_at_ms + QUANTUM_MS if status.resumed_at_ms else 0
     if status.paused_for:
-        settled_ms = status.paused_at_ms + STAND_WITHIN_MS
+        settled_ms = status.paused_at_ms + job.pausing.asked_ms + STAND_WITHIN_MS
     is_live = job.elastic is not None and not job.elastic.restart
     return Occupant(
         job=job.id,
@@ -267,6 +267,7 @@ def occupant(known: r.ClusterJob, seat: Allocation, quantum_ms: int) -> Occupant
         saves_every_ms=int(1000 * checkpoint.every_s) if checkpoint.every_s else 0,
         saves_on_stop=bool(checkpoint.dir),
         restore_ms=int(1000 * checkpoint.restore_s) if checkpoint.restore_s else 0,
+        yields_ms=job.pausing.asked_ms,
         least=job.elastic.min if is_live and job.elastic is not None else 0,
         array=job.array is not None,
         min_runtime_ms=safe_ms,

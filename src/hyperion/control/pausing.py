@@ -21,7 +21,7 @@ from hyperion.control.occupancy import QUANTUM_MS, STAND_WITHIN_MS
 from hyperion.control.orders import Orders
 from hyperion.control.promise import Promise
 from hyperion.control.seating import Seating
-from hyperion.model.allocation import Allocation
+from hyperion.model.allocation import Allocation, Freeze
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId, JobId, NodeId
 from hyperion.model.job import Job, JobPhase
@@ -157,13 +157,14 @@ class Pausing:
         for loser in losers:
             yield from self.stand(loser, known.job.id, now_ms)
         ids = tuple(loser.job.id for loser in losers)
-        self.promise.ordered(known.job.id, ids, known.submitted_at_ms, now_ms)
+        asked_ms = max((loser.job.pausing.asked_ms for loser in losers), default=0)
+        self.promise.ordered(known.job.id, ids, known.submitted_at_ms, now_ms, asked_ms)
         yield state.moved(
             state.jobs[known.job.id],
             now_ms,
             alternative=eviction.plan.alternative,
             claim=claim,
-            claimed_until_ms=now_ms + STAND_WITHIN_MS,
+            claimed_until_ms=now_ms + asked_ms + STAND_WITHIN_MS,
             claims_over=True,
             reason=f"waits until {len(losers)} of lower rank stand still",
         )
@@ -236,7 +237,7 @@ class Pausing:
                 self._spare(job, now_ms)
             _remember(self._late, job, None)
 
-    def hear(self, node: NodeId, report: m.AllocationReport, now_ms: int) -> None:
+    def hear(self, node: NodeId, report: m.AllocationReport, now_ms: int) -> _Decisions:
         """Note how long it took, before the report is taken in."""
         a = self._state.allocations.get(report.allocation)
         if a is None or a.generation != report.generation:
@@ -244,10 +245,27 @@ class Pausing:
         if report.freeze is not None and a.state is S.PAUSING:
             winner = self._state.jobs[a.job].status.paused_for
             self.promise.froze(node, winner, report.freeze, now_ms)
+        elif report.freeze is not None and a.state is S.PAUSED:
+            yield from self._hear_settled(a, report.freeze, now_ms)
         elif report.freeze is not None and a.state is S.WARM:
             self.promise.activated(node, a.job, report.freeze, now_ms)
         elif report.state is S.RUNNING and a.state is not S.RUNNING:
             self.promise.runs(a.job, now_ms)
+
+    def _hear_settled(self, a: Allocation, freeze: Freeze, now_ms: int) -> _Decisions:
+        """Compute was free before; now it is known what became of memory and work."""
+        known = self._state.jobs[a.job]
+        parts = [f"paused for job {known.status.paused_for}"]
+        if freeze.saved_us:
+            parts.append(f"step {freeze.step} is saved")
+        if freeze.freed_bytes >> 20:
+            parts.append(f"{freeze.freed_bytes >> 20} MiB given back")
+        reason = "; ".join(parts)
+        if len(parts) > 1 and known.status.paused_for and known.status.reason != reason:
+            if freeze.saved_us:
+                self.promise.settled(a.node, freeze)
+            yield self._state.moved(known, now_ms, reason=reason)
+            self.tell_later(a.job, now_ms)
 
     def _spare(self, job: JobId, now_ms: int) -> None:
         _remember(self._spared, job, now_ms + SPARED_MS)
@@ -343,6 +361,8 @@ class Pausing:
                 held_ms = now_ms - status.paused_at_ms
                 if status.phase is JobPhase.RUNNING and held_ms >= 1000 * hold_s:
                     why = f"after it had stood still for {hold_s:g}s"
+                    if status.saved_at_ms >= status.paused_at_ms and loser.job.pausing.at:
+                        why += f"; step {status.checkpoints[-1].step} is saved"
                     yield from self.give_up(loser, why, now_ms)
 
     def give_up(self, loser: r.ClusterJob, why: str, now_ms: int) -> _Decisions:

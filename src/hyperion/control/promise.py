@@ -29,12 +29,15 @@ class Trace(Struct, kw_only=True):
     running_at_ms: int = 0
     resumed_at_ms: int = 0
     """The victims were told to go on."""
+    asked_ms: int = 0
+    """So much longer it may take, since victims come to a stand by themselves."""
     failed: str = ""
     """Why somebody did not stand still."""
 
     @property
     def missed(self) -> bool:
-        late = self.free_at_ms and self.free_at_ms - self.ordered_at_ms > PROMISED_MS
+        took_ms = self.free_at_ms - self.ordered_at_ms
+        late = self.free_at_ms and took_ms > PROMISED_MS + self.asked_ms
         return bool(self.failed or late)
 
 
@@ -69,15 +72,26 @@ class Promise:
         self.traces: deque[Trace] = deque(maxlen=REMEMBERED)
         """The newest last."""
         self.freezes: deque[Freezing] = deque(maxlen=REMEMBERED)
+        self.settlings: deque[Freezing] = deque(maxlen=REMEMBERED)
+        """Of programs that stand at the end of a step, once that is written."""
         self.activations: deque[Freezing] = deque(maxlen=REMEMBERED)
         """Of standbys: from when it was known at the node that one is wanted."""
         self._open: dict[JobId, Trace] = {}
 
     def ordered(
-        self, job: JobId, victims: tuple[JobId, ...], submitted_at_ms: int, now_ms: int
+        self,
+        job: JobId,
+        victims: tuple[JobId, ...],
+        submitted_at_ms: int,
+        now_ms: int,
+        asked_ms: int = 0,
     ) -> None:
         trace = Trace(
-            job=job, victims=victims, submitted_at_ms=submitted_at_ms, ordered_at_ms=now_ms
+            job=job,
+            victims=victims,
+            submitted_at_ms=submitted_at_ms,
+            ordered_at_ms=now_ms,
+            asked_ms=asked_ms,
         )
         if len(self._open) >= REMEMBERED:
             del self._open[next(iter(self._open))]
@@ -87,7 +101,12 @@ class Promise:
     def froze(self, node: NodeId, job: JobId, freeze: Freeze, now_ms: int) -> None:
         """A victim of the job stands still."""
         self.freezes.append(Freezing(node, freeze))
-        self._note_late("called", node, job, freeze, now_ms)
+        if not freeze.at:  # how long a program takes to its next step is its own affair
+            self._note_late("called", node, job, freeze, now_ms)
+
+    def settled(self, node: NodeId, freeze: Freeze) -> None:
+        """A victim that stands at the end of its step has written that."""
+        self.settlings.append(Freezing(node, freeze))
 
     def activated(self, node: NodeId, job: JobId, freeze: Freeze, now_ms: int) -> None:
         """All on the guard of a standby stand still."""

@@ -27,6 +27,19 @@ def end(replica: r.Replica, event: m.ReplicaExited) -> tuple[S, str]:
     return S.LOST, event.reason or "its processes vanished"
 
 
+def settled(replica: r.Replica, event: m.ReplicaSettled, now_ms: int) -> r.ReplicaMoved:
+    """It stands as before, and more is known of how."""
+    return r.ReplicaMoved(
+        id=replica.id,
+        generation=replica.generation,
+        state=replica.state,
+        at_ms=now_ms,
+        reason=replica.reason,
+        freeze=event.freeze,
+        stands_for=replica.stands_for,
+    )
+
+
 def report(x: r.Replica) -> m.AllocationReport:
     return m.AllocationReport(
         allocation=x.id,

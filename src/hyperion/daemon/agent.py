@@ -72,8 +72,8 @@ class AgentDaemon:
         self.reading: Reading | None = None
         self.tasks = Tasks()
         pauser = FastPathPauser(self.directory / "fastpath")
-        self.standing = Standing(pauser, self.runtime, self._heard, self.tasks)
         self.workloads = Workloads(self.directory / "pages", self._heard)
+        self.standing = Standing(pauser, self.runtime, self.workloads, self._heard, self.tasks)
         self.standbys = Standbys(pauser, self.runtime, self._heard, self.standing.watch, self.tasks)
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -163,8 +163,8 @@ class AgentDaemon:
                 self.tasks.begin(self.runtime.prepare(order), f"preparing {order.allocation}")
             case m.KillReplica(allocation, grace_ms):
                 self.tasks.begin(self._kill(allocation, grace_ms), f"stopping {allocation}")
-            case m.PauseReplica(allocation, hold_ms):
-                self.tasks.begin(self.standing.pause(allocation, hold_ms), f"pausing {allocation}")
+            case m.PauseReplica(allocation):
+                self.tasks.begin(self.standing.pause(command), f"pausing {allocation}")
             case m.ResumeReplica(allocation):
                 self.tasks.begin(self.standing.resume(allocation), f"resuming {allocation}")
             case m.InspectReplica(allocation):

@@ -11,7 +11,8 @@ NODES_SHOWN = 1000
 
 def promise_views(promise: Promise, cluster: str) -> list[PromiseView]:
     """Of the newest pauses that the scheduler remembers."""
-    return [*_steps(promise.traces, promise.misses, cluster), *_nodes(promise, cluster)]
+    steps = _steps(promise.traces, promise.misses, cluster)
+    return [*steps, *_nodes(promise, cluster), *_saved(promise, cluster)]
 
 
 def _steps(traces: Iterable[Trace], misses: Iterable[Miss], cluster: str) -> Iterator[PromiseView]:
@@ -83,6 +84,22 @@ def _nodes(promise: Promise, cluster: str) -> Iterator[PromiseView]:
                     took=quantiles(took),
                     misses=_misses(promise.misses, node, word, how) if step == "frozen" else (),
                 )
+
+
+def _saved(promise: Promise, cluster: str) -> Iterator[PromiseView]:
+    """Until the step was written at whose end a program stands: nothing of it can be lost then."""
+    by: dict[str, list[float]] = {}
+    for x in promise.settlings:
+        by.setdefault(x.node, []).append(x.freeze.saved_us / 1000)
+    for node, took in sorted(by.items())[:NODES_SHOWN]:
+        yield PromiseView(
+            cluster=cluster,
+            node=node,
+            step="called → saved (step)",
+            promised_ms=0.0,
+            missed=0,
+            took=quantiles(took),
+        )
 
 
 def quantiles(took_ms: Sequence[float]) -> Quantiles:

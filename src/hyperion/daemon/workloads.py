@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 import hyperion.workload
-from hyperion.adapters.checkpoint.cooperative import Cooperative
+from hyperion.adapters.checkpoint.cooperative import Answer, Cooperative
 from hyperion.adapters.checkpoint.journal import Journal
 from hyperion.control import messages as m
 from hyperion.model.ids import AllocationId
 from hyperion.model.job import Job
+from hyperion.workload import page
 
 _log = logging.getLogger("hyperion.agent")
 SITE = Path(hyperion.workload.__file__).parent / "sitecustomize"
@@ -25,6 +28,36 @@ OFF = "HYPERION_WORKLOAD"
 LOOK_S = 0.5
 _MOST_READS = 64
 """Of one journal, before its replica's end is told."""
+
+
+_LOOK_CLOSELY_S = 0.001
+
+
+class Stood(msgspec.Struct, frozen=True, kw_only=True):
+    """A program has come to a stand by itself; times are of ``time.monotonic_ns``."""
+
+    at: str
+    asked_ns: int
+    answer: Answer
+    settled_ns: int = 0
+
+    @property
+    def settles(self) -> bool:
+        """It has something left to do before it is frozen."""
+        return self.answer.state == page.SETTLING
+
+    @property
+    def is_saved(self) -> bool:
+        """The step at which it stands is written."""
+        answer = self.answer
+        return bool(answer.snapshot_bytes) and answer.snapshot_step == answer.committed_step
+
+
+def _able(answer: Answer, at: str) -> bool:
+    if not answer.pid or not os.path.exists(f"/proc/{answer.pid}"):
+        return False
+    needed = page.STEPS if at == "step" else page.POINTS | page.STEPS
+    return bool(answer.capabilities & needed)
 
 
 class _Workload:
@@ -55,6 +88,7 @@ class Workloads:
             "HYPERION_WORKLOAD_PAGE": self._path(id),
             "HYPERION_NOTICE_FILE": self._notice_path(id),
             "PYTHONPATH": os.pathsep.join(filter(None, (str(SITE), theirs))),
+            **({"HYPERION_WORKLOAD_POINTS": "1"} if job.pausing.at else {}),
         }
 
     def begun(self, id: AllocationId) -> None:
@@ -77,6 +111,50 @@ class Workloads:
         with contextlib.suppress(OSError):
             Path(f"{path}.part").write_text(text + "\n", encoding="utf-8")
             os.replace(f"{path}.part", path)
+
+    async def stand(self, id: AllocationId, at: str, within_ms: int, hold_ms: int) -> Stood | None:
+        """Ask it to come to a stand by itself, and wait until it does. None: it cannot, or has not
+        in time, and is not asked any more."""
+        workload = self._here.get(id)
+        if workload is None or not _able(workload.page.read(), at):
+            return None
+        page_, asked_ns = workload.page, time.monotonic_ns()
+        before = page_.read()
+        until_ns = asked_ns + within_ms * 1_000_000
+        wanted = page.STEP_PAUSE if at == "step" else page.PAUSE
+        request = page_.ask(wanted, until_ns + hold_ms * 1_000_000)
+        try:
+            while (answer := page_.read()).acknowledged < request:
+                if time.monotonic_ns() >= until_ns or answer.pid != before.pid:
+                    return None
+                await asyncio.sleep(_LOOK_CLOSELY_S)
+        finally:
+            if page_.read().acknowledged < request:
+                page_.resume()
+        return Stood(
+            at="point" if answer.state == page.AT_POINT else "step",
+            asked_ns=asked_ns,
+            answer=answer,
+        )
+
+    async def settled(self, id: AllocationId, stood: Stood, within_s: float) -> Stood:
+        """Wait until it has written its step and given back memory, or for so long."""
+        workload, until = self._here.get(id), time.monotonic() + within_s
+        while workload is not None and time.monotonic() < until:
+            answer = workload.page.read()
+            stood = msgspec.structs.replace(stood, answer=answer, settled_ns=time.monotonic_ns())
+            if answer.state != page.SETTLING:
+                self._tell(id, workload)
+                break
+            await asyncio.sleep(_LOOK_CLOSELY_S)
+            workload = self._here.get(id)
+        return stood
+
+    def go_on(self, id: AllocationId) -> None:
+        """It need not stand any more, whoever has asked it to."""
+        workload = self._here.get(id)
+        if workload is not None and workload.page.is_asked:
+            workload.page.resume()
 
     def ended(self, id: AllocationId) -> None:
         """It is gone: what it has written last is told before its end is. Perhaps it has gone while

@@ -77,6 +77,14 @@ class Freeze(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """``freezer``, ``hedged`` or ``signals``; ``degraded`` where some were still in the kernel."""
     stragglers: tuple[str, ...] = ()
     """Threads that had not come to a stand in time, and where in the kernel they were."""
+    at: str = ""
+    """``point`` or ``step``: it came to a stand there by itself; empty: wherever it was."""
+    step: int = 0
+    """The last step that it had done, where it says so."""
+    saved_us: int = 0
+    """Until that step was written, so that nothing is lost whatever happens to it; 0: it is not."""
+    freed_bytes: int = 0
+    """Of its memory, given back to its node."""
 
 
 class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):

@@ -26,6 +26,7 @@ from hyperion.model.bounds import (
     MAX_VARIABLE_BYTES,
     MAX_VARIABLES,
     MAX_WEIGHT,
+    MAX_WITHIN_S,
     NAME_PATTERN,
     PLACE_PATTERN,
     VARIABLE_PATTERN,
@@ -50,6 +51,7 @@ from hyperion.model.faults import (
     text_faults,
 )
 from hyperion.model.job import (
+    PLACES_TO_STAND,
     SIGNALS,
     Budget,
     Checkpoint,
@@ -307,6 +309,10 @@ def _limits(job: Job) -> Iterator[Fault]:
             yield Fault("/checkpoint/signal", f"found {found}, expected {known}, or B: and one")
     if job.pausing != _PAUSING:
         yield from number_faults("/pausing/hold", job.pausing.hold_s, MAX_HOLD_S, "s")
+        yield from number_faults("/pausing/within", job.pausing.within_s, MAX_WITHIN_S, "s")
+        if job.pausing.at not in ("", *PLACES_TO_STAND):
+            found, known = quoted(job.pausing.at), ", ".join(PLACES_TO_STAND)
+            yield Fault("/pausing/at", f"found {found}, expected {known}, or nothing")
 
 
 def _marks(job: Job) -> Iterator[Fault]:

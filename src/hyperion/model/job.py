@@ -128,12 +128,26 @@ class SavedCheckpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     """One replica wrote it for all of them; otherwise each replica writes its own part."""
 
 
+PLACES_TO_STAND = ("point", "step")
+"""Of a program with the workload library: at its next point, or at the end of its step."""
+
+
 class Pausing(Struct, frozen=True, omit_defaults=True, gc=False):
     """Whether it may be made to stand still for a more urgent job, instead of being stopped."""
 
     forbidden: bool = False
     hold_s: float = 30.0
     """At a stretch no longer than this; then it is stopped, and goes on from its checkpoint."""
+    at: str = ""
+    """Where it comes to a stand by itself: one of ``PLACES_TO_STAND``; empty: it is frozen wherever
+    it is. At the end of its step it also writes its state, so that stopping it loses nothing."""
+    within_s: float = 1.0
+    """It is frozen all the same, wherever it is, when it has not come there by then."""
+
+    @property
+    def asked_ms(self) -> int:
+        """How long it may take until it is known to stand, beyond what freezing takes."""
+        return int(1000 * self.within_s) if self.at else 0
 
 
 class Standby(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -25,6 +25,8 @@ class Occupant(Struct, frozen=True, kw_only=True):
     saves_on_stop: bool = False
     """Told to end, it writes one, so that nothing is lost but the time to restore."""
     restore_ms: int = 0
+    yields_ms: int = 0
+    """So long it may take until it stands still; whoever is frozen at once is preferred."""
     usd_per_hour: float = 0.0
     """Of all its replicas, of an array each; 0 where machines have no price."""
     egress_usd: float = 0.0

@@ -1,4 +1,5 @@
-"""What stopping a running job costs, in USD: the work that is lost, and the way back to it.
+"""What stopping a running job costs, in USD: the work that is lost, and the way back to it; also
+the wait until it yields, where it comes to a stand by itself.
 
 Between two checkpoints that is a straight line in time, kept as its terms.
 """
@@ -72,7 +73,7 @@ def _terms(
     o: Occupant, width: Width, began_ms: int, from_ms: int, standing: int, parts: int
 ) -> Terms:
     slope = _usd_per_ms(o, width)
-    fixed = slope * o.restore_ms + o.egress_usd
+    fixed = slope * (o.restore_ms + o.yields_ms) + o.egress_usd
     if o.saves_on_stop:
         return Terms(fixed, 0.0, began_ms, 0, from_ms, standing, parts)
     began_ms = max(began_ms, o.saved_at_ms)

@@ -2,6 +2,7 @@
 
 from hyperion.model import bounds
 from hyperion.model.job import (
+    PLACES_TO_STAND,
     Budget,
     Checkpoint,
     DatasetRead,
@@ -15,6 +16,7 @@ from hyperion.model.job import (
 )
 from hyperion.wire.spec_kinds import (
     Amount,
+    Choice,
     Duration,
     Field,
     Flag,
@@ -266,6 +268,23 @@ PAUSING = Record(
             unit="s",
             default="30s",
             example="2m",
+        ),
+        Field(
+            "at",
+            Choice({"anywhere": "", **{place: place for place in PLACES_TO_STAND}}),
+            "Where it comes to a stand by itself before it is frozen: at its next `point`, or at"
+            " the end of its `step`, whose state it then writes.",
+            default="anywhere",
+            example="step",
+        ),
+        Field(
+            "within",
+            Duration(),
+            "How long it may take to come there; then it is frozen wherever it is.",
+            to="within_s",
+            unit="s",
+            default="1s",
+            example="5s",
         ),
     ),
     Pausing,

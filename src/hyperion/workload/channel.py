@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hyperion.workload import page
+from hyperion.workload import memory, page
 
 # A lost wake-up costs this much and no more.
 RECHECK_S = 0.05
@@ -48,7 +48,10 @@ class Channel:
         done = order >> 8 <= self._words[page.ACKNOWLEDGED]
         self._seen = order if done or not self.answers else 0
         self._lock = threading.Lock()
-        self._snapshot: Callable[[], int] | None = None
+        self._snapshot: Callable[[], Callable[[], int]] | None = None
+        self._aside: threading.Thread | None = None
+        """Does what is left to do while the workload stands."""
+        self._settling = threading.Lock()
 
     def _claim(self, fd: int) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -65,9 +68,11 @@ class Channel:
         """By when this workload is to have ended (CLOCK_MONOTONIC); 0: nobody has said so."""
         return self._words[page.NOTICE]
 
-    def able(self, capabilities: int, snapshot: Callable[[], int] | None = None) -> None:
-        """Says what this workload can do; `snapshot` takes one of the step that has just ended,
-        and gives its bytes."""
+    def able(
+        self, capabilities: int, snapshot: Callable[[], Callable[[], int]] | None = None
+    ) -> None:
+        """Says what this workload can do. `snapshot` copies the state of the step that has just
+        ended; what it returns writes the copy, and gives its bytes."""
         if not self.answers:
             return
         if snapshot is not None:
@@ -99,31 +104,82 @@ class Channel:
             if order == self._seen:
                 return
             wanted = order & 255
-            if wanted in (page.SNAPSHOT, page.SNAPSHOT_PAUSE):
-                if not at_step:
-                    return
-                self._take_snapshot()
+            if wanted in (page.SNAPSHOT, page.STEP_PAUSE) and not at_step:
+                return
             self._seen = order
-            if wanted in (page.PAUSE, page.SNAPSHOT_PAUSE):
+            if wanted == page.SNAPSHOT:
+                self._write(self._copy(), self._words[page.COMMITTED])
+            self._words[page.FREED_BYTES] = 0
+            if wanted == page.STEP_PAUSE:  # said before the answer: who waits for that looks here
+                self._words[page.STATE] = page.SETTLING
+            elif wanted == page.PAUSE:
                 self._words[page.STATE] = page.AT_STEP if at_step else page.AT_POINT
             self._acknowledge(order >> 8)
-            if wanted in (page.PAUSE, page.SNAPSHOT_PAUSE):
+            if wanted == page.STEP_PAUSE:
+                self._stand_and_settle(order)
+            elif wanted == page.PAUSE:
                 self._wait(order)
-            self._words[page.STATE] = page.RUNNING
+            with self._settling:
+                self._words[page.STATE] = page.RUNNING
 
-    def _take_snapshot(self) -> None:
-        if self._snapshot is None:
-            return
-        words = self._words
-        words[page.STATE] = page.SNAPSHOTTING
-        step = words[page.COMMITTED]
+    def _stand_and_settle(self, order: int) -> None:
+        """What is left to do at the end of a step is done aside: whoever has the CPUs now is not to
+        feel it, and whoever gives them back is not to wait for it."""
+        self.settle()
+        copied = threading.Event()
+        self._aside = threading.Thread(target=self._settle, args=(copied,), name="hyperion-settle")
+        self._aside.start()
+        self._wait(order)
+        copied.wait()  # the state must not change under it; what is copied can be written later
+
+    def _settle(self, copied: threading.Event) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # of this thread alone, under Linux
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        step = self._words[page.COMMITTED]
         try:
-            size = self._snapshot()
+            write = self._copy()
+            self._words[page.FREED_BYTES] = memory.give_back()
+        finally:
+            copied.set()
+        self._write(write, step)
+        with self._settling:
+            if self._words[page.STATE] == page.SETTLING:
+                self._words[page.STATE] = page.AT_STEP
+
+    def settle(self) -> None:
+        """Wait until what an earlier pause has left to do is done."""
+        if self._aside is not None and self._aside is not threading.current_thread():
+            self._aside.join()
+            self._aside = None
+
+    @property
+    def settles(self) -> bool:
+        return self._aside is not None and self._aside.is_alive()
+
+    def _copy(self) -> Callable[[], int] | None:
+        """A copy of the step that has just ended, and what writes it; None: there is none."""
+        if self._snapshot is None:
+            return None
+        try:
+            return self._snapshot()
         except Exception as error:  # The user's program goes on without a snapshot.
-            print(f"hyperion: no snapshot of step {step}: {error!r}", file=sys.stderr)
+            self._no_snapshot(error)
+            return None
+
+    def _write(self, write: Callable[[], int] | None, step: int) -> None:
+        if write is None:
             return
-        words[page.SNAPSHOT_BYTES] = size
-        words[page.SNAPSHOT_STEP] = step
+        try:
+            size = write()
+        except Exception as error:
+            self._no_snapshot(error)
+            return
+        self._words[page.SNAPSHOT_BYTES] = size
+        self._words[page.SNAPSHOT_STEP] = step
+
+    def _no_snapshot(self, error: Exception) -> None:
+        step = self._words[page.COMMITTED]
+        print(f"hyperion: no snapshot of step {step}: {error!r}", file=sys.stderr)
 
     def _acknowledge(self, request: int) -> None:
         # The number last: who sees it finds the rest written.

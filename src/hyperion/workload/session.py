@@ -31,6 +31,7 @@ class Session:
         self._every_s = _seconds(os.environ.get(EVERY))
         self._saved_at = time.monotonic()
         self._saved_step = -1
+        self._saved_bytes = 0
         self._noticed_at: float | None = None
         self._lingers_s = 0.0
         self._writer: threading.Thread | None = None
@@ -54,7 +55,7 @@ class Session:
         self.step = self.step + 1 if number is None else number
         self._state, self._extra = state, extra or {}
         if self.channel is not None:
-            snapshot = self.save if state is not None and self.place.directory else None
+            snapshot = self.snapshot if state is not None and self.place.directory else None
             self.channel.able(page.STEPS, snapshot)
             self.channel.step(self.step)
         if state is not None or self.notice.callbacks:
@@ -88,6 +89,7 @@ class Session:
     def save(self) -> int:
         """Write a checkpoint of the step that has just ended; its bytes. Nothing where it has been
         written already, or where there is no place for it."""
+        self.wait_written()
         if self._state is None or self._saved_step == self.step:
             return 0
         if not self.place.directory:
@@ -97,11 +99,23 @@ class Session:
             )
             self._saved_step = self.step
             return 0
-        self.wait_written()
+        return self.snapshot()()
+
+    def snapshot(self) -> Callable[[], int]:
+        """Copy the state of the step that has just ended. What is returned writes the copy, and
+        gives its bytes."""
+        if self._saved_step == self.step:
+            return lambda: self._saved_bytes
+        step = self.step
         header, encoder = self._copy()
-        size = self._write(self.step, header, encoder)
-        self.note_saved()
-        return size
+
+        def write() -> int:
+            size = self._write(step, header, encoder)
+            self._saved_step, self._saved_bytes = step, size
+            self._saved_at = time.monotonic()
+            return size
+
+        return write
 
     def is_save_due(self) -> bool:
         due = self._every_s and time.monotonic() - self._saved_at >= self._every_s
@@ -114,6 +128,7 @@ class Session:
     def _save_when_due(self) -> None:
         """At a step's end; the copy is made at once, and written while the program goes on."""
         busy = self._writer is not None and self._writer.is_alive()
+        busy = busy or (self.channel is not None and self.channel.settles)
         if busy or not self.is_save_due():
             return
         header, encoder = self._copy()
@@ -128,6 +143,8 @@ class Session:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
+        if self.channel is not None:
+            self.channel.settle()
 
     def _copy(self) -> tuple[Any, tree.Encoder]:
         assert self._state is not None

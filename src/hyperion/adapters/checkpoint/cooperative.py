@@ -23,6 +23,7 @@ class Answer:
     acknowledged_at_ns: int
     snapshot_bytes: int
     snapshot_step: int
+    freed_bytes: int
 
 
 class Cooperative:
@@ -53,6 +54,11 @@ class Cooperative:
 
     def resume(self) -> int:
         return self._order(page.RUN)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it has been asked to stand, by this agent or an earlier one."""
+        return self._words[page.ORDER] & 255 in (page.PAUSE, page.STEP_PAUSE)
 
     def _order(self, wanted: int) -> int:
         request = (self._words[page.ORDER] >> 8) + 1
@@ -89,6 +95,7 @@ class Cooperative:
             words[page.ACKNOWLEDGED_AT],
             words[page.SNAPSHOT_BYTES],
             words[page.SNAPSHOT_STEP],
+            words[page.FREED_BYTES],
         )
 
     def close(self) -> None:

@@ -251,18 +251,26 @@ class Forget(_message.Message):
     def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Freeze(_message.Message):
-    __slots__ = ("stopped_us", "confirmed_us", "threads", "how", "stragglers")
+    __slots__ = ("stopped_us", "confirmed_us", "threads", "how", "stragglers", "at", "step", "saved_us", "freed_bytes")
     STOPPED_US_FIELD_NUMBER: _ClassVar[int]
     CONFIRMED_US_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     HOW_FIELD_NUMBER: _ClassVar[int]
     STRAGGLERS_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SAVED_US_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
     stopped_us: int
     confirmed_us: int
     threads: int
     how: str
     stragglers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, stopped_us: _Optional[int] = ..., confirmed_us: _Optional[int] = ..., threads: _Optional[int] = ..., how: _Optional[str] = ..., stragglers: _Optional[_Iterable[str]] = ...) -> None: ...
+    at: str
+    step: int
+    saved_us: int
+    freed_bytes: int
+    def __init__(self, stopped_us: _Optional[int] = ..., confirmed_us: _Optional[int] = ..., threads: _Optional[int] = ..., how: _Optional[str] = ..., stragglers: _Optional[_Iterable[str]] = ..., at: _Optional[str] = ..., step: _Optional[int] = ..., saved_us: _Optional[int] = ..., freed_bytes: _Optional[int] = ...) -> None: ...
 
 class AllocationReport(_message.Message):
     __slots__ = ("allocation", "generation", "state", "address", "port", "exit_code", "reason", "started_at_ms", "ended_at_ms", "freeze", "stands_for", "turn", "checkpoints")
