@@ -12,7 +12,7 @@ from hyperion.control.liveness import Holder, Peer
 from hyperion.control.occupancy import Occupancy
 from hyperion.control.pausing import Pausing
 from hyperion.model.allocation import AllocationState as S
-from hyperion.placement import feasibility
+from hyperion.placement import feasibility, gravity
 from hyperion.placement.fairness import Admission, QueueTree
 from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction, victims
@@ -24,6 +24,7 @@ SEEDS = 120
 
 
 PLAIN, VARIED, URGENT = Size(), Size(varied=True), Size(urgent=True, jobs=40)
+READING = Size(datasets=True)
 
 
 def caught(profile, size):
@@ -121,7 +122,21 @@ def _starts_at_once(self, known, now_ms):
     yield from self._seating.start(known, plan, now_ms)
 
 
+def _sees_no_copy_on_its_way(original):
+    def ways_to(dataset, *rest):
+        return original(replace(dataset, copies=tuple(dataset.present)), *rest)
+
+    return ways_to
+
+
 MUTANTS = {
+    "what somebody is bringing is paid for again": (
+        "calm",
+        READING,
+        gravity,
+        "ways_to",
+        _sees_no_copy_on_its_way(gravity.ways_to),
+    ),
     "fencing with the job's own grace": ("partition", PLAIN, gang, "FENCE_GRACE_MS", 60_000),
     "a lease that never ends": ("partition", PLAIN, Holder, "is_valid", _always),
     "granters that do not wait": ("partition", PLAIN, Peer, "surely_ended", _always),

@@ -12,12 +12,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hyperion.control import accounts, bill_records, bills, dependencies, telling
+from hyperion.control import accounts, bill_records, bills, dataset_records, dependencies, telling
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.cluster_reports import Reports
 from hyperion.control.federation_state import FederationState
 from hyperion.control.federation_times import FederationTimes
+from hyperion.control.hauling import Hauling
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
 from hyperion.control.moves import Moves
@@ -28,10 +29,10 @@ from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase
 from hyperion.model.market import MarketView
-from hyperion.placement import choice, explain
+from hyperion.placement import choice, explain, gravity
 from hyperion.placement.choice import FleetCluster, Place
 from hyperion.placement.explain import Planned
-from hyperion.placement.objective import Price
+from hyperion.placement.objective import Price, expected_hours
 from hyperion.placement.ranking import Rankers
 
 _RECORDS = frozenset(
@@ -44,6 +45,7 @@ _RECORDS = frozenset(
         r.ClusterAdmitted,
         r.ClusterLost,
         *bill_records.RECORDS,
+        *dataset_records.RECORDS,
     }
 )
 _Decisions = Iterator[Any]
@@ -59,6 +61,8 @@ class Federation:
         times: FederationTimes | None = None,
         rankers: Rankers | None = None,
         home: str = "",
+        *,
+        replicates: bool = False,
     ) -> None:
         times = times or FederationTimes()
         self.market = market
@@ -77,6 +81,8 @@ class Federation:
         self._moves = Moves(self.state)
         self._reports = Reports(self.state, self.orders, self._price_there)
         self._spending = Spending(self.state, self._end)
+        self.hauling = Hauling(self.state.datasets, acts=replicates)
+        self._seen_ms = 0
 
     # -- the machine's outside ------------------------------------------------------------------
 
@@ -85,26 +91,29 @@ class Federation:
         return self._round_due
 
     def handle(self, event: m.FederationEvent, now_ms: int) -> Outcome:
+        self._seen_ms = now_ms
         decisions = dependencies.following(
             self._decide(event, now_ms), _ended, lambda job: self._release(job, now_ms)
         )
         return sort_out(self._booking(decisions, now_ms), _RECORDS, self.apply)
 
     def round(self, now_ms: int) -> Outcome:
+        self._seen_ms = now_ms
         decisions = self._booking(self._place_waiting(now_ms), now_ms)
         return sort_out(decisions, _RECORDS, self.apply)
 
     def _booking(self, decisions: _Decisions, now_ms: int) -> _Decisions:
         def opening(job: Job, status: r.FederatedStatus) -> bills.Opening:
-            return self._home.opening(job, status, self.market, self.fleet)
+            return self._home.opening(job, status, self.market, self.fleet, self.data)
 
         return bills.booking(decisions, self.state.jobs, self.state.bills, opening, now_ms)
 
     def resume(self, now_ms: int) -> Outcome:  # noqa: ARG002 - clusters attach and are told then
-        return Outcome([], [])
+        return Outcome([], list(self.hauling.unfinished()))
 
     def restore(self, items: Iterable[tuple[str, bytes]], now_ms: int) -> None:
         self.state.restore(items)
+        self._seen_ms = now_ms
         for id, entry in self.state.clusters.items():
             if not entry.lost:  # it may hold a lease granted just before the restart
                 self.peers[id] = Peer(now_ms, now_ms + self._lease_ms)
@@ -130,6 +139,10 @@ class Federation:
                 self._round_due = True
             case r.ClusterAdmitted() | r.ClusterLost():
                 self._freed()
+            case dataset_records.DatasetUsed():
+                pass
+            case _ if type(record) in dataset_records.RECORDS:
+                self._freed()
 
     def plan(self, job: Job, without: Iterable[ClusterId] = ()) -> Planned:
         """Where the job would go now. Changes nothing; a round calls the same."""
@@ -138,16 +151,25 @@ class Federation:
         if without:
             fleet = tuple(c for c in fleet if c.cluster.id not in set(without))
         ranker = self.rankers.of(policy)
-        places = choice.rank(job, fleet, self.market, ranker)
+        places = choice.rank(job, fleet, self.market, ranker, self.data)
         chosen = choice.choose(places)
         sentence, rows = explain.decision(job, places, chosen, policy)
-        arithmetic = explain.arithmetic(job, chosen) if chosen else ()
+        arithmetic: tuple[str, ...] = ()
+        if chosen is not None:
+            hours = expected_hours(job)
+            there = gravity.load(job, chosen.region, self.market, self.data, hours)
+            arithmetic = explain.arithmetic(job, chosen, there)
         return Planned(policy, chosen, places, sentence, rows, arithmetic + ranker.excuse)
 
     def _price_there(self, job: Job, cluster: ClusterId) -> Price | None:
         places = (p for p in self.plan(job).places if p.cluster == cluster and p.price)
         place = next(places, None)
         return place.price if place else None
+
+    @property
+    def data(self) -> gravity.DataView:
+        """The datasets as of now."""
+        return self.state.datasets.view(self._seen_ms)
 
     @property
     def fleet(self) -> tuple[FleetCluster, ...]:
@@ -177,6 +199,8 @@ class Federation:
             case m.MarketQuoted(view):
                 self.market = view
                 self._freed()
+            case m.DatasetApplied() | m.DatasetDropAsked() | m.CopyReported():
+                yield from self.hauling.decide(event, now_ms)
             case m.Tick():
                 yield from self._tick(now_ms)
             case _:
@@ -190,7 +214,7 @@ class Federation:
             error = f"the queue is full ({self.times.queue_max} jobs wait); try again later"
             yield m.Answer(token, job.id, error, "exhausted")
             return
-        refusal = dependencies.refusal(job, self.state.phase_of)
+        refusal = dependencies.refusal(job, self.state.phase_of) or self.hauling.refusal(job)
         if refusal:
             yield m.Answer(token, job.id, refusal, "conflict")
             return
@@ -332,6 +356,7 @@ class Federation:
                 yield r.FederatedJobPruned(job_id)
             yield from self.state.bills.to_roll(self.state.jobs, times.bills_kept, now_ms)
             late += self.orders.silent(now_ms)
+            yield from self.hauling.tick(self.market, now_ms)
             for known, why in self.state.unexplained():
                 yield self._moves.moved(known, now_ms, reason=why)
         for job_id in late[:ORDERS_AT_ONCE]:
@@ -392,6 +417,7 @@ class Federation:
             self.market.as_of,
             now_ms,
         )
+        yield from self.hauling.brought(known.job, place, planned.places, self.market, now_ms)
         yield from self._order(known.job.id, now_ms)
 
     # -- small changes --------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from msgspec.structs import replace
 
 from hyperion.control import accounts, dependencies
 from hyperion.control import bill_records as b
+from hyperion.control import dataset_records as d
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.bills import Bills
 from hyperion.control.budgets import Budgets
+from hyperion.control.datasets import Datasets
 from hyperion.control.machine import key, split
 from hyperion.control.queue import WaitingQueue
 from hyperion.model.cluster import ClusterLoad
@@ -42,6 +44,7 @@ class FederationState:
         self.secrets: dict[JobId, dict[str, Secret]] = {}
         self.bills = Bills()
         self.budgets = Budgets(self.bills)
+        self.datasets = Datasets()
         self.queue = WaitingQueue()
         self.next_order = 1
         self.committed: dict[ClusterId, Committed] = {}
@@ -75,6 +78,8 @@ class FederationState:
                 self.budgets.apply(record)
             case b.BillsRolled():
                 self.bills.roll(record)
+            case _ if type(record) in d.RECORDS:
+                self.datasets.apply(record)
             case r.Decided(job_id):
                 self.decisions[job_id] = record
                 self._dirty.add(key("decision", job_id))
@@ -118,6 +123,8 @@ class FederationState:
                     self.bills.restore(kind, value)
                 case "budget":
                     self.budgets.restore(value)
+                case "dataset":
+                    self.datasets.restore(value)
         self.bills.settle()
         for known in sorted(ended, key=lambda k: k.status.ended_at_ms):
             self._put_job(known)
@@ -127,6 +134,7 @@ class FederationState:
     def writes(self) -> dict[str, bytes | None]:
         out: dict[str, bytes | None] = {}
         self._dirty |= self.bills.take_dirty() | self.budgets.take_dirty()
+        self._dirty |= self.datasets.take_dirty()
         for path in self._dirty:
             kind, name = split(path)
             entity = self._entity(kind, name)
@@ -146,8 +154,9 @@ class FederationState:
                 return self.secrets.get(JobId(name))
             case "bill" | "month":
                 return self.bills.entity(kind, name)
-            case "budget":
-                return self.budgets.entries.get(name)
+            case "budget" | "dataset":
+                kept = self.budgets.entries if kind == "budget" else self.datasets.entries
+                return kept.get(name)
         raise KeyError(kind)
 
     # -- questions ------------------------------------------------------------------------------
@@ -221,6 +230,8 @@ class FederationState:
         if old is None or old.status.awaits != status.awaits:
             self._note_awaited(id, old.status.awaits if old else (), status.awaits)
         self.budgets.note_held(id, _held(old), _held(known))
+        if known.job.reads or known.job.writes:
+            self.datasets.note_job(known.job, _ends(old), _ends(known))
         if status.phase.is_terminal:
             self.ended.setdefault(id, status.ended_at_ms)
         else:
@@ -304,6 +315,7 @@ class FederationState:
                 assert not status.cluster, f"{id} waits and has the cluster {status.cluster}"
             assert status.answered <= status.generation, f"{id}: answered before asked"
         self.bills.check(self.jobs)
+        self.datasets.check()
         for cluster, jobs in self.placed_in.items():
             assert self.committed[cluster].jobs == len(jobs), f"{cluster}: miscounted"
 
@@ -312,6 +324,13 @@ def _waits(known: r.FederatedJob) -> bool:
     """For a cluster; and nothing else has to happen first."""
     status = known.status
     return status.phase is JobPhase.QUEUED and not status.awaits and not status.held
+
+
+def _ends(known: r.FederatedJob | None) -> tuple[bool, bool]:
+    """(it is there and has not ended, it waits for a cluster)."""
+    if known is None or known.status.phase.is_terminal:
+        return False, False
+    return True, known.status.phase is JobPhase.QUEUED
 
 
 def _held(known: r.FederatedJob | None) -> str:

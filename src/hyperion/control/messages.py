@@ -28,6 +28,7 @@ from hyperion.control.link import (
     Yielding,
 )
 from hyperion.model.allocation import Freeze
+from hyperion.model.dataset import Dataset
 from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId, WindowId
 from hyperion.model.job import Job, SavedCheckpoint
 from hyperion.model.market import MarketView
@@ -83,6 +84,29 @@ class BudgetApplied(Struct, frozen=True, tag=True):
 class BudgetDropAsked(Struct, frozen=True, tag=True):
     tenant: str
     token: int = 0
+
+
+class DatasetApplied(Struct, frozen=True, tag=True):
+    """A dataset of that size lies in these regions; of one that is known, in these too."""
+
+    dataset: Dataset
+    token: int = 0
+
+
+class DatasetDropAsked(Struct, frozen=True, tag=True):
+    name: str
+    region: str = ""
+    """Only the copy there; empty: all of it."""
+    token: int = 0
+
+
+class CopyReported(Struct, frozen=True, tag=True):
+    """The hook has done what a HaulCopy asked for, or has failed for good."""
+
+    dataset: str
+    region: str
+    wanted: str
+    error: str = ""
 
 
 class ClusterAttached(Struct, frozen=True, tag=True):
@@ -264,6 +288,9 @@ FederationEvent = (
     | MarketQuoted
     | BudgetApplied
     | BudgetDropAsked
+    | DatasetApplied
+    | DatasetDropAsked
+    | CopyReported
     | Tick
 )
 ClusterEvent = (
@@ -357,6 +384,18 @@ class Answer(Struct, frozen=True, tag=True, omit_defaults=True):
     """``not_found``, ``conflict`` or ``exhausted`` with an error."""
 
 
+class HaulCopy(Struct, frozen=True, tag=True):
+    """Have the site's hook bring a copy of a dataset, or drop one; it may have been asked before.
+    A ``CopyReported`` answers."""
+
+    dataset: str
+    wanted: str
+    """``copy`` or ``drop``."""
+    source: str
+    region: str
+    gib: float
+
+
 class PrepareReplica(Struct, frozen=True, tag=True):
     order: Prepare
 
@@ -416,7 +455,7 @@ class KeepLease(Struct, frozen=True, tag=True):
     remaining_ms: int
 
 
-FederationCommand = SendToCluster | DisconnectCluster | Answer
+FederationCommand = SendToCluster | DisconnectCluster | HaulCopy | Answer
 ClusterCommand = SendToFederation | SendToNode | DisconnectNode | Answer | KeepLease
 AgentCommand = (
     SendToScheduler

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 
 from hyperion.model.job import Job
 from hyperion.model.resources import MILLI, ResourceRequest
+from hyperion.placement.gravity import NO_LOAD, Load
+from hyperion.placement.gravity_words import brought, data_lines, moved_grams
 from hyperion.placement.objective import (
     CARBON_USD_PER_KG,
     LATENCY_USD_PER_MS_HOUR,
@@ -133,23 +135,26 @@ def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
     return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
-def arithmetic(job: Job, place: Place) -> tuple[str, ...]:
+def arithmetic(job: Job, place: Place, there: Load = NO_LOAD) -> tuple[str, ...]:
     """How the score came about, a sentence a term. The terms add up to the score exactly as shown,
-    in hundredths of a cent."""
+    in hundredths of a cent; so do those of the datasets, to what bringing them costs."""
     p = place.price
     if p is None:
         return (f"{_name(place)} has no price: {place.refusal_text}",)
     w = job.objective
     parts = shares(w, p)
     cost, egress, carbon, latency = _units((parts.cost, parts.egress, parts.carbon, parts.latency))
-    size_gib = sum(d.size_gib for d in job.data)
+    listed_usd = p.egress_usd - there.usd
+    *hauled, _ = _units((*(haul.usd for haul in there.hauls), listed_usd))
     lines = [
         f"compute: {_machines(job, p)} x {p.hours:.4g} h{_weight(w.cost)} = {cost}",
-        f"egress: {size_gib:.4g} GiB of data brought to {place.region} for {dollars(p.egress_usd)}"
+        *data_lines(there, hauled),
+        f"egress: {brought(job, there, place.region)} for {dollars(p.egress_usd)}"
         f"{_weight(w.egress)} = {egress}"
-        if job.data
+        if job.data or there.hauls
         else f"egress: no data to bring = {egress}",
-        f"carbon: {p.gco2e_per_hour:,.1f} g CO2e/h x {p.hours:.4g} h x ${CARBON_USD_PER_KG:.2f}/kg"
+        f"carbon: {p.gco2e_per_hour:,.1f} g CO2e/h x {p.hours:.4g} h{moved_grams(there)}"
+        f" x ${CARBON_USD_PER_KG:.2f}/kg"
         f"{_weight(w.carbon)} = {carbon}",
         f"latency: {p.latency_ms:,.1f} ms to users x {p.hours:.4g} h"
         f" x ${LATENCY_USD_PER_MS_HOUR:g}/(ms h){_weight(w.latency)} = {latency}"

@@ -11,7 +11,7 @@ Every dataset that a job reads is had in the way that costs least, an hour's del
 What a job writes is brought to the copy that costs least.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from enum import Enum
 
 from msgspec import Struct
@@ -95,13 +95,13 @@ class Load(Struct, frozen=True, gc=False):
     gco2e: float = 0.0
 
 
-_NOTHING = Load()
+NO_LOAD = Load()
 
 
 def load(job: Job, region: str, market: MarketView, data: DataView, hours: float) -> Load:
     """What the job's datasets cost it there; ``hours`` is how long it runs."""
     if not job.reads and not job.writes:
-        return _NOTHING
+        return NO_LOAD
     hauls = (*_reads(job, region, market, data, hours), *_writes(job, region, market, data))
     own = sum(h.delay_h for h in hauls if h.way is not Way.COMING)
     others = max((h.delay_h for h in hauls if h.way is Way.COMING), default=0.0)
@@ -113,7 +113,7 @@ def load(job: Job, region: str, market: MarketView, data: DataView, hours: float
     )
 
 
-def unknown(job: Job, known: Mapping[str, Dataset]) -> str:
+def unknown(job: Job, known: Container[str]) -> str:
     """The first dataset that the job names and nobody has added; empty: all are known."""
     return next((name for name in job.datasets if name not in known), "")
 

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from hyperion.control import dataset_records as d
 from hyperion.control.agent import Agent
 from hyperion.control.cluster import ClusterMachine
 from hyperion.control.federation import Federation
 from hyperion.control.messages import Run
-from hyperion.control.records import FederatedJob, JobMoved
+from hyperion.control.records import FederatedJob, FederatedJobMoved, JobMoved
 from hyperion.model.ids import JobId
 from hyperion.model.job import Condition, Job, JobPhase
 from hyperion.model.resources import Capacity
@@ -47,6 +48,59 @@ def every_job_ended(jobs: Mapping[JobId, FederatedJob], asked: Mapping[JobId, Ar
             assert asked_for, f"{id} was cancelled, and nobody asked"
         if status.phase is JobPhase.FAILED:
             assert 1 in arrival.exit_codes, f"{id} failed without cause: {status.reason}"
+
+
+def ends_well(
+    jobs: Mapping[JobId, FederatedJob],
+    asked: Mapping[JobId, Arrival],
+    executions: Iterable[Execution],
+) -> None:
+    """What must be so of the jobs once all have ended."""
+    never_twice(executions)
+    every_job_ended(jobs, asked)
+    kept_at_home(jobs)
+    dependencies_held(jobs, asked)
+    success_ran_whole(jobs, executions)
+    nothing_left_running(executions)
+
+
+def data_moved_once(federation: Process, asked: Mapping[JobId, Arrival]) -> None:
+    """No copy of a dataset is paid for while one is there or on its way; one that is there stays
+    until it is dropped; and who reads only what is there pays nothing for it."""
+    lies: dict[str, dict[str, bool]] = {}
+    placed: dict[JobId, int] = {}
+    for record in federation.records:
+        match record:
+            case d.DatasetKept(dataset):
+                now = {copy.region: copy.present for copy in dataset.copies}
+                gone = [
+                    x for x, there in lies.get(dataset.name, {}).items() if there > now.get(x, 0)
+                ]
+                assert not gone, f"{dataset.name} was in {gone}, and nobody dropped it"
+                lies[dataset.name] = now
+            case d.DatasetDropped(name):
+                del lies[name]
+            case d.CopyStarted(name, copy):
+                assert copy.region not in lies[name], f"{name} is moved to {copy.region} again"
+                lies[name][copy.region] = False
+            case d.CopyArrived(name, region):
+                lies[name][region] = True
+            case d.CopyDropped(name, region):
+                del lies[name][region]
+            case FederatedJobMoved(id, status):
+                if status.placed > placed.get(id, 0) and id in asked and status.price is not None:
+                    job, placed[id] = asked[id].job, status.placed
+                    there = [lies.get(r.dataset, {}).get(status.region, False) for r in job.reads]
+                    assert not all(there) or job.writes or status.price.egress_usd == 0, (
+                        f"{id} pays {status.price.egress_usd} USD for what lies in {status.region}"
+                    )
+    machine = federation.machine
+    assert isinstance(machine, Federation)
+    kept = {
+        name: {copy.region: copy.present for copy in entry.dataset.copies}
+        for name, entry in machine.state.datasets.entries.items()
+    }
+    assert kept == lies, f"datasets lie in {kept}, and by the records in {lies}"
 
 
 def kept_at_home(jobs: Mapping[JobId, FederatedJob]) -> None:
@@ -177,7 +231,8 @@ def kept(machine: Any) -> tuple[Any, ...]:
         case Federation():
             s = machine.state
             money = s.bills.lines, s.bills.months, s.budgets.entries
-            return s.jobs, s.clusters, s.decisions, s.secrets, money
+            data = s.datasets.entries, s.datasets.coming, s.datasets.named, s.datasets.waiting
+            return s.jobs, s.clusters, s.decisions, s.secrets, money, data
         case ClusterMachine():
             c = machine.state
             return c.jobs, c.allocations, c.nodes, c.secrets, c.marks, c.queues, c.windows

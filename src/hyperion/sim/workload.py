@@ -19,6 +19,8 @@ class Size(Struct, frozen=True, kw_only=True):
     """Jobs arrive within this time."""
     urgent: bool = False
     """Batch jobs that fill the CPUs, and urgent ones for which they stand still."""
+    datasets: bool = False
+    """Some jobs read and write datasets, which somebody adds and drops meanwhile."""
     varied: bool = False
     """Jobs of every shape, queues with quotas, windows; otherwise plain jobs and gangs."""
 

@@ -26,7 +26,7 @@ from hyperion.model.market import MarketView, Region
 from hyperion.model.node import PAUSE, Node
 from hyperion.model.resources import Capacity
 from hyperion.placement import ranking
-from hyperion.sim import checkers, varied
+from hyperion.sim import checkers, library, varied
 from hyperion.sim.faults import CALM, Faults
 from hyperion.sim.fleet import Execution, Host
 from hyperion.sim.network import Network, from_cluster, from_node
@@ -64,6 +64,7 @@ MARKET = MarketView(
         name: Region(name=name, cloud=name.partition("/")[0], carbon_g_per_kwh=g)
         for name, g in zip(_REGIONS, (380.0, 150.0, 240.0), strict=True)
     },
+    internet_egress={"aws": 0.09, "gcp": 0.08},
 )
 
 
@@ -92,8 +93,11 @@ class World:
         size = size or Size()
         self._build(size)
         bring = varied.arrivals if size.varied else urgent_arrivals if size.urgent else arrivals
-        for arrival in bring(self.random, size.jobs, size.over_ms):
+        came = bring(self.random, size.jobs, size.over_ms)
+        for arrival in library.reading(came, seed) if size.datasets else came:
             self.at(arrival.at_ms, self._asking(arrival))
+        if size.datasets:
+            library.Library(self, seed)
         if size.varied:
             self._rule(size)
         self.posts = Posts(self, seed, 0 if faults == CALM else SETTLED_MS)
@@ -115,14 +119,10 @@ class World:
             assert self.now_ms < GIVE_UP_MS, f"not converged: {self._open()}"
             act()
         federation = self.federation
-        checkers.never_twice(self.executions)
-        checkers.every_job_ended(federation.state.jobs, self.asked)
-        checkers.kept_at_home(federation.state.jobs)
-        checkers.dependencies_held(federation.state.jobs, self.asked)
-        checkers.success_ran_whole(federation.state.jobs, self.executions)
-        checkers.nothing_left_running(self.executions)
+        checkers.ends_well(federation.state.jobs, self.asked, self.executions)
         checkers.only_by_right(self.processes.values(), self.asked)
         checkers.nobody_in_vain(self.processes.values(), self.faults == CALM)
+        checkers.data_moved_once(self.processes["federation"], self.asked)
         for process in self.processes.values():
             self.check_recovery(process)
 
