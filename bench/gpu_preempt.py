@@ -23,7 +23,7 @@ from gpu.budget import WEIGHTS, PhaseFailed, PhaseRefused, run_phases
 from gpu.figures import LOGIC_ONLY, judged, table
 from gpu.phases import PHASES
 from gpu.roles import DEVICES
-from gpu.stage import Stage, environment
+from gpu.stage import Stage, surroundings
 from gpu.standstill import group_v2, remove_group
 from measure import load, machine
 
@@ -32,6 +32,7 @@ MOST = {
     "cpu": {"truth": 20, "t0": 25, "urgent": 20, "exact": 200},
 }
 """Trials at most, by phase; fewer where the time is up."""
+WINDOWS = (1, 2, 4, 0)
 SOFT = 0.85
 """At this part of its time a phase is to come to its end by itself; at the whole it is killed."""
 HERE = Path(__file__).resolve()
@@ -45,6 +46,14 @@ def options_of(arguments):
     parser.add_argument("--phase", nargs="+", choices=list(WEIGHTS), default=list(WEIGHTS))
     parser.add_argument("--budget-s", type=float, default=450.0, help="all phases together")
     parser.add_argument("--trials", type=int, help="at most, of each phase and window")
+    parser.add_argument(
+        "--window",
+        nargs="+",
+        type=int,
+        choices=WINDOWS,
+        default=WINDOWS,
+        help="of phase t0; 0: any",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write JSON there as well")
@@ -62,7 +71,7 @@ def inner(options):
     most = {name: options.trials or n for name, n in MOST[options.device].items()}
     until = time.monotonic() + SOFT * options.limit_s
     name, group, directory = options.inner
-    stage = Stage(device, directory, group, until, options.seed, most)
+    stage = Stage(device, directory, group, until, options.seed, most, tuple(options.window))
     try:  # who looks at the clock goes first
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(30))
         clock = "real-time"
@@ -97,7 +106,7 @@ def in_a_process(options, name, limit_s):
     with tempfile.TemporaryDirectory(prefix="hyperion-gpu-", dir=shared()) as directory:
         command = [sys.executable, str(HERE), "--inner", name, group, directory]
         command += ["--device", options.device, "--seed", str(options.seed)]
-        command += ["--limit-s", str(limit_s)]
+        command += ["--limit-s", str(limit_s), "--window", *map(str, options.window)]
         command += ["--trials", str(options.trials)] if options.trials else []
         return outcome(*ran(command, group, limit_s))
 
@@ -110,7 +119,7 @@ def ran(command, group, limit_s):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=environment(),
+        env=surroundings(),
     )
     try:
         out, complaints = made.communicate(timeout=limit_s)
@@ -154,7 +163,7 @@ def described(device):
     """What the device says of itself, in a process of its own; {"missing": why} without one."""
     command = [sys.executable, "-m", "gpu.roles", "describe", device]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env=environment()
+        command, capture_output=True, text=True, timeout=120, check=False, env=surroundings()
     )
     try:
         return json.loads(done.stdout)

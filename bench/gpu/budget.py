@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 LEAST_S = 5.0
-WEIGHTS = {"truth": 8, "t0": 30, "t1": 14, "t2": 20, "urgent": 14, "exact": 14}
+WEIGHTS = {"truth": 8, "t0": 24, "hooks": 20, "t1": 12, "t2": 16, "urgent": 10, "exact": 10}
 """Phases in the order in which they run, and their parts of the time."""
 
 

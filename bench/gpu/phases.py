@@ -1,4 +1,4 @@
-"""The six phases; each leaves its method and rows with its stage."""
+"""The phases; each leaves its method and rows with its stage."""
 
 import os
 import signal
@@ -9,10 +9,13 @@ from gpu import stage as beside
 from gpu.budget import PhaseFailed, PhaseRefused
 from gpu.checkpoints import refusals
 from gpu.figures import GOALS_MS, PACING_COST, cost_percent, differences, row, spread
+from gpu.hooked import hooks
 from gpu.page import Page
 from gpu.standstill import free_ms, work_end_ns
 
 WINDOWS = (1, 2, 4)
+ANSWER_S = 2.0
+"""A request is waited for so long even where the phase's time is over."""
 
 
 def of(window):
@@ -78,8 +81,8 @@ def t0(stage):
     rows = stage.rows
     with beside.running(stage) as run:
         rows += _costs(_rates(stage, run))
-        for n, window in enumerate((*WINDOWS, 0)):
-            until = time.monotonic() + stage.left_s / (len(WINDOWS) + 1 - n)
+        for n, window in enumerate(stage.windows):
+            until = time.monotonic() + stage.left_s / (len(stage.windows) - n)
             trials, clocks = run.trials(window, stage.most["t0"], until)
             free = [free_ms(t, clocks, run.page["unit_ns"]) for t in trials]
             goals = GOALS_MS if window else None
@@ -228,7 +231,7 @@ def urgent(stage):
     with beside.running(stage) as run, beside.process(stage, "answer") as model:
         beside.heard(model, stage.start_s)
         most = stage.most["urgent"]
-        share = stage.left_s / (len(WINDOWS) + 3)
+        share = stage.left_s / (len(WINDOWS) + 3.5)  # the rest is for the last of them to end
         rows += spread("alone: request → answer", _alone(stage, run, model, most, share))
         run.page["window"] = 4
         took = _requests(stage, most, share, lambda: _timed(stage, model))
@@ -251,7 +254,7 @@ def _requests(stage, most, share_s, once):
 
 def _timed(stage, model):
     began = time.monotonic_ns()
-    beside.ask(model, stage.left_s)
+    beside.ask(model, max(ANSWER_S, stage.left_s))
     return (time.monotonic_ns() - began) / 1e6
 
 
@@ -268,7 +271,7 @@ def _stopped(stage, run, model):
     began = time.monotonic_ns()
     try:
         run.stopper.stop()
-        beside.ask(model, stage.left_s)
+        beside.ask(model, max(ANSWER_S, stage.left_s))
         return (time.monotonic_ns() - began) / 1e6
     finally:
         run.stopper.go_on()
@@ -323,5 +326,13 @@ def _disturb(stage, run, most):
     return done
 
 
-PHASES = {"truth": truth, "t0": t0, "t1": t1, "t2": t2, "urgent": urgent, "exact": exact}
+PHASES = {
+    "truth": truth,
+    "t0": t0,
+    "hooks": hooks,
+    "t1": t1,
+    "t2": t2,
+    "urgent": urgent,
+    "exact": exact,
+}
 """In the order in which they run; what they are for is in their docstrings."""

@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 
-from gpu import cpu, cuda
+from gpu import cpu, cuda, program
 from gpu.checkpoints import CallFailed, Checkpointed, Forbidden, stands_still
 from gpu.page import Page
 from gpu.training import train
@@ -39,6 +39,14 @@ def training(device, page_path, steps, group):
     launcher = device.Launcher(page, keep=bool(int(steps)))
     train(launcher, page, launcher.layers, int(steps))
     launcher.finish(page_path)
+
+
+def programme(_device, page_path, group):
+    """An ordinary program, until it is killed."""
+    if group:
+        with open(f"{group}/cgroup.procs", "w") as file:
+            file.write("0")
+    program.run(Page(page_path), page_path)
 
 
 def answering(device):
@@ -128,6 +136,7 @@ def wait_until_it_runs(pid):
 ROLES = {
     "describe": describe,
     "train": training,
+    "program": programme,
     "answer": answering,
     "hold": holding,
     "copy": copying,

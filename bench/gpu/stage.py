@@ -34,6 +34,8 @@ class Stage:
     """When the phase should have come to its end, by ``time.monotonic``."""
     seed: int = 1
     most: dict = field(default_factory=dict)
+    windows: tuple = (1, 2, 4, 0)
+    """Units in flight at most, of which each is tried; 0: no limit."""
     method: str = ""
     rows: list = field(default_factory=list)
     """What the phase says and has found so far; kept when it fails."""
@@ -58,7 +60,7 @@ class Stage:
         time.sleep(self.dice.uniform(least_s, most_s))
 
 
-def environment():
+def surroundings():
     one = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     paths = [str(BENCH), str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
     fixed = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTHONPATH": os.pathsep.join(paths)}
@@ -66,7 +68,7 @@ def environment():
 
 
 @contextmanager
-def process(stage, role, *words):
+def process(stage, role, *words, environment=None):
     """A role in a process of its own; killed at the end. What it complains of is in a file."""
     complaints = Path(stage.directory, f"{role}-{time.monotonic_ns()}.err")
     with complaints.open("wb") as errors:
@@ -75,7 +77,7 @@ def process(stage, role, *words):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment(),
+            env={**surroundings(), **(environment or {})},
         )
     made.complaints = complaints
     try:

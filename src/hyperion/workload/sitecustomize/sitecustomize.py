@@ -35,7 +35,9 @@ def hook_torch() -> None:
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         from hyperion import workload
+        from hyperion.workload import pacing
 
+        pacing.install(sys.modules["torch"], os.environ)
         session = workload.session()
         channel = session.channel
         if channel is None:
@@ -130,7 +132,8 @@ class LastResort(importlib.abc.MetaPathFinder):
 
 
 if os.environ.get("HYPERION_WORKLOAD_PAGE"):
-    if os.environ.get("HYPERION_WORKLOAD_POINTS"):  # No agent orders pauses by the page yet.
+    # No agent orders pauses by the page yet.
+    if os.environ.get("HYPERION_WORKLOAD_POINTS") or os.environ.get("HYPERION_GPU_QUEUE_MS"):
         sys.meta_path.insert(0, AfterTorch())
     sys.meta_path.append(LastResort())
 run_hidden()
