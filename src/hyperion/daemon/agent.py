@@ -19,6 +19,7 @@ from hyperion.adapters.runtime.retention import Bounds
 from hyperion.adapters.telemetry.host import HostTelemetry
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent, AgentTimes
+from hyperion.daemon import notices
 from hyperion.daemon import questions as q
 from hyperion.daemon.application import NotFound, Unavailable
 from hyperion.daemon.bundles import Bundles
@@ -33,8 +34,9 @@ from hyperion.daemon.standby import Standbys
 from hyperion.daemon.standing import Standing, freeze
 from hyperion.daemon.starting import TRANSLATION, load_credentials, open_store, pace
 from hyperion.daemon.urgency import keep_hurrying
-from hyperion.daemon.workloads import Workloads
+from hyperion.daemon.workloads import Workloads, notice_text
 from hyperion.model.ids import AllocationId
+from hyperion.model.notice import notice_url
 from hyperion.ports import Reading, Surroundings
 from hyperion.wire.environment import surroundings
 from hyperion.wire.relay import Measured
@@ -179,6 +181,12 @@ class AgentDaemon:
     async def _kill(self, allocation: AllocationId, grace_ms: int) -> None:
         self.workloads.notice(allocation, grace_ms)
         await self.standing.let_go(allocation)
+        replica = self.machine.replicas.get(allocation)
+        order = replica.order if replica is not None else None
+        url = notice_url(order.job.checkpoint.notice) if order is not None else None
+        if url is not None and grace_ms > 0:
+            body = notice_text(grace_ms).encode()
+            self.tasks.begin(notices.tell(allocation, url, body), f"telling {allocation}")
         await self.runtime.kill(allocation, grace_ms)
 
     def _surround(self, order: m.Run, directory: str, port: int) -> Surroundings:

@@ -53,6 +53,12 @@ class Stood(msgspec.Struct, frozen=True, kw_only=True):
         return bool(answer.snapshot_bytes) and answer.snapshot_step == answer.committed_step
 
 
+def notice_text(grace_ms: int) -> str:
+    """What the notice file holds, and what is posted."""
+    at_ms = time.time_ns() // 1_000_000
+    return json.dumps({"action": "stop", "grace_s": grace_ms / 1000, "at_ms": at_ms})
+
+
 def _able(answer: Answer, at: str) -> bool:
     if not answer.pid or not os.path.exists(f"/proc/{answer.pid}"):
         return False
@@ -104,10 +110,7 @@ class Workloads:
         if workload is None or grace_ms <= 0:
             return
         workload.page.notice(time.monotonic_ns() + grace_ms * 1_000_000)
-        text = json.dumps(
-            {"action": "stop", "grace_s": grace_ms / 1000, "at_ms": time.time_ns() // 1_000_000}
-        )
-        path = self._notice_path(id)
+        text, path = notice_text(grace_ms), self._notice_path(id)
         with contextlib.suppress(OSError):
             Path(f"{path}.part").write_text(text + "\n", encoding="utf-8")
             os.replace(f"{path}.part", path)

@@ -61,6 +61,8 @@ from hyperion.model.job import (
     Residency,
     Restart,
 )
+from hyperion.model.notice import EXPECTED as NOTICE_EXPECTED
+from hyperion.model.notice import notice_url
 
 POLICIES = (
     "balanced",
@@ -307,6 +309,9 @@ def _limits(job: Job) -> Iterator[Fault]:
         if checkpoint.signal and checkpoint.signal.removeprefix("B:") not in SIGNALS:
             found, known = quoted(checkpoint.signal), ", ".join(SIGNALS)
             yield Fault("/checkpoint/signal", f"found {found}, expected {known}, or B: and one")
+        if checkpoint.notice and notice_url(checkpoint.notice) is None:
+            found = quoted(checkpoint.notice)
+            yield Fault("/checkpoint/notice", f"found {found}, expected {NOTICE_EXPECTED}")
     if job.pausing != _PAUSING:
         yield from number_faults("/pausing/hold", job.pausing.hold_s, MAX_HOLD_S, "s")
         yield from number_faults("/pausing/within", job.pausing.within_s, MAX_WITHIN_S, "s")

@@ -113,6 +113,8 @@ class Checkpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     signal: str = ""
     """What it hears when its grace begins: one of ``SIGNALS``; empty: TERM. After ``B:`` only its
     first process hears it, such as the shell of its script."""
+    notice: str = ""
+    """A URL on its own node that is told of it, too (``model/notice``); empty: none is."""
 
 
 class SavedCheckpoint(Struct, frozen=True, omit_defaults=True, gc=False):

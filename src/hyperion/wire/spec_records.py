@@ -247,6 +247,14 @@ CHECKPOINT = Record(
             default="TERM",
             example="B:USR1",
         ),
+        Field(
+            "notice",
+            Text("a URL on its node"),
+            "Told over HTTP when its grace begins: the notice as JSON is posted there; with `GET`"
+            " before it, asked. On loopback only, two tries of 2 s, and the signal does not wait.",
+            default="none",
+            example="http://127.0.0.1:8080/preempt",
+        ),
     ),
     Checkpoint,
 )

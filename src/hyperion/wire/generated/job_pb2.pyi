@@ -310,18 +310,20 @@ class Standby(_message.Message):
     def __init__(self, port: _Optional[int] = ..., quiet_s: _Optional[float] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("dir", "grace_s", "every_s", "restore_s", "signal")
+    __slots__ = ("dir", "grace_s", "every_s", "restore_s", "signal", "notice")
     DIR_FIELD_NUMBER: _ClassVar[int]
     GRACE_S_FIELD_NUMBER: _ClassVar[int]
     EVERY_S_FIELD_NUMBER: _ClassVar[int]
     RESTORE_S_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     dir: str
     grace_s: float
     every_s: float
     restore_s: float
     signal: str
-    def __init__(self, dir: _Optional[str] = ..., grace_s: _Optional[float] = ..., every_s: _Optional[float] = ..., restore_s: _Optional[float] = ..., signal: _Optional[str] = ...) -> None: ...
+    notice: str
+    def __init__(self, dir: _Optional[str] = ..., grace_s: _Optional[float] = ..., every_s: _Optional[float] = ..., restore_s: _Optional[float] = ..., signal: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class Countable(_message.Message):
     __slots__ = ("name", "amount")
