@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from hyperion.control import bill_records as b
+from hyperion.control import dataset_records as d
 from hyperion.control.federation_state import FederationState
-from hyperion.daemon import money
+from hyperion.daemon import dataset_calls, money
 from hyperion.daemon.application import Conflict, NotFound
 from hyperion.daemon.clock import WallClock
 from hyperion.daemon.gateway import Gateway, GatewaySettings
@@ -46,6 +47,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.datasets_api import AdviceView, DatasetRequest, DatasetView
 from hyperion.wire.market_api import FeedView, MarketStatusView, QuarantinedView, QuoteView
 from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import WindowRequest
@@ -53,6 +55,16 @@ from hyperion.wire.rest import WindowRequest
 MAX_LOG_BYTES = 1 << 20
 
 
+ADVICE = AdviceView(
+    dataset="imagenet",
+    action="copy",
+    region="gcp/us-west1",
+    source="aws/us-east-1",
+    size_gib=150.0,
+    cost_usd=16.5,
+    worth_usd=40.0,
+    gain_usd=23.5,
+)
 OUTLOOK = OutlookView(
     cluster="home",
     queue="default",
@@ -339,6 +351,30 @@ class Fifo:
     async def apply_budget(self, asked: BudgetRequest) -> list[BudgetView]:
         self._money.apply(b.BudgetKept(money.budget_of(asked), 1))
         return await self.budgets()
+
+    async def datasets(self) -> list[DatasetView]:
+        return dataset_calls.dataset_views(self._money.datasets, self._clock.now_ms())
+
+    async def apply_dataset(self, asked: DatasetRequest) -> DatasetView:
+        kept = self._money.datasets
+        dataset = dataset_calls.dataset_of(asked, kept, self._clock.now_ms())
+        if not dataset.copies and asked.name not in kept.entries:
+            raise Conflict(f"say where {asked.name} lies")
+        self._money.apply(d.DatasetKept(dataset, 1))
+        return next(view for view in await self.datasets() if view.name == asked.name)
+
+    async def drop_dataset(self, name: str, region: str) -> list[DatasetView]:
+        entry = self._money.datasets.entries.get(name)
+        if entry is None or (region and entry.dataset.copy(region) is None):
+            raise NotFound(f"no dataset {name}; hyperion datasets lists them")
+        if region and len(entry.dataset.copies) == 1:
+            raise Conflict(f"{region} has the last copy of {name}")
+        gone = d.CopyDropped(name, region, 1) if region else d.DatasetDropped(name, 1)
+        self._money.apply(gone)
+        return await self.datasets()
+
+    async def dataset_advice(self) -> list[AdviceView]:
+        return [ADVICE]
 
     async def drop_budget(self, tenant: str) -> list[BudgetView]:
         if tenant not in self._money.budgets.entries:

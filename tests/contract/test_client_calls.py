@@ -171,6 +171,21 @@ def test_bills_and_budgets(client):
         client.drop_budget("queue:a.b")
 
 
+def test_datasets(client):
+    made = client.add_dataset("imagenet", 150.0, ["aws/us-east-1"], keep_h=24.0)
+    assert (made.size_gib, made.keep_h, made.copies[0].region) == (150.0, 24.0, "aws/us-east-1")
+    client.add_dataset("imagenet", regions=["gcp/us-west1", "aws/us-east-1"])
+    assert [view.name for view in client.datasets()] == ["imagenet"]
+    (left,) = client.drop_dataset("imagenet", "gcp/us-west1")
+    assert [copy.region for copy in left.copies] == ["aws/us-east-1"]
+    with pytest.raises(api.Conflict):
+        client.drop_dataset("imagenet", "aws/us-east-1")
+    assert [advice.action for advice in client.dataset_advice()] == ["copy"]
+    assert client.drop_dataset("imagenet") == []
+    with pytest.raises(api.NotFound):
+        client.drop_dataset("imagenet")
+
+
 def test_waiting_has_an_end(client):
     job = client.submit(["sleep", "60"])
     started = time.monotonic()

@@ -213,6 +213,22 @@ def test_windows_are_posted_listed_and_deleted(url):
     assert ask(url, "DELETE", "/windows/home/disks")[0] == 404
 
 
+def test_datasets_are_put_listed_and_deleted(url):
+    asked = {"name": "books", "size_gib": 5.5, "regions": ["aws/us-east-1"]}
+    status, _, made = ask(url, "PUT", "/datasets", asked)
+    assert (status, made["size_gib"], made["copies"][0]["state"]) == (200, 5.5, "present")
+    for wrong in ({"name": "a b"}, {"size_gib": -1}, {"regions": ["useast"]}, {"keep_h": 1e99}):
+        status, _, problem = ask(url, "PUT", "/datasets", asked | wrong)
+        assert status == 422
+        assert next(iter(wrong)) in str(problem)
+    assert ask(url, "PUT", "/datasets", {"name": "new"})[0] == 404
+    assert [x["name"] for x in ask(url, "GET", "/datasets")[2]] == ["books"]
+    assert ask(url, "GET", "/datasets/advice")[2][0]["gain_usd"] == 23.5
+    assert ask(url, "DELETE", "/datasets/books?region=aws/us-east-1")[0] == 409
+    assert ask(url, "DELETE", "/datasets/books")[2] == []
+    assert ask(url, "DELETE", "/datasets/books")[0] == 404
+
+
 def test_a_bill_is_asked_for_and_budgets_are_kept(url):
     status, _, bill = ask(url, "GET", "/cost?by=month&since_ms=1&until_ms=5")
     assert (status, bill["by"], bill["rows"], bill["total"]["usd"]) == (200, "month", [], 0.0)

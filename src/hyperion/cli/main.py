@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "replay": ("replay", "replay", "Run a scheduler's past again under another policy."),
     "cost": ("cost", "cost", "What jobs have cost, and what home would have."),
     "budgets": ("cost", "budgets", "What users and queues may spend."),
+    "datasets": ("datasets", "datasets", "Where data lie, and which copies would pay."),
     "advise": ("advise", "advise", "What would placement have saved another cluster?"),
     "nodes": ("fleet", "nodes", "List nodes."),
     "clusters": ("fleet", "clusters", "List clusters."),

@@ -39,6 +39,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.datasets_api import AdviceView, DatasetRequest, DatasetView
 from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import (
@@ -209,6 +210,23 @@ def set_budget(asked: BudgetRequest) -> Call[list[BudgetView]]:
 def drop_budget(tenant: str) -> Call[list[BudgetView]]:
     target = f"{API_PREFIX}/budgets/{_part(tenant)}"
     return Call(Request("DELETE", target), list[BudgetView], again=False)
+
+
+def datasets() -> Call[list[DatasetView]]:
+    return Call(_get("/datasets"), list[DatasetView])
+
+
+def add_dataset(asked: DatasetRequest) -> Call[DatasetView]:
+    return Call(_post("/datasets", asked)._replace(method="PUT"), DatasetView)
+
+
+def drop_dataset(name: str, region: str) -> Call[list[DatasetView]]:
+    found = _get(f"/datasets/{_part(name)}", [("region", region)])
+    return Call(found._replace(method="DELETE"), list[DatasetView], again=False)
+
+
+def dataset_advice() -> Call[list[AdviceView]]:
+    return Call(_get("/datasets/advice"), list[AdviceView])
 
 
 def version() -> Call[VersionView]:

@@ -42,6 +42,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.datasets_api import AdviceView, DatasetRequest, DatasetView
 from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import LogChunk, WindowRequest
@@ -65,6 +66,8 @@ QueueViews = list[QueueView]
 QuoteViews = list[QuoteView]
 WindowViews = list[WindowView]
 BudgetViews = list[BudgetView]
+DatasetViews = list[DatasetView]
+AdviceViews = list[AdviceView]
 
 
 class Client:
@@ -223,6 +226,36 @@ class Client:
 
     def drop_budget(self, tenant: str) -> BudgetViews:
         return self._call(calls.drop_budget(tenant))
+
+    def datasets(self) -> DatasetViews:
+        """Each with the regions in which it lies, or to which it is on its way."""
+        return self._call(calls.datasets())
+
+    def add_dataset(
+        self,
+        name: str,
+        size_gib: float | None = None,
+        regions: Sequence[str] = (),
+        growth_gib_per_day: float | None = None,
+        keep_h: float | None = None,
+    ) -> DatasetView:
+        """Say where a dataset lies; of a known one, also there. None leaves what is known."""
+        asked = DatasetRequest(
+            name=name,
+            size_gib=size_gib,
+            growth_gib_per_day=growth_gib_per_day,
+            keep_h=keep_h,
+            regions=tuple(regions),
+        )
+        return self._call(calls.add_dataset(asked))
+
+    def drop_dataset(self, name: str, region: str = "") -> DatasetViews:
+        """Forget it, or with ``region`` the copy there; its files are left alone."""
+        return self._call(calls.drop_dataset(name, region))
+
+    def dataset_advice(self) -> AdviceViews:
+        """Copies that would pay for themselves, and copies that do not."""
+        return self._call(calls.dataset_advice())
 
     def version(self) -> VersionView:
         return self._call(calls.version())

@@ -21,7 +21,7 @@ class DatasetEntry(Struct, frozen=True, omit_defaults=True, kw_only=True):
     worth: tuple[Worth, ...] = ()
     """One a region."""
     failed: tuple[tuple[str, int], ...] = ()
-    """Regions to which a copy could not be brought, and when that was."""
+    """Regions where the hook could not do what it was asked for, and when that was."""
 
 
 class DatasetKept(Struct, frozen=True, tag=True):
@@ -56,8 +56,14 @@ class CopyDropped(Struct, frozen=True, tag=True):
     name: str
     region: str
     at_ms: int
-    failed: bool = False
-    """It never arrived."""
+
+
+class CopyFailed(Struct, frozen=True, tag=True):
+    """The hook could not bring it, or drop it; it is not asked again for a while."""
+
+    name: str
+    region: str
+    at_ms: int
 
 
 class DatasetUsed(Struct, frozen=True, tag=True):
@@ -69,5 +75,5 @@ class DatasetUsed(Struct, frozen=True, tag=True):
 
 
 RECORDS = frozenset(
-    {DatasetKept, DatasetDropped, CopyStarted, CopyArrived, CopyDropped, DatasetUsed}
+    {DatasetKept, DatasetDropped, CopyStarted, CopyArrived, CopyDropped, CopyFailed, DatasetUsed}
 )

@@ -53,13 +53,13 @@ class Datasets:
                         for copy in self._known[name].copies
                     ),
                 )
-            case d.CopyDropped(name, region, at_ms, failed):
+            case d.CopyDropped(name, region):
                 left = tuple(c for c in self._known[name].copies if c.region != region)
                 self._with_copies(name, left)
-                if failed:
-                    entry = self.entries[name]
-                    others = tuple(pair for pair in entry.failed if pair[0] != region)
-                    self._put(replace(entry, failed=(*others, (region, at_ms))[-_MOST_FAILED:]))
+            case d.CopyFailed(name, region, at_ms):
+                entry = self.entries[name]
+                others = tuple(pair for pair in entry.failed if pair[0] != region)
+                self._put(replace(entry, failed=(*others, (region, at_ms))[-_MOST_FAILED:]))
             case d.DatasetUsed(name, worth):
                 entry = self.entries[name]
                 regions = {one.region for one in worth}

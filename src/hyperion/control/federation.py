@@ -139,7 +139,7 @@ class Federation:
                 self._round_due = True
             case r.ClusterAdmitted() | r.ClusterLost():
                 self._freed()
-            case dataset_records.DatasetUsed():
+            case dataset_records.DatasetUsed() | dataset_records.CopyFailed():
                 pass
             case _ if type(record) in dataset_records.RECORDS:
                 self._freed()

@@ -202,6 +202,8 @@ class Hauling:
             if now_ms - failed < RETRY_MS or advice.source == "":
                 continue
             if advice.action == "drop":
+                if name in self._datasets.named:
+                    continue  # a job may be reading it there
                 yield m.HaulCopy(name, "drop", advice.source, region, advice.gib)
             elif coming < MOST_AT_ONCE:
                 coming += 1
@@ -216,14 +218,13 @@ class Hauling:
         copy = entry.dataset.copy(region) if entry else None
         if entry is None or copy is None:
             return
+        if error:
+            yield d.CopyFailed(name, region, now_ms)
         if wanted == "drop":
             if not error and entry.dataset.present != [copy]:
                 yield d.CopyDropped(name, region, now_ms)
         elif not copy.present:
-            if error:
-                yield d.CopyDropped(name, region, now_ms, failed=True)
-            else:
-                yield d.CopyArrived(name, region, now_ms)
+            yield (d.CopyDropped if error else d.CopyArrived)(name, region, now_ms)
 
 
 def _saved(haul: Haul, view: DataView, region: str, market: MarketView) -> float:

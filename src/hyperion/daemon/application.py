@@ -21,6 +21,7 @@ from hyperion.wire.api import (
     WhyView,
     WindowView,
 )
+from hyperion.wire.datasets_api import AdviceView, DatasetRequest, DatasetView
 from hyperion.wire.market_api import MarketStatusView, QuoteView
 from hyperion.wire.money import BudgetRequest, BudgetView, CostView
 from hyperion.wire.rest import WindowRequest
@@ -139,6 +140,16 @@ class Application(Protocol):
         """One of the same tenant is replaced; the budgets as they are then."""
 
     async def drop_budget(self, tenant: str) -> list[BudgetView]: ...
+
+    async def datasets(self) -> list[DatasetView]: ...
+
+    async def apply_dataset(self, asked: DatasetRequest) -> DatasetView:
+        """One of the same name gets what is said anew, and keeps the rest."""
+
+    async def drop_dataset(self, name: str, region: str) -> list[DatasetView]:
+        """All of it, or with ``region`` the copy there; the datasets that are left."""
+
+    async def dataset_advice(self) -> list[AdviceView]: ...
 
     async def version(self) -> VersionView: ...
 

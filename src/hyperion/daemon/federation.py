@@ -22,6 +22,7 @@ from hyperion.daemon import plugins
 from hyperion.daemon import questions as q
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.clock import WallClock
+from hyperion.daemon.dataset_hook import DatasetHook
 from hyperion.daemon.driver import Driver
 from hyperion.daemon.enrolment import authority, enrol
 from hyperion.daemon.federation_application import FederationApplication
@@ -70,6 +71,7 @@ class FederationDaemon:
             ),
             Rankers(lambda name: plugins.watched(name, settings.policy_budget_ms)),
             settings.home,
+            replicates=bool(settings.dataset_hook),
         )
         self.bundles = Bundles(
             self.directory / "bundles", limit_bytes=settings.bundle_limit_mib << 20
@@ -80,6 +82,9 @@ class FederationDaemon:
         with contextlib.closing(open_store(self.directory / "federation.db", settings)) as store:
             self.driver = Driver(
                 self.machine, store, self.clock, self._perform, pace(settings, settings.round_ms)
+            )
+            self.hook = DatasetHook(
+                settings.dataset_hook, settings.dataset_hook_s, self.driver.note
             )
             self.driver.recover()
             self.clusters = Downlinks(
@@ -127,6 +132,7 @@ class FederationDaemon:
             await running
         finally:
             hurrying.cancel()
+            await self.hook.close()
             stop.set()
             await gateway.close()
             await server.stop()
@@ -141,6 +147,8 @@ class FederationDaemon:
                 self.clusters.send(cluster, message)
             case m.DisconnectCluster(cluster):
                 self.clusters.disconnect(cluster, "your lease has ended; attach anew")
+            case m.HaulCopy():
+                self.hook.ask(command)
 
     def _cluster_said(self, name: str, message: Any) -> None:
         cluster = ClusterId(name)

@@ -23,6 +23,7 @@ from hyperion.daemon.application import Conflict, Exhausted, NotFound, Unavailab
 from hyperion.daemon.billing import Billing, raise_refusal
 from hyperion.daemon.bundles import Bundles
 from hyperion.daemon.cluster_calls import Clusters, merged, relayed
+from hyperion.daemon.dataset_calls import DatasetCalls
 from hyperion.daemon.driver import Driver
 from hyperion.daemon.history import History
 from hyperion.daemon.market_watch import MarketWatch
@@ -75,7 +76,7 @@ class Enrolment(Protocol):
     def redeem(self, token: str, csr_pem: bytes) -> tuple[bytes, bytes]: ...
 
 
-class FederationApplication(Billing):
+class FederationApplication(Billing, DatasetCalls):
     """See ``application.Application``, whose shape this has."""
 
     def __init__(
@@ -125,7 +126,7 @@ class FederationApplication(Billing):
         planned = machine.plan(job)
         policy = machine.rankers.of(planned.policy)
         regions = {c.cluster.region for c in machine.fleet if c.reachable}
-        offers = catalogue(job, machine.market, policy, CATALOGUE_ROWS, regions)
+        offers = catalogue(job, machine.market, policy, CATALOGUE_ROWS, regions, machine.data)
         chosen = planned.chosen
         _, rows = explain.decision(job, (*planned.places, *offers), chosen, planned.policy)
         joined = len(planned.places)

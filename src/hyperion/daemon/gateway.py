@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from hyperion import __version__
 from hyperion.daemon.application import Application
 from hyperion.daemon.clock import WallClock
+from hyperion.daemon.gateway_datasets import DATASET_ROUTES
 from hyperion.daemon.gateway_guard import BODY_PAUSE_S, AsgiApp, Guard
 from hyperion.daemon.gateway_money import MONEY_ROUTES
 from hyperion.daemon.gateway_openapi import ViewSchemas
@@ -81,7 +82,9 @@ def build(
     clock = clock or WallClock()
     streams = Streams(settings.max_streams, settings.keepalive_s)
     return Litestar(
-        route_handlers=[Router(API_PREFIX, route_handlers=[*ROUTES, *MONEY_ROUTES])],
+        route_handlers=[
+            Router(API_PREFIX, route_handlers=[*ROUTES, *MONEY_ROUTES, *DATASET_ROUTES])
+        ],
         exception_handlers={Exception: answer},
         request_max_body_size=settings.max_body_bytes,
         state=State(

@@ -12,7 +12,7 @@ from msgspec import Struct, json
 
 from hyperion.model.job import Job
 from hyperion.model.queue import Queue
-from hyperion.wire import api, market_api, money, rest
+from hyperion.wire import api, datasets_api, market_api, money, rest
 
 MAX_SPECS = 1000
 """In one submission."""
@@ -21,6 +21,8 @@ VIEWS = [
     api.ActivationView, api.PlanView, api.PolicyView, api.PromiseView, api.QueueView, api.Submitted,
     api.VersionView, api.WhyView, api.WindowView, market_api.MarketStatusView,
     market_api.QuoteView,
+    datasets_api.AdviceView, datasets_api.CopyView, datasets_api.DatasetRequest,
+    datasets_api.DatasetView,
     money.BudgetRequest, money.BudgetView, money.CostRow, money.CostView,
     rest.AuthorityAnswer, rest.BundleAnswer, rest.Health, rest.JoinAnswer, rest.JoinRequest,
     rest.LogChunk, rest.ProblemDetails, rest.TokenAnswer, rest.TokenRequest, rest.WindowRequest,

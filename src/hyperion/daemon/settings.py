@@ -179,6 +179,17 @@ class FederationSettings(DaemonSettings, frozen=True, kw_only=True):
     market_key_files: _FeedKeys = {}
     market_intervals: _FeedIntervals = {}
     market_regions: _FeedRegions = ()
+    dataset_hook: Annotated[
+        tuple[str, ...],
+        _Is(
+            "list",
+            "command, with its arguments, that brings and drops copies of datasets; with it the"
+            " advisor acts; empty: it only advises",
+        ),
+    ] = ()
+    dataset_hook_s: Annotated[
+        float, _Is("number", "how long one run of it may take", "s", minimum=0.1, maximum=864_000)
+    ] = 3600.0
     round_ms: Annotated[
         float, _Is("number", "least time between rounds", "ms", minimum=0.0, maximum=60_000)
     ] = 2.0
