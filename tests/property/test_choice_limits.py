@@ -1,7 +1,10 @@
 """What the federation's choice must never break, and what its frontier is, over random fleets."""
 
+from math import isclose
+
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from msgspec.structs import replace
 
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
@@ -9,6 +12,7 @@ from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import (
     Budget,
+    Checkpoint,
     DatasetRead,
     DatasetWrite,
     DataSource,
@@ -23,7 +27,8 @@ from hyperion.placement.choice import FleetCluster, choose, rank
 from hyperion.placement.explain import frontier
 from hyperion.placement.feasibility import residence_refusal
 from hyperion.placement.gravity import DataView
-from hyperion.placement.objective import price
+from hyperion.placement.interruption import per_hour, struck
+from hyperion.placement.objective import Outlook, price, shares
 from hyperion.placement.ranking import BUILT_IN, policy
 
 CLOUDS = ("aws", "gcp", "edge")
@@ -51,7 +56,13 @@ jobs = st.builds(
         max_size=2,
     ).map(tuple),
     writes=st.sampled_from(((), (DatasetWrite("a", 40.0), DatasetWrite("gone", 1.0)))),
-    objective=st.builds(Objective, weights, weights, weights, weights),
+    latency_target_s=st.sampled_from((0.0, 0.08)),
+    checkpoint=st.builds(
+        Checkpoint, every_s=st.sampled_from((0.0, 600.0)), restore_s=st.sampled_from((0.0, 60.0))
+    ),
+    objective=st.builds(
+        Objective, weights, weights, weights, weights, weights, st.floats(0.0, 1000.0), weights
+    ),
     budget=st.builds(
         Budget,
         st.just(0.0) | st.floats(1.0, 500.0),
@@ -122,7 +133,7 @@ def markets(draw):
             Offer(
                 region=name,
                 instance_type="big",
-                market=Market.ON_DEMAND,
+                market=bought,
                 usd_per_hour=draw(amounts),
                 gpus=8,
                 gpu_type="A100",
@@ -130,6 +141,13 @@ def markets(draw):
                 memory_mib=262_144,
             )
             for name in REGIONS
+            for bought in (Market.ON_DEMAND, Market.SPOT)
+        ),
+        left_alone=draw(
+            st.dictionaries(
+                st.tuples(st.sampled_from(REGIONS), st.sampled_from(("big", "more0"))),
+                st.floats(0.0, 1.0),
+            )
         ),
         internet_egress={"aws": 0.09, "gcp": 0.12},
     )
@@ -207,8 +225,33 @@ def test_the_price_grows_with_each_of_its_terms(job, market, region, usd, more):
         far = replace(market, latency={(region, user): market.latency_ms(region, user) + more})
         if user != region:
             assert price(job, request, region, usd, far).score >= base - slack
+    often = Outlook(interruptions_per_hour=more, wait_h=0.0)
+    assert price(job, request, region, usd, market, outlook=often).score >= base - slack
+    later = Outlook(interruptions_per_hour=0.0, wait_h=more)
+    assert price(job, request, region, usd, market, outlook=later).score >= base - slack
+    strict = replace(job, latency_target_s=0.0)
+    assert price(strict, request, region, usd, market).score >= base - slack
     heavier = tuple(replace(d, size_gib=d.size_gib + more) for d in job.data)
     assert price(replace(job, data=heavier), request, region, usd, market).score >= base - slack
+
+
+@given(jobs, markets(), fleets(), views)
+def test_every_score_is_the_sum_of_its_shares(job, market, fleet, data):
+    job = replace(job, budget=Budget())
+    places = [
+        *rank(job, fleet, market, policy(""), data),
+        *catalogue(job, market, policy(""), 50, data=data),
+    ]
+    for place in places:
+        if place.price is not None:
+            parts = structs.astuple(shares(job.objective, place.price))
+            assert all(part >= 0 for part in parts)
+            assert isclose(sum(parts), place.price.score, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def outlook(job, offer, market):
+    often = per_hour(offer.region, offer.instance_type, offer.market, market)
+    return Outlook(often * struck(job, job.replicas))
 
 
 @given(jobs, markets(), st.lists(st.tuples(st.sampled_from(REGIONS), amounts), max_size=8), views)
@@ -222,14 +265,23 @@ def test_offers_ranked_at_once_are_what_one_by_one_would_be(job, market, more, d
     job = replace(job, policy="", budget=Budget())
     request = job.alternatives[0]
     alone = {
-        o: price(job, request, o.region, o.usd_per_hour, market, o.gpu_type, data)
+        o: price(
+            job,
+            request,
+            o.region,
+            o.usd_per_hour,
+            market,
+            o.gpu_type,
+            data,
+            outlook(job, o, market),
+        )
         for o in market.offers
         if not residence_refusal(job, "", o.region)
     }
     found = catalogue(job, market, policy(""), 100, data=data)
     assert {p.region for p in found} == {o.region for o in alone}
     for place in found:
-        own = [p for o, p in alone.items() if o.region == place.region]
+        own = [p for o, p in alone.items() if o.region == place.region and o.market is place.market]
         assert place.price in own
         assert place.price.score == min(p.score for p in own)
     assert [p.price.score for p in found] == sorted(p.price.score for p in found)

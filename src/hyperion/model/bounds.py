@@ -35,6 +35,10 @@ MAX_METADATA_BYTES = 64 << 10
 MAX_WEIGHT = 1000.0
 MAX_USD = 1e9
 MAX_KG = 1e9
+MAX_CARBON_PRICE = 1e6
+"""USD per tonne of CO2 equivalent."""
+MAX_LATENCY_S = 60.0
+"""Of a round trip that a job can name as its target."""
 MAX_SECONDS = 10 * 366 * 86400.0
 MAX_RESTARTS = 1000
 MAX_BACKOFF_S = 86400.0

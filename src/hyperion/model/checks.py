@@ -9,6 +9,7 @@ from hyperion.model.bounds import (
     KEY_PATTERN,
     MAX_ALTERNATIVES,
     MAX_BACKOFF_S,
+    MAX_CARBON_PRICE,
     MAX_DATA_GIB,
     MAX_DATA_SOURCES,
     MAX_ENTRIES,
@@ -16,6 +17,7 @@ from hyperion.model.bounds import (
     MAX_HOLD_S,
     MAX_ID_CHARS,
     MAX_KG,
+    MAX_LATENCY_S,
     MAX_METADATA_BYTES,
     MAX_METADATA_ENTRIES,
     MAX_NAME_CHARS,
@@ -261,11 +263,16 @@ def _wishes(job: Job, policies: Collection[str]) -> Iterator[Fault]:
         )
     for index, region in enumerate(job.users_in[:MAX_ENTRIES]):
         yield from region_faults(f"/users_in/{index}", region)
+    if job.latency_target_s:
+        yield from number_faults("/latency_target", job.latency_target_s, MAX_LATENCY_S, "s")
 
 
 def _weights(weights: Objective) -> Iterator[Fault]:
-    for name in ("cost", "latency", "egress", "carbon"):
+    for name in ("cost", "latency", "egress", "carbon", "interruption"):
         yield from number_faults(f"/objective/{name}", getattr(weights, name), MAX_WEIGHT)
+    price, waiting = weights.carbon_usd_per_tonne, weights.waiting_usd_per_hour
+    yield from number_faults("/objective/carbon_price", price, MAX_CARBON_PRICE)
+    yield from number_faults("/objective/waiting", waiting, MAX_USD)
     if not any((weights.cost, weights.latency, weights.egress, weights.carbon)):
         yield Fault("/objective", "every weight is 0; give at least one term a weight above 0")
 

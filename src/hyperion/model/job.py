@@ -61,13 +61,26 @@ class DatasetWrite(Struct, frozen=True, omit_defaults=True, gc=False):
     size_gib: float = 0.0
 
 
+CARBON_USD_PER_TONNE = 100.0
+"""A round number between the EU allowance (about 65-75 EUR/t in 2024) and the social cost of carbon
+of the US EPA (190 USD/t for 2020, report of November 2023)."""
+WAITING_USD_PER_HOUR = 0.05
+"""What an hour of waiting is worth where the job does not say: about half of what the smallest
+machine costs. A choice of ours: it decides between places that cost nearly the same."""
+
+
 class Objective(Struct, frozen=True, gc=False):
-    """Weights on the four terms of the price; 1 is the normal weight, 0 ignores the term."""
+    """Weights on the terms of the price (1 is the normal weight, 0 ignores the term), and what the
+    user gives for a tonne less of carbon and an hour less of waiting."""
 
     cost: float = 1.0
     latency: float = 1.0
     egress: float = 1.0
     carbon: float = 1.0
+    interruption: float = 1.0
+    """Of what is expected to be lost when a spot machine is taken back."""
+    carbon_usd_per_tonne: float = CARBON_USD_PER_TONNE
+    waiting_usd_per_hour: float = WAITING_USD_PER_HOUR
 
 
 class Budget(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -258,6 +271,8 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """The ranking policy; empty is the federation's default."""
     users_in: tuple[str, ...] = ()
     """Regions the job's users are in; latency is counted to them."""
+    latency_target_s: float = 0.0
+    """A round trip to them up to which nothing is counted."""
     expected_s: float = 0.0
     """How long the user expects it to run; 0 is unknown and is priced as one hour."""
     deadline_s: float = 0.0

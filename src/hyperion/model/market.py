@@ -84,6 +84,8 @@ class MarketView(Struct, frozen=True, kw_only=True):
     egress_origin: Mapping[tuple[str, str], str] = {}
     internet_origin: Mapping[str, str] = {}
     latency_origin: Mapping[tuple[str, str], str] = {}
+    left_alone: Mapping[tuple[str, str], float] = {}
+    """By region and machine type: the share of spot machines that ran a month undisturbed."""
 
     def egress_usd_per_gib(self, source: str, target: str) -> float:
         """What moving a GiB costs; within a region nothing, out of owned places nothing."""

@@ -10,14 +10,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from hyperion.model.job import Budget, DataSource, Job
+from hyperion.model.job import CARBON_USD_PER_TONNE, Budget, DataSource, Job
 from hyperion.model.market import Market, MarketView, Region
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import objective, offers
 from hyperion.placement.choice import shape_key
 from hyperion.placement.feasibility import residence_refusal
 
-USD_PER_TONNE = 1000.0 * objective.CARBON_USD_PER_KG
+USD_PER_TONNE = CARBON_USD_PER_TONNE
 MEMO = 20_000
 CONSTRAINTS = ("region", "continent", "anywhere")
 
@@ -214,6 +214,7 @@ def _joined(parts: Iterable[Option]) -> Option:
             max(first.terms.egress_usd, part.terms.egress_usd),
             first.terms.gco2e_per_hour + part.terms.gco2e_per_hour,
             first.terms.latency_ms,
+            first.terms.late_ms,
         )
         names = f"{first.instance_type}+{part.instance_type}"
         usd = first.usd_per_hour + part.usd_per_hour

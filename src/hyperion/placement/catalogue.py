@@ -64,7 +64,7 @@ def _offered(
     widest = extent(job, MAX_RENTED)
     instances = -(-widest.width // per_instance)
     usd_per_hour = instances * columns.usd_per_hour[rows]
-    terms = columns.terms(job, request, rows, widest, data)
+    terms = columns.terms(job, request, rows, widest, instances, data)
     candidates = Candidates(
         usd_per_hour=usd_per_hour,
         egress_usd=terms.egress_usd,
@@ -83,7 +83,7 @@ def _offered(
             job,
             alternative,
             columns.market.offers[int(rows[i])],
-            price_from(job, terms.of(i), float(usd_per_hour[i]), widest.hours),
+            price_from(job, terms.of(i), float(usd_per_hour[i]), widest.hours, terms.outlook(i)),
             widest.known_hours,
             float(costs[i]),
         )

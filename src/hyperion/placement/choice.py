@@ -17,10 +17,13 @@ from hyperion.placement import feasibility, offers
 from hyperion.placement.choice_words import why_over, why_too_small
 from hyperion.placement.feasibility import Reason, request_key
 from hyperion.placement.gravity import NO_DATASETS, DataView
+from hyperion.placement.interruption import per_hour, struck
 from hyperion.placement.objective import (
     Extent,
+    Outlook,
     Price,
     Terms,
+    expected_hours,
     extent,
     over_budget,
     price_from,
@@ -134,7 +137,10 @@ def shape_key(job: Job) -> Hashable:
         job.budget,
         job.regions,
         job.expected_s,
+        job.checkpoint.every_s,
+        job.checkpoint.restore_s,
         job.users_in,
+        job.latency_target_s,
         bool(job.image),
         tuple((d.region, d.size_gib) for d in job.data) if job.data else (),
         (job.reads, job.writes) if job.reads or job.writes else (),
@@ -329,7 +335,10 @@ def _priced(
 ) -> Place:
     region = member.cluster.region
     regional = terms.of(region, part.alternative, shape.capacity.gpu_type)
-    price = price_from(job, widened(regional, job, widest.width), usd_per_hour, widest.hours)
+    outlook = _outlook(job, member, part, shape, terms.market, widest, has_room)
+    price = price_from(
+        job, widened(regional, job, widest.width), usd_per_hour, widest.hours, outlook
+    )
     over = over_budget(
         job,
         price.usd_per_hour,
@@ -355,6 +364,29 @@ def _priced(
         fullness=_fullness(shape),
         waste=float(shape.capacity.gpus > 0 and not part.request.gpus_milli),
     )
+
+
+def _outlook(
+    job: Job,
+    member: FleetCluster,
+    part: _Part,
+    shape: Shape,
+    market: MarketView,
+    widest: Extent,
+    has_room: bool,
+) -> Outlook:
+    """How often it would be interrupted there, and how long it would wait."""
+    each = per_hour(member.cluster.region, shape.instance_type, shape.market, market)
+    slots = max(1, feasibility.slots(part.request, shape.capacity))
+    machines = -(-widest.width // slots) if not job.roles else job.replicas
+    wait_h = 0.0 if has_room else _wait_h(job, member)
+    return Outlook(each * struck(job, machines) if each else 0.0, wait_h)
+
+
+def _wait_h(job: Job, member: FleetCluster) -> float:
+    """Until those before it have made room, when all run as long as this one and as many at once
+    as run now."""
+    return (_backlog(member) + 1) * expected_hours(job) / max(1, member.load.running_jobs)
 
 
 def _room(request: ResourceRequest, shape: Shape, promised: Capacity) -> int:

@@ -12,8 +12,9 @@ from hyperion.model.market import MarketView
 from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement import feasibility
 from hyperion.placement.feasibility import Reason, request_key
+from hyperion.placement.interruption import per_hour, struck
 from hyperion.placement.kernels import FIXED, NEVER, WHOLE
-from hyperion.placement.objective import over_budget, price
+from hyperion.placement.objective import Outlook, over_budget, price
 from hyperion.placement.ranking import Column
 from hyperion.placement.snapshot import MOST, MOST_CUSTOM, Snapshot
 
@@ -61,6 +62,8 @@ def demand_key(job: Job) -> tuple[object, ...]:
         job.objective,
         job.budget,
         job.expected_s,
+        job.checkpoint.every_s,
+        job.checkpoint.restore_s,
     )
     if job.replica_affinity or job.spread or job.packing or job.roles or job.elastic or job.array:
         return (*key, *_rarely(job))
@@ -128,7 +131,11 @@ def _demand(snapshot: Snapshot, job: Job, request: ResourceRequest) -> Demand:
         kind = group.kind
         share = feasibility.dominant_share(request, kind.capacity)
         cost = share * kind.usd_per_hour
-        p = price(job, request, snapshot.region, cost, _NOWHERE, kind.capacity.gpu_type)
+        often = per_hour(snapshot.region, kind.instance_type, kind.market, _NOWHERE)
+        slots = max(1, feasibility.slots(request, kind.capacity)) if often else 1
+        outlook = Outlook(often * struck(job, -(-job.replicas // slots)))
+        gpu_type = kind.capacity.gpu_type
+        p = price(job, request, snapshot.region, cost, _NOWHERE, gpu_type, outlook=outlook)
         usd[i], gco2e[i], score[i] = p.usd_per_hour, p.gco2e_per_hour, p.score
         reason = feasibility.refusal(job, request, kind)
         if reason is None and over_budget(job, p.usd_per_hour, p.egress_usd):

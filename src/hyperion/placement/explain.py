@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from msgspec.structs import replace
 
 from hyperion.model.job import Job
@@ -14,7 +14,6 @@ from hyperion.model.resources import MILLI, ResourceRequest
 from hyperion.placement.gravity import NO_LOAD, Load
 from hyperion.placement.gravity_words import brought, data_lines, moved_grams
 from hyperion.placement.objective import (
-    CARBON_USD_PER_KG,
     LATENCY_USD_PER_MS_HOUR,
     Price,
     dollars,
@@ -143,7 +142,7 @@ def arithmetic(job: Job, place: Place, there: Load = NO_LOAD) -> tuple[str, ...]
         return (f"{_name(place)} has no price: {place.refusal_text}",)
     w = job.objective
     parts = shares(w, p)
-    cost, egress, carbon, latency = _units((parts.cost, parts.egress, parts.carbon, parts.latency))
+    cost, egress, carbon, latency, interruption, waiting = _units(structs.astuple(parts))
     listed_usd = p.egress_usd - there.usd
     *hauled, _ = _units((*(haul.usd for haul in there.hauls), listed_usd))
     lines = [
@@ -154,17 +153,39 @@ def arithmetic(job: Job, place: Place, there: Load = NO_LOAD) -> tuple[str, ...]
         if job.data or there.hauls
         else f"egress: no data to bring = {egress}",
         f"carbon: {p.gco2e_per_hour:,.1f} g CO2e/h x {p.hours:.4g} h{moved_grams(there)}"
-        f" x ${CARBON_USD_PER_KG:.2f}/kg"
-        f"{_weight(w.carbon)} = {carbon}",
-        f"latency: {p.latency_ms:,.1f} ms to users x {p.hours:.4g} h"
+        f" x ${w.carbon_usd_per_tonne:,.4g}/t{_weight(w.carbon)} = {carbon}",
+        f"latency: {_late(job, p)} x {p.hours:.4g} h"
         f" x ${LATENCY_USD_PER_MS_HOUR:g}/(ms h){_weight(w.latency)} = {latency}"
         if job.users_in
         else f"latency: no users named = {latency}",
-        f"score: {cost} + {egress} + {carbon} + {latency} = {dollars(p.score)}",
+        f"interruption: {p.interruptions_per_hour:.3g}/h x {p.hours:.4g} h, each {p.lost_h:.4g} h"
+        f" lost x {dollars(p.usd_per_hour)}/h{_weight(w.interruption)} = {interruption}"
+        if p.interruptions_per_hour
+        else f"interruption: not a spot machine = {interruption}",
+        f"waiting: {_waiting(p)} x {dollars(w.waiting_usd_per_hour)}/h = {waiting}"
+        if p.wait_h or p.move_h
+        else f"waiting: there is room now = {waiting}",
+        f"score: {cost} + {egress} + {carbon} + {latency} + {interruption} + {waiting}"
+        f" = {dollars(p.score)}",
     ]
     if not job.expected_s:
         lines.insert(0, "the job does not say how long it runs (expected_s): taken as one hour")
     return tuple(lines)
+
+
+def _waiting(p: Price) -> str:
+    parts = [f"{p.wait_h:.4g} h for room"] if p.wait_h else []
+    parts += [f"{p.move_h:.4g} h for its datasets"] if p.move_h else []
+    return f"({' + '.join(parts)})" if len(parts) > 1 else parts[0]
+
+
+def _late(job: Job, p: Price) -> str:
+    if not job.latency_target_s:
+        return f"{p.latency_ms:,.1f} ms to users"
+    return (
+        f"{p.late_ms:,.1f} ms beyond the target of {1000 * job.latency_target_s:,.4g} ms"
+        f" (of {p.latency_ms:,.1f} ms to users)"
+    )
 
 
 def _machines(job: Job, p: Price) -> str:
@@ -310,12 +331,32 @@ def _more_latency(a: Price, b: Price) -> str:
     return f"+{more:,.4g} ms to users" if more > _NEGLIGIBLE else ""
 
 
+def _more_interruption(a: Price, b: Price) -> str:
+    more = _lost_usd(a) - _lost_usd(b)
+    return (
+        f"{dollars(more, 2)} more expected to be lost to interruptions"
+        if more > _NEGLIGIBLE
+        else ""
+    )
+
+
+def _lost_usd(p: Price) -> float:
+    return p.usd_per_hour * p.hours * p.interruptions_per_hour * p.lost_h
+
+
+def _more_waiting(a: Price, b: Price) -> str:
+    more = a.wait_h + a.move_h - b.wait_h - b.move_h
+    return f"+{more:,.3g} h expected to wait" if more > _NEGLIGIBLE else ""
+
+
 _NEGLIGIBLE = 1e-9
 _PHRASES = {
     "cost": _more_usd,
     "egress": _more_egress,
     "carbon": _more_carbon,
     "latency": _more_latency,
+    "interruption": _more_interruption,
+    "waiting": _more_waiting,
 }
 _OWN_TERM = {
     "greenest": "carbon",

@@ -1,4 +1,5 @@
-"""The one price: what running a job somewhere costs in USD, egress, carbon and latency.
+"""The one price: what running a job somewhere costs in USD, egress, carbon, latency, work lost to
+interruptions, and waiting. docs/objective.md has the formula.
 
 The ranker, ``plan``, ``why``, the simulator's score and the bill all call this module.
 """
@@ -14,14 +15,13 @@ from hyperion.model.power import replica_watts
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement import gravity
 from hyperion.placement.gravity import NO_DATASETS, DataView
+from hyperion.placement.interruption import lost_hours
 
-CARBON_USD_PER_KG = 0.1
-"""100 USD per tonne CO2e, a round number between the EU allowance (about 65-75 EUR/t in 2024) and
-the social cost of carbon of the US EPA (190 USD/t for 2020, report of November 2023)."""
 LATENCY_USD_PER_MS_HOUR = 0.001
 """What a user's millisecond is worth for an hour: 100 ms farther away weighs 0.10 USD/h, about the
 price of a small machine. A choice of ours; ``objective.latency`` scales it."""
 G_PER_KG = 1000.0
+G_PER_TONNE = 1e6
 MS_PER_HOUR = 3_600_000
 UNKNOWN_DURATION_HOURS = 1.0
 
@@ -41,11 +41,18 @@ class Price(Struct, frozen=True):
     """Compute for the expected hours, and egress."""
     gco2e: float
     score: float
-    """USD with the job's weights on the four terms; lower is better."""
+    """USD with the job's weights on the terms; lower is better."""
     move_h: float = 0.0
     """What the run waits for its datasets, or is slower for them; not in ``hours``."""
     move_gco2e: float = 0.0
     """Of ``gco2e``, for carrying datasets, once."""
+    late_ms: float = 0.0
+    """Mean of what the round trips are longer than the job's target."""
+    interruptions_per_hour: float = 0.0
+    """That cost the whole job ``lost_h`` each; 0 on machines that are not spot."""
+    lost_h: float = 0.0
+    wait_h: float = 0.0
+    """Until there is room, besides ``move_h``."""
 
 
 class Terms(Struct, frozen=True):
@@ -54,8 +61,21 @@ class Terms(Struct, frozen=True):
     egress_usd: float
     gco2e_per_hour: float
     latency_ms: float
+    late_ms: float
+    """Beyond the job's target."""
     move_h: float = 0.0
     move_gco2e: float = 0.0
+
+
+class Outlook(Struct, frozen=True):
+    """What may come between a job and its end at a place."""
+
+    interruptions_per_hour: float = 0.0
+    """Of all machines that matter to it, see ``interruption``."""
+    wait_h: float = 0.0
+
+
+UNDISTURBED = Outlook()
 
 
 class Extent(Struct, frozen=True):
@@ -75,6 +95,8 @@ class Shares(Struct, frozen=True):
     egress: float
     carbon: float
     latency: float
+    interruption: float
+    waiting: float
 
 
 def price(
@@ -85,21 +107,33 @@ def price(
     market: MarketView,
     gpu_type: str = "",
     data: DataView = NO_DATASETS,
+    outlook: Outlook = UNDISTURBED,
 ) -> Price:
     """What the job costs in a region when each replica's share of a machine costs so much.
 
     ``gpu_type`` is what it would really get, where the request leaves that open.
     """
     terms = region_terms(job, request, region, market, gpu_type, data)
-    return price_from(job, terms, usd_per_hour_per_replica * job.replicas)
+    return price_from(job, terms, usd_per_hour_per_replica * job.replicas, outlook=outlook)
 
 
-def price_from(job: Job, terms: Terms, usd_per_hour: float, hours: float | None = None) -> Price:
+def price_from(
+    job: Job,
+    terms: Terms,
+    usd_per_hour: float,
+    hours: float | None = None,
+    outlook: Outlook = UNDISTURBED,
+) -> Price:
     """The same from ready terms; ``usd_per_hour`` is for all that runs at once.
 
     ``hours`` where the job as a whole takes longer than is expected of one replica: an array.
     """
     hours = expected_hours(job) if hours is None else hours
+    per_hour = outlook.interruptions_per_hour
+    lost_h = lost_hours(job, expected_hours(job)) if per_hour else 0.0
+    score = machine_score(job.objective, usd_per_hour, hours, per_hour, lost_h)
+    score += fixed_score(job, terms, hours)
+    score += job.objective.waiting_usd_per_hour * outlook.wait_h
     return Price(
         usd_per_hour=usd_per_hour,
         egress_usd=terms.egress_usd,
@@ -108,9 +142,13 @@ def price_from(job: Job, terms: Terms, usd_per_hour: float, hours: float | None 
         hours=hours,
         usd=usd_per_hour * hours + terms.egress_usd,
         gco2e=terms.gco2e_per_hour * hours + terms.move_gco2e,
-        score=usd_per_hour * hours * job.objective.cost + fixed_score(job, terms, hours),
+        score=score,
         move_h=terms.move_h,
         move_gco2e=terms.move_gco2e,
+        late_ms=terms.late_ms,
+        interruptions_per_hour=per_hour,
+        lost_h=lost_h,
+        wait_h=outlook.wait_h,
     )
 
 
@@ -128,11 +166,14 @@ def region_terms(
         (d.size_gib * market.egress_usd_per_gib(d.region, region) for d in job.data), start=0.0
     )
     carried = gravity.load(job, region, market, data, expected_hours(job))
-    latency = sum((market.latency_ms(region, user) for user in job.users_in), start=0.0)
+    trips = [market.latency_ms(region, user) for user in job.users_in]
+    target_ms = 1000.0 * job.latency_target_s
+    users = max(1, len(trips))
     return Terms(
         egress_usd=egress + carried.usd,
         gco2e_per_hour=kilowatts * market.carbon_g_per_kwh(region),
-        latency_ms=latency / max(1, len(job.users_in)),
+        latency_ms=sum(trips, start=0.0) / users,
+        late_ms=sum((max(0.0, trip - target_ms) for trip in trips), start=0.0) / users,
         move_h=carried.move_h,
         move_gco2e=carried.gco2e,
     )
@@ -170,15 +211,16 @@ def widened(terms: Terms, job: Job, width: int) -> Terms:
 
 
 def fixed_score(job: Job, terms: Terms, hours: float | None = None) -> float:
-    """All of the score but the machine's price, in USD."""
+    """All of the score that depends on the region alone, in USD."""
     hours = expected_hours(job) if hours is None else hours
     fixed: float = fixed_of(
         job.objective,
         terms.egress_usd,
         terms.gco2e_per_hour,
-        terms.latency_ms,
+        terms.late_ms,
         hours,
         terms.move_gco2e,
+        terms.move_h,
     )
     return fixed
 
@@ -187,25 +229,39 @@ def fixed_of(
     weights: Objective,
     egress_usd: Any,
     gco2e_per_hour: Any,
-    latency_ms: Any,
+    late_ms: Any,
     hours: float,
     move_gco2e: Any = 0.0,
+    move_h: Any = 0.0,
 ) -> Any:
     """The same of one place (floats), or of many at once (NumPy columns)."""
+    usd_per_g = weights.carbon * weights.carbon_usd_per_tonne / G_PER_TONNE
     return (
         weights.egress * egress_usd
-        + weights.carbon * CARBON_USD_PER_KG * (gco2e_per_hour * hours + move_gco2e) / G_PER_KG
-        + weights.latency * LATENCY_USD_PER_MS_HOUR * latency_ms * hours
+        + usd_per_g * (gco2e_per_hour * hours + move_gco2e)
+        + weights.latency * LATENCY_USD_PER_MS_HOUR * late_ms * hours
+        + weights.waiting_usd_per_hour * move_h
     )
 
 
+def machine_score(
+    weights: Objective, usd_per_hour: Any, hours: float, interruptions_per_hour: Any, lost_h: float
+) -> Any:
+    """What the machines add to the score, with those hours that are expected to be lost on them."""
+    lost_of_each_hour = interruptions_per_hour * (lost_h * weights.interruption)
+    return usd_per_hour * (hours * weights.cost + hours * lost_of_each_hour)
+
+
 def shares(weights: Objective, p: Price) -> Shares:
-    """The score taken apart; the four add up to it."""
+    """The score taken apart; the parts add up to it."""
+    lost_h = p.hours * p.interruptions_per_hour * p.lost_h
     return Shares(
         cost=weights.cost * p.usd_per_hour * p.hours,
         egress=weights.egress * p.egress_usd,
-        carbon=weights.carbon * CARBON_USD_PER_KG * p.gco2e / 1000.0,
-        latency=weights.latency * LATENCY_USD_PER_MS_HOUR * p.latency_ms * p.hours,
+        carbon=weights.carbon * weights.carbon_usd_per_tonne * p.gco2e / G_PER_TONNE,
+        latency=weights.latency * LATENCY_USD_PER_MS_HOUR * p.late_ms * p.hours,
+        interruption=weights.interruption * p.usd_per_hour * lost_h,
+        waiting=weights.waiting_usd_per_hour * (p.wait_h + p.move_h),
     )
 
 

@@ -13,13 +13,16 @@ from hyperion.model.resources import MILLI, Capacity, ResourceRequest
 from hyperion.placement import gravity
 from hyperion.placement.feasibility import in_place, on_market, place_matches
 from hyperion.placement.gravity import NO_DATASETS, DataView
+from hyperion.placement.interruption import lost_hours, per_hour, struck
 from hyperion.placement.objective import (
     G_PER_KG,
     Extent,
+    Outlook,
     Terms,
     expected_hours,
     fixed_of,
     job_watts,
+    machine_score,
 )
 from hyperion.placement.ranking import Column
 
@@ -33,8 +36,13 @@ class OfferTerms(Struct, frozen=True):
     egress_usd: Column
     gco2e_per_hour: Column
     latency_ms: Column
+    late_ms: Column
     fixed: Column
-    """All of the score but the machines' price."""
+    """All of the score that the region alone decides."""
+    interruptions_per_hour: Column
+    """Of all machines that matter to the job."""
+    lost_h: float
+    """By each of them."""
     move_h: Column
     move_gco2e: Column
 
@@ -44,12 +52,19 @@ class OfferTerms(Struct, frozen=True):
             float(self.egress_usd[row]),
             float(self.gco2e_per_hour[row]),
             float(self.latency_ms[row]),
+            float(self.late_ms[row]),
             float(self.move_h[row]),
             float(self.move_gco2e[row]),
         )
 
+    def outlook(self, row: int) -> Outlook:
+        return Outlook(float(self.interruptions_per_hour[row]))
+
     def score(self, job: Job, usd_per_hour: Column, hours: float) -> Column:
-        return usd_per_hour * (hours * job.objective.cost) + self.fixed
+        machines: Column = machine_score(
+            job.objective, usd_per_hour, hours, self.interruptions_per_hour, self.lost_h
+        )
+        return machines + self.fixed
 
     def over_budget(self, job: Job, usd_per_hour: Column, known_hours: float) -> NDArray[np.bool_]:
         over = np.zeros(len(usd_per_hour), np.bool_)
@@ -83,12 +98,16 @@ class Columns:
         self.memory_mib = np.array([o.memory_mib for o in all_offers], np.int64)
         self._pue = np.array([market.pue(name) for name in self.regions], np.float64)
         self._carbon = np.array([market.carbon_g_per_kwh(n) for n in self.regions], np.float64)
+        self.interruptions_per_hour = np.array(
+            [per_hour(o.region, o.instance_type, o.market, market) for o in all_offers], np.float64
+        )
+        """Of one machine."""
         self._known: dict[tuple[str, str], Column] = {}
         self._loads: dict[Hashable, Column] = {}
         self._nothing = np.zeros((3, len(self.regions)))
         self.best = self._cheapest_of_alike()
-        """Rows that count: of offers with the same region, market and size the cheapest, the first
-        of equals. A job cannot tell the others from it but by their price."""
+        """Rows that count: of offers with the same region, market, size and rate of interruptions
+        the cheapest, the first of equals. Jobs can tell the others from it by their price only."""
         self._by_type: dict[tuple[str, str, Market], float] | None = None
         self._rates: dict[tuple[str, str, Market], float] | None = None
 
@@ -119,16 +138,22 @@ class Columns:
         request: ResourceRequest,
         rows: NDArray[np.intp],
         extent: Extent,
+        machines: NDArray[np.int64],
         data: DataView = NO_DATASETS,
     ) -> OfferTerms:
-        """The same as ``region_terms`` says of each row's region and GPU type, all at once."""
+        """The same as ``region_terms`` says of each row's region and GPU type, all at once;
+        ``machines`` are how many of a row run together."""
         at = self.region[rows]
         egress, latency = np.zeros(len(self.regions)), np.zeros(len(self.regions))
+        late, target_ms = np.zeros(len(self.regions)), 1000.0 * job.latency_target_s
         for source in job.data:
             egress += source.size_gib * self._facts("from", source.region, self._egress)
         for user in job.users_in:
-            latency += self._facts("to", user, self._latency)
+            trips = self._facts("to", user, self._latency)
+            latency += trips
+            late += np.maximum(0.0, trips - target_ms)
         latency /= max(1, len(job.users_in))
+        late /= max(1, len(job.users_in))
         if request.gpus_milli and not request.gpu_type:
             each = np.array([job_watts(job, request, gpu_type) for gpu_type in self.gpu_types])
             watts = each[self.gpu_type[rows]]
@@ -144,7 +169,10 @@ class Columns:
             egress_usd=usd,
             gco2e_per_hour=grams,
             latency_ms=latency[at],
-            fixed=fixed_of(job.objective, usd, grams, latency[at], extent.hours, move_gco2e),
+            late_ms=late[at],
+            fixed=fixed_of(job.objective, usd, grams, late[at], extent.hours, move_gco2e, move_h),
+            interruptions_per_hour=self.interruptions_per_hour[rows] * struck(job, machines),
+            lost_h=lost_hours(job, expected_hours(job)),
             move_h=move_h,
             move_gco2e=move_gco2e,
         )
@@ -223,7 +251,9 @@ class Columns:
         return self._rates.get((region, gpu_type.casefold(), market))
 
     def _cheapest_of_alike(self) -> NDArray[np.intp]:
-        size = (self.memory_mib, self.cpus_milli, self.gpus, self.gpu_type)
+        size = (
+            self.memory_mib, self.cpus_milli, self.gpus, self.gpu_type, self.interruptions_per_hour
+        )  # fmt: skip
         order = np.lexsort((self.usd_per_hour, *size, self.bought, self.region))
         first = np.zeros(len(order), np.bool_)
         first[:1] = True

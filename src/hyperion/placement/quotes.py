@@ -159,6 +159,7 @@ def lay_quotes(view: MarketView, quotes: Mapping[Slot, Quote], shapes: Wanted) -
     regions = dict(view.regions)
     egress, internet = dict(view.egress), dict(view.internet_egress)
     egress_origin, internet_origin = dict(view.egress_origin), dict(view.internet_origin)
+    left_alone = dict(view.left_alone)
     newest: dict[str, int] = {}
     for (kind, place, subject), quote in sorted(quotes.items(), key=_slot_order):
         key = f"quote-{quote.source}"
@@ -173,6 +174,8 @@ def lay_quotes(view: MarketView, quotes: Mapping[Slot, Quote], shapes: Wanted) -
             egress[place, subject], egress_origin[place, subject] = quote.value, key
         elif kind is Kind.EGRESS:
             internet[place], internet_origin[place] = quote.value, key
+        elif kind is Kind.OBTAINABILITY:
+            left_alone[place, subject] = quote.value
     sources = {
         key: Source(key=key, title=f"Quotes of {key.removeprefix('quote-')}", as_of=day_of(at_ms))
         for key, at_ms in newest.items()
@@ -186,13 +189,14 @@ def lay_quotes(view: MarketView, quotes: Mapping[Slot, Quote], shapes: Wanted) -
         internet_egress=internet,
         egress_origin=egress_origin,
         internet_origin=internet_origin,
+        left_alone=left_alone,
         sources={**view.sources, **sources},
     )
 
 
 def figures(quotes: Mapping[Slot, Quote]) -> dict[Slot, float]:
     """What of the quotes moves a decision: two batches with the same figures make one market."""
-    return {s: q.value for s, q in quotes.items() if s[0] is not Kind.OBTAINABILITY}
+    return {s: q.value for s, q in quotes.items()}
 
 
 def _fault(quote: Quote, held: Quote | None, now_ms: int) -> tuple[str, str] | None:

@@ -109,11 +109,14 @@ def _wishes_mapping(job: Job) -> dict[str, Any]:
     if job.writes:
         out["writes"] = [_renamed(write, size_gib="size_gb") for write in job.writes]
     if job.objective != Objective():
-        out["objective"] = _without_defaults(job.objective)
+        out["objective"] = _renamed(
+            job.objective, carbon_usd_per_tonne="carbon_price", waiting_usd_per_hour="waiting"
+        )
     if job.policy:
         out["policy"] = job.policy
     rest = {
         "users_in": list(job.users_in),
+        "latency_target": units.tidy(job.latency_target_s),
         "queue": job.queue,
         "nice": job.nice,
         "expected": units.tidy(job.expected_s),

@@ -57,7 +57,7 @@ JOB_PHASE_FAILED: JobPhase
 JOB_PHASE_CANCELLED: JobPhase
 
 class AIJob(_message.Message):
-    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations", "queue", "nice", "roles", "elastic", "array", "packing", "replica_affinity", "spread", "begin_s", "after", "reservation", "min_runtime_s", "pausing", "standby", "regions", "reads", "writes")
+    __slots__ = ("job_id", "user_id", "framework", "priority", "resources", "replicas", "metadata", "name", "alternatives", "command", "run", "setup", "image", "workdir", "envs", "secrets", "data", "objective", "policy", "users_in", "expected_s", "deadline_s", "budget", "restart", "checkpoint", "tolerations", "queue", "nice", "roles", "elastic", "array", "packing", "replica_affinity", "spread", "begin_s", "after", "reservation", "min_runtime_s", "pausing", "standby", "regions", "reads", "writes", "latency_target_s")
     class Framework(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FRAMEWORK_UNSPECIFIED: _ClassVar[AIJob.Framework]
@@ -180,6 +180,7 @@ class AIJob(_message.Message):
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_TARGET_S_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     user_id: str
     framework: AIJob.Framework
@@ -223,7 +224,8 @@ class AIJob(_message.Message):
     regions: Residency
     reads: _containers.RepeatedCompositeFieldContainer[DatasetRead]
     writes: _containers.RepeatedCompositeFieldContainer[DatasetWrite]
-    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., roles: _Optional[_Iterable[_Union[Role, _Mapping]]] = ..., elastic: _Optional[_Union[Elastic, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., packing: _Optional[_Union[Packing, _Mapping]] = ..., replica_affinity: _Optional[_Iterable[_Union[ReplicaTerm, _Mapping]]] = ..., spread: _Optional[_Iterable[_Union[Spread, _Mapping]]] = ..., begin_s: _Optional[float] = ..., after: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., reservation: _Optional[str] = ..., min_runtime_s: _Optional[float] = ..., pausing: _Optional[_Union[Pausing, _Mapping]] = ..., standby: _Optional[_Union[Standby, _Mapping]] = ..., regions: _Optional[_Union[Residency, _Mapping]] = ..., reads: _Optional[_Iterable[_Union[DatasetRead, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[DatasetWrite, _Mapping]]] = ...) -> None: ...
+    latency_target_s: float
+    def __init__(self, job_id: _Optional[str] = ..., user_id: _Optional[str] = ..., framework: _Optional[_Union[AIJob.Framework, str]] = ..., priority: _Optional[_Union[AIJob.Priority, str]] = ..., resources: _Optional[_Union[AIJob.ResourceRequest, _Mapping]] = ..., replicas: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., name: _Optional[str] = ..., alternatives: _Optional[_Iterable[_Union[AIJob.ResourceRequest, _Mapping]]] = ..., command: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., setup: _Optional[str] = ..., image: _Optional[str] = ..., workdir: _Optional[str] = ..., envs: _Optional[_Mapping[str, str]] = ..., secrets: _Optional[_Mapping[str, str]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[str] = ..., users_in: _Optional[_Iterable[str]] = ..., expected_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., restart: _Optional[_Union[Restart, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., tolerations: _Optional[_Iterable[_Union[Toleration, _Mapping]]] = ..., queue: _Optional[str] = ..., nice: _Optional[int] = ..., roles: _Optional[_Iterable[_Union[Role, _Mapping]]] = ..., elastic: _Optional[_Union[Elastic, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., packing: _Optional[_Union[Packing, _Mapping]] = ..., replica_affinity: _Optional[_Iterable[_Union[ReplicaTerm, _Mapping]]] = ..., spread: _Optional[_Iterable[_Union[Spread, _Mapping]]] = ..., begin_s: _Optional[float] = ..., after: _Optional[_Iterable[_Union[Dependency, _Mapping]]] = ..., reservation: _Optional[str] = ..., min_runtime_s: _Optional[float] = ..., pausing: _Optional[_Union[Pausing, _Mapping]] = ..., standby: _Optional[_Union[Standby, _Mapping]] = ..., regions: _Optional[_Union[Residency, _Mapping]] = ..., reads: _Optional[_Iterable[_Union[DatasetRead, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[DatasetWrite, _Mapping]]] = ..., latency_target_s: _Optional[float] = ...) -> None: ...
 
 class DatasetRead(_message.Message):
     __slots__ = ("dataset", "fraction")
@@ -252,16 +254,22 @@ class DataSource(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., size_gib: _Optional[float] = ..., region: _Optional[str] = ...) -> None: ...
 
 class Objective(_message.Message):
-    __slots__ = ("cost", "latency", "egress", "carbon")
+    __slots__ = ("cost", "latency", "egress", "carbon", "interruption", "carbon_usd_per_tonne", "waiting_usd_per_hour")
     COST_FIELD_NUMBER: _ClassVar[int]
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     EGRESS_FIELD_NUMBER: _ClassVar[int]
     CARBON_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPTION_FIELD_NUMBER: _ClassVar[int]
+    CARBON_USD_PER_TONNE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_USD_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
     cost: float
     latency: float
     egress: float
     carbon: float
-    def __init__(self, cost: _Optional[float] = ..., latency: _Optional[float] = ..., egress: _Optional[float] = ..., carbon: _Optional[float] = ...) -> None: ...
+    interruption: float
+    carbon_usd_per_tonne: float
+    waiting_usd_per_hour: float
+    def __init__(self, cost: _Optional[float] = ..., latency: _Optional[float] = ..., egress: _Optional[float] = ..., carbon: _Optional[float] = ..., interruption: _Optional[float] = ..., carbon_usd_per_tonne: _Optional[float] = ..., waiting_usd_per_hour: _Optional[float] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("max_usd", "max_usd_per_hour", "max_kg_co2e")
