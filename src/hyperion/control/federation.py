@@ -25,14 +25,15 @@ from hyperion.control.moves import Moves
 from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
 from hyperion.control.spending import Spending
+from hyperion.control.together import Rights, Together, planned
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase
 from hyperion.model.market import MarketView
-from hyperion.placement import choice, explain, gravity
+from hyperion.placement import choice, gravity
 from hyperion.placement.choice import FleetCluster, Place
 from hyperion.placement.explain import Planned
-from hyperion.placement.objective import Price, expected_hours
+from hyperion.placement.objective import Price
 from hyperion.placement.ranking import Rankers
 
 _RECORDS = frozenset(
@@ -145,21 +146,15 @@ class Federation:
                 self._freed()
 
     def plan(self, job: Job, without: Iterable[ClusterId] = ()) -> Planned:
-        """Where the job would go now. Changes nothing; a round calls the same."""
+        """Where the job would go now if it waited alone. Changes nothing; a round does the same."""
         policy = job.policy or self.policy
         fleet = self.fleet
         if without:
             fleet = tuple(c for c in fleet if c.cluster.id not in set(without))
         ranker = self.rankers.of(policy)
-        places = choice.rank(job, fleet, self.market, ranker, self.data)
-        chosen = choice.choose(places)
-        sentence, rows = explain.decision(job, places, chosen, policy)
-        arithmetic: tuple[str, ...] = ()
-        if chosen is not None:
-            hours = expected_hours(job)
-            there = gravity.load(job, chosen.region, self.market, self.data, hours)
-            arithmetic = explain.arithmetic(job, chosen, there)
-        return Planned(policy, chosen, places, sentence, rows, arithmetic + ranker.excuse)
+        market, data = self.market, self.data
+        places = choice.rank(job, fleet, market, ranker, data)
+        return planned(job, places, choice.choose(places), policy, ranker.excuse, market, data)
 
     def _price_there(self, job: Job, cluster: ClusterId) -> Price | None:
         places = (p for p in self.plan(job).places if p.cluster == cluster and p.price)
@@ -378,28 +373,65 @@ class Federation:
     # -- rounds ---------------------------------------------------------------------------------
 
     def _place_waiting(self, now_ms: int) -> _Decisions:
+        """Jobs with equal rights get their places together, as long as there is room for each;
+        whoever finds none queues somewhere, or waits."""
         self._round_due = False
-        placed = 0
+        left = self.times.placements_per_round
+        drawn: Together | None = None
         for job_id, _ in self.state.queue.candidates(now_ms):
             known = self.state.jobs[job_id]
-            lately = now_ms - known.status.placed_at_ms < self.times.reconsider_ms
             held = self._spending.hold(known, now_ms)
             if held is not None:
                 yield held
                 continue
-            planned = self.plan(known.job, known.status.excluded if lately else ())
-            if planned.chosen is None:
-                if lately and known.status.excluded and known.status.reason:
-                    continue  # whoever refused it has said why, and its likes may still fit
-                self.state.queue.block(choice.shape_key(known.job), planned.sentence)
-                if known.status.reason != planned.sentence:
-                    yield self._moves.moved(known, now_ms, reason=planned.sentence)
-                continue
-            yield from self._dispatch(known, planned, planned.chosen, now_ms)
-            placed += 1
-            if placed >= self.times.placements_per_round:
+            without = self._refused_lately(known, now_ms)
+            rights = Rights(known.job.priority, known.job.nice, known.job.policy or self.policy)
+            if drawn is None or drawn.rights != rights or drawn.shares(known.job):
+                yield from self._settle(drawn, now_ms)
+                drawn = self._together(rights)
+            taken = drawn.take(known.job, without)
+            if not taken and len(drawn):
+                yield from self._settle(drawn, now_ms)
+                drawn = self._together(rights)
+                taken = drawn.take(known.job, without)
+            if not taken:
+                alone = drawn.alone(known.job, without)
+                if alone.chosen is None:
+                    yield from self._wait(known, alone.sentence, without, now_ms)
+                    continue
+                yield from self._dispatch(known, alone, alone.chosen, now_ms)
+                drawn = None
+            left -= 1
+            if not left:
                 self._round_due = True
                 break
+        yield from self._settle(drawn, now_ms)
+
+    def _together(self, rights: Rights) -> Together:
+        ranker = self.rankers.of(rights.policy)
+        return Together(rights, self.fleet, self.market, ranker, self.data)
+
+    def _settle(self, drawn: Together | None, now_ms: int) -> _Decisions:
+        for job_id, told in drawn.settled() if drawn is not None else ():
+            known = self.state.jobs[job_id]
+            held = self._spending.hold(known, now_ms)  # by what those before it have spent
+            if held is not None:
+                yield held
+            elif told.chosen is not None:
+                yield from self._dispatch(known, told, told.chosen, now_ms)
+
+    def _wait(
+        self, known: r.FederatedJob, sentence: str, without: tuple[ClusterId, ...], now_ms: int
+    ) -> _Decisions:
+        if without and known.status.reason:
+            return  # whoever refused it has said why, and its likes may still fit
+        self.state.queue.block(choice.shape_key(known.job), sentence)
+        if known.status.reason != sentence:
+            yield self._moves.moved(known, now_ms, reason=sentence)
+
+    def _refused_lately(self, known: r.FederatedJob, now_ms: int) -> tuple[ClusterId, ...]:
+        lately = now_ms - known.status.placed_at_ms < self.times.reconsider_ms
+        return known.status.excluded if lately else ()
 
     def _dispatch(
         self, known: r.FederatedJob, planned: Planned, place: Place, now_ms: int

@@ -4,6 +4,7 @@ The federation calls this; inside a cluster the planner then finds the nodes.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 from msgspec import Struct
@@ -53,6 +54,14 @@ class FleetCluster(Struct, frozen=True, kw_only=True):
     """How many those are."""
 
 
+class Ask(Struct, frozen=True):
+    """Replicas of a job that are alike, and the shapes of a cluster that suit them."""
+
+    request: ResourceRequest
+    replicas: int
+    shapes: tuple[Shape, ...]
+
+
 class Place(Struct, frozen=True, kw_only=True):
     """Somewhere a job could go, or why it could not."""
 
@@ -77,6 +86,10 @@ class Place(Struct, frozen=True, kw_only=True):
     """By the policy that ranked it; lower is better."""
     fullness: float = 0.0
     waste: float = 0.0
+    asks: tuple[Ask, ...] = ()
+    """All of which need room there at the same time; none where it is refused."""
+    yielded: bool = False
+    """Left to jobs that wait with this one and would lose more elsewhere."""
 
 
 def rank(
@@ -286,11 +299,12 @@ def _refusal(
             else "no usable nodes"
         )
         return _refused(member, part, reason, text), None
-    seats = sum(s.nodes * feasibility.slots(request, s.capacity) for s in suitable)
+    empty = [s.nodes * feasibility.slots(request, s.capacity) for s in suitable]
+    seats = sum(empty)
     if seats < part.replicas:
         text = f"even when empty, room for {seats} of {part.replicas} replicas"
         return _refused(member, part, Reason.GANG, text), None
-    room = sum(_room(request, shape, promised) for shape in suitable)
+    room = sum(map(_room, repeat(request), suitable, repeat(promised), empty))
     return None, _Suitable(suitable, seats, room)
 
 
@@ -310,10 +324,14 @@ def _priced_all(
         each = (_replica_usd(part.request, s, region, terms.market) for s in fit.shapes)
         others += part.replicas * min(each)
     width = first.replicas if job.roles else widest.width
+    asks = tuple(
+        Ask(part.request, part.replicas, tuple(fit.shapes))
+        for part, fit in zip(parts, suitable, strict=True)
+    )
     found = []
     for shape in suitable[0].shapes:
         usd = width * _replica_usd(first.request, shape, region, terms.market) + others
-        found.append(_priced(job, member, first, shape, terms, usd, widest, has_room))
+        found.append(_priced(job, member, first, shape, terms, usd, widest, has_room, asks))
     return found
 
 
@@ -332,6 +350,7 @@ def _priced(
     usd_per_hour: float,
     widest: Extent,
     has_room: bool,
+    asks: tuple[Ask, ...],
 ) -> Place:
     region = member.cluster.region
     regional = terms.of(region, part.alternative, shape.capacity.gpu_type)
@@ -363,9 +382,11 @@ def _priced(
         backlog=_backlog(member),
         fullness=_fullness(shape),
         waste=float(shape.capacity.gpus > 0 and not part.request.gpus_milli),
+        asks=asks,
     )
 
 
+<<<<<<< HEAD
 def _outlook(
     job: Job,
     member: FleetCluster,
@@ -390,15 +411,22 @@ def _wait_h(job: Job, member: FleetCluster) -> float:
 
 
 def _room(request: ResourceRequest, shape: Shape, promised: Capacity) -> int:
+=======
+def room_in(request: ResourceRequest, shape: Shape, promised: Capacity) -> int:
+>>>>>>> ab9a450 (Jobs that wait together get their places together: the one with the most to lose first)
     """Replicas that the free sums of a shape admit: an upper bound, as fragments count too."""
-    room = shape.nodes * feasibility.slots(request, shape.capacity)
-    for need, free, gone in (
-        (request.gpus_milli, shape.free_gpus_milli, promised.gpus),
-        (request.cpus_milli, shape.free_cpus_milli, promised.cpus_milli),
-        (request.memory_mib, shape.free_memory_mib, promised.memory_mib),
-    ):
-        if need:
-            room = min(room, max(0, free - gone) // need)
+    empty = shape.nodes * feasibility.slots(request, shape.capacity)
+    return _room(request, shape, promised, empty)
+
+
+def _room(request: ResourceRequest, shape: Shape, promised: Capacity, room: int) -> int:
+    """The same where ``room`` would fit if it were empty."""
+    if request.gpus_milli:
+        room = min(room, max(0, shape.free_gpus_milli - promised.gpus) // request.gpus_milli)
+    if request.cpus_milli:
+        room = min(room, max(0, shape.free_cpus_milli - promised.cpus_milli) // request.cpus_milli)
+    if request.memory_mib:
+        room = min(room, max(0, shape.free_memory_mib - promised.memory_mib) // request.memory_mib)
     return room
 
 
@@ -407,15 +435,22 @@ def _promised(member: FleetCluster) -> Capacity:
 
     It is taken off every shape, for nobody knows yet which nodes they will get.
     """
+    gpus, cpus, memory = (max(0, ahead) for ahead in uncounted(member))
+    return Capacity(gpus=gpus, cpus_milli=cpus, memory_mib=memory)
+
+
+def uncounted(member: FleetCluster) -> tuple[int, int, int]:
+    """By how much what jobs placed there ask for exceeds what its load counts as used: GPUs and
+    CPUs in thousandths, MiB. Below zero where others use it too, or some have just ended."""
     gpus = cpus = memory = 0
     for shape in member.load.shapes:
         gpus += shape.nodes * shape.capacity.gpus * MILLI - shape.free_gpus_milli
         cpus += shape.nodes * shape.capacity.cpus_milli - shape.free_cpus_milli
         memory += shape.nodes * shape.capacity.memory_mib - shape.free_memory_mib
-    return Capacity(
-        gpus=max(0, member.committed_gpus_milli - gpus),
-        cpus_milli=max(0, member.committed_cpus_milli - cpus),
-        memory_mib=max(0, member.committed_memory_mib - memory),
+    return (
+        member.committed_gpus_milli - gpus,
+        member.committed_cpus_milli - cpus,
+        member.committed_memory_mib - memory,
     )
 
 

@@ -112,15 +112,30 @@ def frontier(job: Job, places: Sequence[Place]) -> dict[int, tuple[str, ...]]:
         for n, p in enumerate(places)
         if p.joined and p.refusal is None and p.price is not None
     ]
-    found: dict[int, tuple[str, ...]] = {}
-    for n, own in figures:
-        if not any(_dominates(other, own) for _, other in figures):
-            found[n] = ()
+    best = _undominated(figures)
+    found: dict[int, tuple[str, ...]] = dict.fromkeys(sorted(best), ())
     for index, name in enumerate(_RESPECTS):
         if found and (job.users_in or name != "nearest"):
-            least = min(found, key=lambda n: (dict(figures)[n][index], n))
+            least = min(found, key=lambda n: (best[n][index], n))
             found[least] = (*found[least], name)
     return found
+
+
+_Figures = tuple[float, float, float, float]
+
+
+def _undominated(figures: Sequence[tuple[int, _Figures]]) -> dict[int, _Figures]:
+    """Whoever beats a place comes before it when they are sorted, and is one of the best itself or
+    beaten by one; so it is enough to look at the best so far."""
+    best: dict[int, _Figures] = {}
+    for n, own in sorted(figures, key=lambda item: item[1]):
+        a, b, c, d = own
+        for e, f, g, h in best.values():
+            if e <= a and f <= b and g <= c and h <= d and (e, f, g, h) != own:
+                break
+        else:
+            best[n] = own
+    return best
 
 
 _RESPECTS = ("cheapest", "greenest", "nearest", "soonest")
@@ -128,10 +143,6 @@ _RESPECTS = ("cheapest", "greenest", "nearest", "soonest")
 
 def _wait(place: Place) -> float:
     return 0.0 if place.has_room else 1.0 + place.backlog
-
-
-def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
 def arithmetic(job: Job, place: Place, there: Load = NO_LOAD) -> tuple[str, ...]:
@@ -261,6 +272,8 @@ _SHOWN = 5
 def _wins_by(job: Job, chosen: Place, next_best: Place | None, policy: str) -> str:
     if next_best is None:
         return "the only cluster that can run it"
+    if next_best.yielded:
+        return f"{_name(next_best)} {_YIELDED}"
     phrase = _difference(job, next_best, chosen, policy)
     if phrase:
         return f"next is {_name(next_best)} with {phrase}"
@@ -271,11 +284,14 @@ def _wins_by(job: Job, chosen: Place, next_best: Place | None, policy: str) -> s
 
 
 _EQUAL = "equal to the next best"
+_YIELDED = "goes to jobs that wait with it and would lose more elsewhere"
 
 
 def _loses_by(job: Job, place: Place, chosen: Place | None, policy: str) -> str:
     if place.refusal is not None:
         return place.refusal_text or str(place.refusal.value)
+    if place.yielded:
+        return _YIELDED
     if place.joined and not place.has_room and (chosen is None or chosen.has_room):
         waiting = f", {_count(place.backlog, 'job')} waiting" if place.backlog else ""
         return f"no room now{waiting}"

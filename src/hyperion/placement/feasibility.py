@@ -120,18 +120,23 @@ PLAIN_RUNTIME = "process"
 """Runs commands on the host itself, hence no images."""
 
 
-def size_refusal(request: ResourceRequest, capacity: Capacity) -> Reason | None:
+def size_refusal(  # noqa: PLR0911 - one a dimension, in order; this is asked most of all
+    request: ResourceRequest, capacity: Capacity
+) -> Reason | None:
     """Which dimension of an empty node is too small for one replica."""
-    mixed = request.gpus_milli > MILLI and request.gpus_milli % MILLI
-    checks = (
-        (Reason.GPU_FRACTION, not mixed),
-        (Reason.GPU_COUNT, request.gpus_milli <= capacity.gpus * MILLI),
-        (Reason.CPU, request.cpus_milli <= capacity.cpus_milli),
-        (Reason.MEMORY, request.memory_mib <= capacity.memory_mib),
-        (Reason.DISK, request.disk_mib <= capacity.disk_mib),
-        (Reason.CUSTOM, not request.custom or not missing_custom(request, capacity)),
-    )
-    return next((reason for reason, holds in checks if not holds), None)
+    if request.gpus_milli > MILLI and request.gpus_milli % MILLI:
+        return Reason.GPU_FRACTION
+    if request.gpus_milli > capacity.gpus * MILLI:
+        return Reason.GPU_COUNT
+    if request.cpus_milli > capacity.cpus_milli:
+        return Reason.CPU
+    if request.memory_mib > capacity.memory_mib:
+        return Reason.MEMORY
+    if request.disk_mib > capacity.disk_mib:
+        return Reason.DISK
+    if request.custom and missing_custom(request, capacity):
+        return Reason.CUSTOM
+    return None
 
 
 def missing_custom(request: ResourceRequest, capacity: Capacity) -> str:

@@ -1,0 +1,67 @@
+"""Stories about jobs that wait for the federation together."""
+
+import pytest
+from msgspec.structs import replace
+from stories import MARKET, Teller, job, load, sent
+
+from hyperion.control import messages as m
+from hyperion.control.federation import Federation
+from hyperion.model.cluster import Cluster
+from hyperion.model.ids import ClusterId
+from hyperion.model.job import DataSource
+
+DATA = "aws/us-east-1"
+
+
+def hello(id, region, **more):
+    cluster = Cluster(id=ClusterId(id), region=region)
+    return m.ClusterAttached(hello=m.ClusterHello(cluster=cluster, load=load(**more)))
+
+
+def waiting(*jobs, policy="balanced"):
+    """Jobs that have waited while nobody was there, and then two clusters join at once: beside the
+    data there is room for one of them."""
+    f = Teller(Federation(replace(MARKET, internet_egress={"aws": 0.09}), policy))
+    f.say(*(m.JobSubmitted(job=j, token=n + 1) for n, j in enumerate(jobs)))
+    here, far = hello("here", DATA, nodes=1, usd_per_hour=8.0), hello("far", "gcp/europe-west1")
+    for event in (here, far):
+        f._take(f.machine.handle(event, f.now_ms))
+    f._take(f.machine.round(f.now_ms))
+    return f
+
+
+def where(f):
+    return {str(id): str(known.status.cluster) for id, known in f.machine.state.jobs.items()}
+
+
+def mover(id, size_gib, **more):
+    return job(id, gpus=8, data=(DataSource("s3://d", size_gib, DATA),), **more)
+
+
+def test_the_last_room_beside_the_data_goes_to_whom_it_saves_most():
+    f = waiting(mover("first", 10.0), mover("second", 5000.0))
+    assert where(f) == {"first": "far", "second": "here"}
+    told = f.machine.state.decisions["first"]
+    assert "here (aws/us-east-1) goes to jobs that wait with it" in told.sentence
+    [row] = [row for row in told.rows if row.cluster == "here"]
+    assert row.reason == "goes to jobs that wait with it and would lose more elsewhere"
+
+
+@pytest.mark.parametrize("more", [{"priority": 3}, {"nice": -5}, {"policy": "cheapest"}])
+def test_whoever_has_other_rights_is_not_weighed_against_those_behind(more):
+    f = waiting(mover("first", 10.0, **more), mover("second", 5000.0))
+    assert where(f) == {"first": "here", "second": "far"}
+
+
+def test_one_that_waits_alone_goes_where_the_plan_says():
+    for size_gib in (10.0, 5000.0):
+        f = waiting(mover("only", size_gib))
+        assert where(f) == {"only": "here"}
+        assert f.machine.state.decisions["only"].rows[0].chosen
+
+
+def test_who_finds_no_room_beside_the_others_queues_as_before():
+    f = waiting(*(mover(f"j{n}", 10.0) for n in range(7)))
+    places = list(where(f).values())
+    assert sorted(set(places)) == ["far", "here"]
+    assert len(sent(f.commands, m.PlaceJob)) == 7
