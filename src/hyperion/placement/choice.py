@@ -386,7 +386,6 @@ def _priced(
     )
 
 
-<<<<<<< HEAD
 def _outlook(
     job: Job,
     member: FleetCluster,
@@ -410,10 +409,7 @@ def _wait_h(job: Job, member: FleetCluster) -> float:
     return (_backlog(member) + 1) * expected_hours(job) / max(1, member.load.running_jobs)
 
 
-def _room(request: ResourceRequest, shape: Shape, promised: Capacity) -> int:
-=======
 def room_in(request: ResourceRequest, shape: Shape, promised: Capacity) -> int:
->>>>>>> ab9a450 (Jobs that wait together get their places together: the one with the most to lose first)
     """Replicas that the free sums of a shape admit: an upper bound, as fragments count too."""
     empty = shape.nodes * feasibility.slots(request, shape.capacity)
     return _room(request, shape, promised, empty)
