@@ -31,7 +31,7 @@ def hyperion(world, *args, code=0):
     return done.stdout + done.stderr
 
 
-def spec(dataset, fraction=1.0, **more):
+def spec(dataset, fraction=2.0, **more):
     reads = [{"dataset": dataset, "fraction": fraction}]
     return {"name": "job", "run": "true", "resources": {"accelerators": "A100:8"}, "reads": reads,
             "expected": "1h", **more}  # fmt: skip

@@ -7,12 +7,13 @@ from msgspec.structs import replace
 
 from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.ids import JobId
-from hyperion.model.job import DatasetRead, DatasetWrite, Job
+from hyperion.model.job import DatasetRead, DatasetWrite, Job, Objective
 from hyperion.model.market import MarketView, Region
 from hyperion.placement import gravity
 from hyperion.placement.gravity import DataView, Way, load, ways_to
 
 REGIONS = ("aws/us-1", "aws/eu-1", "gcp/us-1", "edge/home")
+WEIGHTS = Objective()
 NOW = 50 * 3_600_000
 rates = st.floats(0.0, 0.2)
 hours = st.sampled_from((0.1, 1.0, 24.0, 500.0))
@@ -44,7 +45,7 @@ markets = st.fixed_dictionaries({(a, b): rates for a in REGIONS for b in REGIONS
 )
 
 
-def reading(fraction=1.0, write_gib=0.0):
+def reading(fraction=2.0, write_gib=0.0):
     writes = (DatasetWrite("d", write_gib),) if write_gib else ()
     return Job(id=JobId("j"), reads=(DatasetRead("d", fraction),), writes=writes)
 
@@ -57,7 +58,7 @@ def carried(job, dataset, region, market, run_h=1.0):
 def test_the_way_taken_is_the_cheapest_of_all(dataset, region, market, fraction, run_h):
     ways = ways_to(dataset, DatasetRead("d", fraction), region, market, NOW, run_h)
     (taken,) = carried(reading(fraction), dataset, region, market, run_h).hauls
-    assert taken.weighed_usd == min(way.weighed_usd for way in ways)
+    assert taken.weighed_usd(WEIGHTS) == min(way.weighed_usd(WEIGHTS) for way in ways)
     there = dataset.copy(region)
     if there is not None and there.present:
         assert (taken.way, taken.usd, taken.delay_h, taken.gco2e) == (Way.HERE, 0.0, 0.0, 0.0)
@@ -68,7 +69,7 @@ def test_a_larger_dataset_never_costs_less(dataset, region, market, fraction, ru
     larger = replace(dataset, size_gib=dataset.size_gib + more)
     was = carried(reading(fraction), dataset, region, market, run_h)
     now = carried(reading(fraction), larger, region, market, run_h)
-    weighed = [sum(haul.weighed_usd for haul in found.hauls) for found in (was, now)]
+    weighed = [sum(haul.weighed_usd(WEIGHTS) for haul in found.hauls) for found in (was, now)]
     assert weighed[1] >= weighed[0] - 1e-9 * (1 + weighed[0])
     if was.hauls[0].way is now.hauls[0].way is not Way.COMING:
         assert now.usd >= was.usd - 1e-9 * (1 + was.usd)
@@ -83,7 +84,7 @@ def test_one_more_copy_never_makes_it_dearer(dataset, region, market, fraction, 
     shared = replace(without, copies=(*without.copies, Copy(where)))
     was = carried(job, without, region, market, run_h)
     now = carried(job, shared, region, market, run_h)
-    weighed = [sum(haul.weighed_usd for haul in found.hauls) for found in (was, now)]
+    weighed = [sum(haul.weighed_usd(WEIGHTS) for haul in found.hauls) for found in (was, now)]
     assert weighed[1] <= weighed[0] + 1e-9 * (1 + weighed[0])
 
 

@@ -35,7 +35,7 @@ def add(f, name="imagenet", size_gib=150.0, regions=(US,), **more):
     return f.say(m.DatasetApplied(dataset, token=9))
 
 
-def reading(id, name="imagenet", fraction=1.0, **more):
+def reading(id, name="imagenet", fraction=2.0, **more):
     return job(id, reads=(DatasetRead(name, fraction),), **more)
 
 

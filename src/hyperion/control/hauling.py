@@ -228,9 +228,10 @@ class Hauling:
 
 
 def _saved(haul: Haul, view: DataView, region: str, market: MarketView) -> float:
-    """What reading from the nearest other copy would have cost."""
+    """What reading from the nearest other copy, or moving it, would have cost."""
     source = replication.nearest(view.datasets[haul.dataset], region, market)
-    return haul.gib * market.egress_usd_per_gib(source, region) if source else 0.0
+    gib = haul.gib * min(1.0, haul.passes)
+    return gib * market.egress_usd_per_gib(source, region) if source else 0.0
 
 
 def _better(job: Job, place: Place, places: tuple[Place, ...]) -> list[tuple[str, float]]:

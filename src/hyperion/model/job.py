@@ -50,8 +50,9 @@ class DatasetRead(Struct, frozen=True, omit_defaults=True, gc=False):
     """The job reads a dataset that the federation knows by name."""
 
     dataset: str
-    fraction: float = 1.0
-    """How much of it, all passes together: a tenth is 0.1, three times over is 3."""
+    fraction: float = 2.0
+    """How much of it, all passes together: a tenth is 0.1, three times over is 3. Who does not say
+    is taken to read it more than once."""
 
 
 class DatasetWrite(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -1,6 +1,7 @@
 """What a job pays for its data in a region: brought once, read from afar, or there already. Pure.
 
-Every dataset that a job reads is had in the way that costs least, an hour's delay counted too:
+Every dataset that a job reads is had in the way that adds least to the job's score, USD, grams and
+the hours that it waits for it together:
 
 - it lies in the region: nothing to pay;
 - somebody else is bringing it: nothing to pay, but the rest of its way to wait;
@@ -17,7 +18,7 @@ from enum import Enum
 from msgspec import Struct
 
 from hyperion.model.dataset import Copy, Dataset
-from hyperion.model.job import DatasetRead, DatasetWrite, Job
+from hyperion.model.job import DatasetRead, DatasetWrite, Job, Objective
 from hyperion.model.market import MarketView
 
 MOVE_GIB_PER_H = 420.0
@@ -31,10 +32,8 @@ STORAGE_USD_PER_GIB_MONTH = {"aws": 0.023, "azure": 0.0208, "gcp": 0.02}
 """Of standard object storage in US regions by the clouds' lists of 2024: S3 Standard, Blob Storage
 hot LRS, Cloud Storage standard. Elsewhere 0: the disks are paid for."""
 HOURS_PER_MONTH = 730.0
-DELAY_USD_PER_H = 0.10
-"""An hour later weighs so much in the choice between the ways; about the price of a small machine.
-It is in no price."""
 MS_PER_HOUR = 3_600_000
+G_PER_TONNE = 1e6
 
 
 class DataView(Struct, frozen=True):
@@ -80,9 +79,10 @@ class Haul(Struct, frozen=True, gc=False):
     def usd(self) -> float:
         return self.egress_usd + self.storage_usd
 
-    @property
-    def weighed_usd(self) -> float:
-        return self.usd + DELAY_USD_PER_H * self.delay_h
+    def weighed_usd(self, weights: Objective) -> float:
+        """What it adds to the job's score."""
+        grams = weights.carbon * weights.carbon_usd_per_tonne * self.gco2e / G_PER_TONNE
+        return weights.egress * self.usd + weights.waiting_usd_per_hour * self.delay_h + grams
 
 
 class Load(Struct, frozen=True, gc=False):
@@ -125,7 +125,7 @@ def _reads(
         dataset = data.datasets.get(read.dataset)
         if dataset is not None:
             ways = ways_to(dataset, read, region, market, data.now_ms, hours)
-            yield min(ways, key=lambda haul: haul.weighed_usd)
+            yield min(ways, key=lambda haul: haul.weighed_usd(job.objective))
 
 
 def ways_to(
@@ -138,7 +138,7 @@ def ways_to(
     name, gib = dataset.name, dataset.gib(now_ms)
     there = dataset.copy(region)
     if there is not None and there.present:
-        return [Haul(name, Way.HERE, gib * read.fraction, region)]
+        return [Haul(name, Way.HERE, gib, region, passes=read.fraction)]
     found: list[Haul] = []
     if there is not None:
         wait_h = max(0, there.ready_at_ms - now_ms) / MS_PER_HOUR
@@ -194,7 +194,7 @@ def _writes(job: Job, region: str, market: MarketView, data: DataView) -> Iterat
             _back(write, copy, region, market) for copy in dataset.present
         ]  # fmt: skip
         if ways:
-            yield min(ways, key=lambda haul: haul.usd)
+            yield min(ways, key=lambda haul: haul.weighed_usd(job.objective))
 
 
 def _back(write: DatasetWrite, copy: Copy, region: str, market: MarketView) -> Haul:

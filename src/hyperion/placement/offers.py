@@ -183,7 +183,7 @@ class Columns:
             return self._nothing
         hours = expected_hours(job)
         named = [data.datasets.get(name) for name in job.datasets]
-        key = (job.reads, job.writes, hours, tuple(named), data.now_ms)
+        key = (job.reads, job.writes, job.objective, hours, tuple(named), data.now_ms)
         known = self._loads.get(key)
         if known is None:
             if len(self._loads) >= _MOST_LOADS:

@@ -94,7 +94,7 @@ def _dependency(dependency: Dependency) -> object:
 
 
 def _read(read: DatasetRead) -> object:
-    return read.dataset if read.fraction == 1.0 else _without_defaults(read)
+    return read.dataset if read == DatasetRead(read.dataset) else _without_defaults(read)
 
 
 def _wishes_mapping(job: Job) -> dict[str, Any]:

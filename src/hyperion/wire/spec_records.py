@@ -91,7 +91,7 @@ _READ = Record(
             "fraction",
             Number(bounds.MAX_FRACTION),
             "How much of it is read, all passes together: 0.1 a tenth, 3 all of it three times.",
-            default="1",
+            default="2 (more than once)",
             example="0.1",
         ),
     ),
