@@ -122,7 +122,7 @@ async def one_run(options):
             lambda: scheduler.batch == options.nodes, lambda: f"{scheduler.batch} batch jobs run"
         )
         await until(lambda: not driver.waiting_events, lambda: "settling")
-        await asyncio.sleep(1)  # nobody is preempted in the moment of its start
+        await asyncio.sleep(2.5)  # nobody is preempted in the moment of its start
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)

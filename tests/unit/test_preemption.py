@@ -9,6 +9,7 @@ from hyperion.model.ids import AllocationId, JobId, NodeId, QueueName
 from hyperion.model.job import Job, Priority, Role
 from hyperion.model.node import Node
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
+from hyperion.placement import bounds, cheapest, preemption, running
 from hyperion.placement import snapshot as columns
 from hyperion.placement.consolidation import MoveBudget, consolidation
 from hyperion.placement.planner import Plan, plan
@@ -114,6 +115,49 @@ def test_regret_is_the_work_lost_the_way_back_and_the_egress(facts, usd):
 
 
 # -- one replica ----------------------------------------------------------------------------------
+
+
+def test_of_many_that_cost_nearly_the_same_few_are_looked_at_as_time_goes_by(monkeypatch):
+    """A bound that did not grow with the regrets would have every node looked at."""
+    pytest.importorskip("numba", reason="bounds are kept by the compiled kernel")
+    from hyperion.placement.bounds_numba import compiled_bounds
+
+    world, nodes, looked = World(nodes=60), 60, []
+    for n in range(nodes):
+        world.run(f"j{n}", (n, *range(8)), gpus=8, started_at_ms=9 * HOUR_MS + 7 * n)
+
+    def counted(*given):
+        looked.append(given[1])
+        return cheapest.cheapest(*given)
+
+    monkeypatch.setattr(preemption, "cheapest", counted)
+    bounds.use(compiled_bounds)
+    try:
+        for minute in range(5):
+            looked.clear()
+            at_ms = NOW_MS + 60_000 * minute
+            found = victims(world.snapshot, world.running, wish(), BALANCED, URGENT, None, at_ms)
+            assert found.victims == (JobId("j59"),)
+            assert len(looked) <= 2
+    finally:
+        bounds.use(bounds.numpy_bounds)
+
+
+def test_the_ledger_is_brought_up_to_date_ahead_of_a_search():
+    world = World(nodes=2)
+    world.run("a", (0, 0))
+    world.running.settle_ahead()
+    assert world.running.ledger.has(AllocationId("a.0"))
+
+
+def test_while_very_much_changes_that_is_left_to_the_search(monkeypatch):
+    monkeypatch.setattr(running, "FEW_CHANGES", 1)
+    world = World(nodes=2)
+    world.run("a", (0, 0))
+    world.running.settle_ahead()
+    assert not world.running.ledger.has(AllocationId("a.0"))
+    world.running.settle_ahead()  # a second in which nothing has changed
+    assert world.running.ledger.has(AllocationId("a.0"))
 
 
 def test_the_job_that_loses_least_work_is_stopped():
@@ -449,8 +493,8 @@ def test_a_job_and_its_first_seat_at_once_are_as_one_after_the_other(stopping, s
         two_steps.put(facts)
         two_steps.seat(seat(name))
         one_step.begin(facts, seat(name))
-    for running in (two_steps, one_step):
-        running.settle()
+    for each in (two_steps, one_step):
+        each.settle()
     one, two = vars(one_step), vars(two_steps)
     assert {k: v for k, v in one.items() if k != "ledger"} == {
         k: v for k, v in two.items() if k != "ledger"

@@ -379,6 +379,7 @@ class ClusterMachine:
             yield from self.appointments.each_second(now_ms)
             yield from self.consolidating.each_second(now_ms)
             yield from self.pausing.each_second(now_ms)
+            self.state.running.settle_ahead()
             if self.appointments.times_changed(now_ms):
                 self.rounds.freed()
             elif self.state.occupancy.freed:

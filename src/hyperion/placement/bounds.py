@@ -2,7 +2,8 @@
 
 A bound is kept while it holds: regrets only grow until a job writes its next checkpoint, so one
 worked out earlier is still a lower bound, unless the node changed or one of its jobs has written.
-In practice a search looks at the few nodes for which that is so, and at the cheapest ones.
+It grows with them: whoever is stopped there is at least one job, so by no less than the slowest of
+them does. In practice a search looks at the few nodes that have changed, and at the cheapest ones.
 
 Two ways with the same meaning: ``bounds_numba``, compiled, keeps bounds; NumPy works all of them
 out anew, and less tightly.
@@ -53,19 +54,30 @@ MOST_KEPT = 32
 class Kept:
     """Bounds of one demand by row, and what they were worked out from."""
 
-    __slots__ = ("amounts", "floor", "read", "until_ms", "value", "version")
+    __slots__ = (
+        "amounts", "floor", "growth_usd", "read", "since_ms", "until_ms", "value", "version",
+    )  # fmt: skip
 
     def __init__(self, rows: int) -> None:
         self.value: Float = np.zeros(rows)
+        """The bound at ``since_ms``; from then on it grows."""
+        self.since_ms: Long = np.zeros(rows, np.int64)
+        self.growth_usd: Float = np.zeros(rows)
+        """In each millisecond."""
         self.until_ms: Long = np.zeros(rows, np.int64)
         """0: not worked out yet."""
         self.version: Long = np.zeros(rows, np.int64)
         self.amounts: Int = np.zeros((5, rows), np.int32)
         """As the snapshot's."""
         self.floor: Float = np.zeros(rows)
-        """The newest answer: the value where the row is open, else infinite."""
+        """The newest answer: the bound where the row is open, else infinite."""
         self.read: tuple[object, int, int] = (None, 0, 0)
         """How nodes were numbered, and how far the two logs of changes have been read."""
+
+    def learn(self, row: int, usd: float, now_ms: int) -> None:
+        """It costs so much there now, which is no less than the newest answer."""
+        self.value[row] = max(self.floor[row], usd * ROUNDING)
+        self.since_ms[row] = now_ms
 
 
 class Ask(NamedTuple):
@@ -251,6 +263,7 @@ def numpy_bounds(ask: Ask, kept: Kept) -> None:
                 kept.value[short], _filled(lack, row, gain, regret)[short]
             )
     kept.value[kept.value > 0] *= ROUNDING
+    kept.since_ms[:] = ask.now_ms
     kept.floor[:] = np.where(ask.open, kept.value, np.inf)
 
 

@@ -49,6 +49,8 @@ def compiled_bounds(ask: Ask, kept: Kept) -> None:
         ask.amounts,
         ask.devices,
         kept.value,
+        kept.since_ms,
+        kept.growth_usd,
         kept.until_ms,
         kept.version,
         kept.amounts,
@@ -59,7 +61,7 @@ def compiled_bounds(ask: Ask, kept: Kept) -> None:
 @njit(cache=True)
 def _bounds(
     now, compare, gpus, share, least, open, place, first, count, version, seats, terms, usd,
-    allowed, amounts, devices, value, until, seen, known, floor,
+    allowed, amounts, devices, value, since, growth, until, seen, known, floor,
 ):  # fmt: skip
     n = len(open)
     stale = np.empty(n, np.bool_)
@@ -75,9 +77,11 @@ def _bounds(
     cheapest = -1
     low = math.inf
     for row in range(n):
-        if not stale[row] and value[row] < low and open[row]:
-            low = value[row]
-            cheapest = row
+        if open[row] and not stale[row]:
+            floor[row] = value[row] + growth[row] * (now - since[row])
+            if floor[row] < low:
+                low = floor[row]
+                cheapest = row
     scratch = (
         np.empty(MOST_JOBS), np.empty((MOST_JOBS, 4)), np.empty(MOST_JOBS, np.int64),
         np.empty(MOST_JOBS, np.int64), np.empty(_DEVICES),
@@ -94,10 +98,9 @@ def _bounds(
             if stale[row]:
                 until[row] = 0
             continue
-        elif not stale[row] and (value[row] >= best or row == cheapest):
-            floor[row] = value[row]
+        elif not stale[row] and (floor[row] >= best or row == cheapest):
             continue
-        found, until[row] = _row(
+        found, until[row], growth[row] = _row(
             now, gpus, share, least, row, place, first, count, seats, terms, usd, allowed,
             amounts, devices, best, scratch,
         )  # fmt: skip
@@ -107,7 +110,8 @@ def _bounds(
             known[:, row] = amounts[:, row]
             value[row] = found
         else:
-            value[row] = max(value[row], found)
+            value[row] = max(floor[row], found)
+        since[row] = now
         floor[row] = value[row]
         best = min(best, value[row])
 
@@ -117,7 +121,8 @@ def _row(
     now, gpus, share, least, row, place, first, count, seats, terms, usd, allowed,
     amounts, devices, cutoff, scratch,
 ):  # fmt: skip
-    """(a lower bound, until when it holds). Above the cutoff it need not be tight."""
+    """(a lower bound, until when it holds, by how much it grows in each millisecond). Above the
+    cutoff it need not be tight."""
     on_device = scratch[4]
     at = place[row]
     begin = first[at] if at >= 0 else 0
@@ -128,26 +133,27 @@ def _row(
     # Its seats may yet be claimed by others that wait, device by device: looked at each time.
     ends = now if leaving else NEVER_MS
     if lack[0] <= 0 and lack[1] <= 0 and lack[2] <= 0 and lack[3] <= 0:
-        return ROOM, ends
+        return ROOM, ends, 0.0
     if shared:
         on_device[:] = 0.0
         for s in range(begin, end):
             if seats[s, SHARE] and not seats[s, LEAVES]:
                 on_device[min(seats[s, DEVICE], _DEVICES - 1)] += seats[s, SHARE]
-    jobs, lowest, crowded, until = _offers(
+    jobs, lowest, crowded, until, slowest = _offers(
         now, gpus, share, seats, begin, end, terms, usd, allowed, scratch
     )
     ends = min(ends, until)
+    slowest *= ROUNDING
     if crowded:
-        return lowest * ROUNDING, ends
+        return lowest * ROUNDING, ends, slowest
     cost, gain, _, order, _ = scratch
     bound = lowest
     for d in range(4):
         if lack[d] > 0:
             bound = max(bound, _filled(jobs, cost, gain, d, lack[d], order))
     if bound == math.inf or bound >= cutoff or jobs > MOST_EXACT:
-        return bound * ROUNDING, ends
-    return max(bound, _exact(jobs, cost, gain, lack)) * ROUNDING, ends
+        return bound * ROUNDING, ends, slowest
+    return max(bound, _exact(jobs, cost, gain, lack)) * ROUNDING, ends, slowest
 
 
 @njit(cache=True)
@@ -181,12 +187,14 @@ def _lack(gpus, share, least, row, seats, begin, end, amounts, devices, on_devic
 @njit(cache=True)
 def _offers(now, gpus, share, seats, begin, end, terms, usd, allowed, scratch):
     """(jobs that may be taken from, the least regret, whether there are more than are told apart,
-    until when that holds); what each costs and gives is written to the scratch."""
+    until when that holds, the least growth of a regret); what each costs and gives is written to
+    the scratch."""
     cost, gain, term_of, _, on_device = scratch
     ends = NEVER_MS
     jobs = 0
     crowded = False
     lowest = math.inf
+    slowest = math.inf
     for s in range(begin, end):
         if seats[s, LEAVES]:
             continue
@@ -208,6 +216,8 @@ def _offers(now, gpus, share, seats, begin, end, terms, usd, allowed, scratch):
             regret = usd[term, FIXED_USD] + usd[term, SLOPE_USD] * unsaved
             regret /= terms[term, PARTS]
             lowest = min(lowest, regret)
+            grows = now >= terms[term, BEGAN_MS]
+            slowest = min(slowest, usd[term, SLOPE_USD] / terms[term, PARTS] if grows else 0.0)
             if jobs == MOST_JOBS:
                 crowded = True
                 continue
@@ -222,7 +232,7 @@ def _offers(now, gpus, share, seats, begin, end, terms, usd, allowed, scratch):
         gain[j, 1] += seats[s, CPUS]
         gain[j, 2] += seats[s, MEMORY]
         gain[j, 3] += seats[s, DISK]
-    return jobs, lowest, crowded, ends
+    return jobs, lowest, crowded, ends, slowest if slowest < math.inf else 0.0
 
 
 @njit(cache=True)

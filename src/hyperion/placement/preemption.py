@@ -162,7 +162,7 @@ def _cheapest(case: Case, ground: Ground, most: int) -> list[_Choice]:
             own = case.rights.borrowed or part.request.custom or row in ground.withheld
             own = own or any(seat.job in case.spared for seat in case.running.on(node.id))
             if kept is not None and bound != ROOM and not own:  # else it holds for this job only
-                kept.value[row] = max(kept.value[row], least[0] * ROUNDING if least else np.inf)
+                kept.learn(row, least[0] if least else np.inf, case.now_ms)
             floor[row] = np.inf
             if least is not None:
                 found.append((least[0], len(least[1]), alternative, row, least[1]))

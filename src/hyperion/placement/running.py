@@ -11,6 +11,8 @@ from hyperion.placement.occupant import Occupant, Width
 from hyperion.placement.regret import task_terms, terms
 
 __all__ = ["Occupant", "Running", "Width"]
+FEW_CHANGES = 1000
+"""Of seats, in a second."""
 
 
 class Running:
@@ -36,6 +38,8 @@ class Running:
         without anybody looking for victims."""
         self._stale: set[JobId] = set()
         """Likewise jobs."""
+        self._unsettled = 0
+        """Seats that were so when this was last looked at."""
         self._cheaper: set[JobId] = set()
         """Those of them that have lost seats."""
         self._watchers: list[Callable[[JobId, bool], object]] = []
@@ -116,6 +120,14 @@ class Running:
         self._stale.add(job)
         self._cheaper.add(job)
         self._tell(job, True)
+
+    def settle_ahead(self) -> None:
+        """Bring the ledger up to date now, so that a search finds it so: called each second. While
+        so much changes that searches are rare beside it, that is left to them."""
+        waiting = len(self._dirty)
+        if self.memo is not None or waiting - self._unsettled < FEW_CHANGES:
+            self.settle()
+        self._unsettled = len(self._dirty)
 
     def settle(self) -> None:
         """Bring the ledger up to date, before it is read."""

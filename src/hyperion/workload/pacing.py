@@ -181,7 +181,7 @@ active: Pacing | None = None
 
 def install(torch: Any, environment: Any) -> Pacing | None:
     """Where the environment wants it. A wrong wish is said, and the program runs on unpaced."""
-    global active
+    global active  # noqa: PLW0603  # one for the process
     try:
         queue_ms = wanted_ms(environment)
         if not queue_ms or not torch.cuda.is_available():
