@@ -210,7 +210,8 @@ class _Regret:
 
 
 def holds(likes: Sequence[Likes], rooms: Rooms, given: Assigned) -> bool:
-    """Whether each has room when its turn comes, in the order given here."""
+    """Whether each has room when its turn comes, in the order given here. Where all clusters have
+    nodes of one shape the order does not matter."""
     left = Rooms(rooms.fleet)
     left.limits, left.slow, left.ahead = rooms.limits, rooms.slow, list(rooms.ahead)
     for each, options in zip(likes, given, strict=True):

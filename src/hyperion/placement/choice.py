@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
 from hyperion.model.job import Job
 from hyperion.model.market import Market, MarketView
-from hyperion.model.resources import MILLI, Capacity, ResourceRequest
-from hyperion.placement import feasibility, offers
+from hyperion.model.resources import Capacity, ResourceRequest
+from hyperion.placement import feasibility, offers, vacancy
 from hyperion.placement.choice_words import why_over, why_too_small
 from hyperion.placement.feasibility import Reason, request_key
 from hyperion.placement.gravity import NO_DATASETS, DataView
@@ -33,6 +33,7 @@ from hyperion.placement.objective import (
 )
 from hyperion.placement.ranking import Candidates, Policy, guarded
 from hyperion.placement.snapshot import fullness
+from hyperion.placement.vacancy import room_of
 
 MAX_BACKLOG = 256
 """A cluster without room is given a job only while fewer than this wait there. Enough to keep a
@@ -243,7 +244,7 @@ def _places(
     """The places of one cluster; or one refused place when it has none."""
     nearest: Place | None = None
     found: list[Place] = []
-    promised = _promised(member)
+    promised = vacancy.promised(member)
     for parts in _ways(job):
         suitable: list[_Suitable] = []
         place: Place | None = None
@@ -304,7 +305,7 @@ def _refusal(
     if seats < part.replicas:
         text = f"even when empty, room for {seats} of {part.replicas} replicas"
         return _refused(member, part, Reason.GANG, text), None
-    room = sum(map(_room, repeat(request), suitable, repeat(promised), empty))
+    room = sum(map(room_of, repeat(request), suitable, repeat(promised), empty))
     return None, _Suitable(suitable, seats, room)
 
 
@@ -407,47 +408,6 @@ def _wait_h(job: Job, member: FleetCluster) -> float:
     """Until those before it have made room, when all run as long as this one and as many at once
     as run now."""
     return (_backlog(member) + 1) * expected_hours(job) / max(1, member.load.running_jobs)
-
-
-def room_in(request: ResourceRequest, shape: Shape, promised: Capacity) -> int:
-    """Replicas that the free sums of a shape admit: an upper bound, as fragments count too."""
-    empty = shape.nodes * feasibility.slots(request, shape.capacity)
-    return _room(request, shape, promised, empty)
-
-
-def _room(request: ResourceRequest, shape: Shape, promised: Capacity, room: int) -> int:
-    """The same where ``room`` would fit if it were empty."""
-    if request.gpus_milli:
-        room = min(room, max(0, shape.free_gpus_milli - promised.gpus) // request.gpus_milli)
-    if request.cpus_milli:
-        room = min(room, max(0, shape.free_cpus_milli - promised.cpus_milli) // request.cpus_milli)
-    if request.memory_mib:
-        room = min(room, max(0, shape.free_memory_mib - promised.memory_mib) // request.memory_mib)
-    return room
-
-
-def _promised(member: FleetCluster) -> Capacity:
-    """What jobs placed there will take and its load does not count yet (``gpus`` in thousandths).
-
-    It is taken off every shape, for nobody knows yet which nodes they will get.
-    """
-    gpus, cpus, memory = (max(0, ahead) for ahead in uncounted(member))
-    return Capacity(gpus=gpus, cpus_milli=cpus, memory_mib=memory)
-
-
-def uncounted(member: FleetCluster) -> tuple[int, int, int]:
-    """By how much what jobs placed there ask for exceeds what its load counts as used: GPUs and
-    CPUs in thousandths, MiB. Below zero where others use it too, or some have just ended."""
-    gpus = cpus = memory = 0
-    for shape in member.load.shapes:
-        gpus += shape.nodes * shape.capacity.gpus * MILLI - shape.free_gpus_milli
-        cpus += shape.nodes * shape.capacity.cpus_milli - shape.free_cpus_milli
-        memory += shape.nodes * shape.capacity.memory_mib - shape.free_memory_mib
-    return (
-        member.committed_gpus_milli - gpus,
-        member.committed_cpus_milli - cpus,
-        member.committed_memory_mib - memory,
-    )
 
 
 def _backlog(member: FleetCluster) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperion.model.resources import Capacity
-from hyperion.placement.choice import Ask, FleetCluster, room_in, uncounted
+from hyperion.placement.choice import Ask, FleetCluster
+from hyperion.placement.vacancy import room_in, uncounted
 
 Amounts = tuple[int, int, int]
 """GPUs and CPUs in thousandths, MiB of memory."""
