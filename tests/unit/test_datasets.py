@@ -6,7 +6,8 @@ from stories import MARKET, Teller, job, load, sent
 
 from hyperion.control import messages as m
 from hyperion.control.federation import Federation
-from hyperion.control.hauling import ADVISE_MS, RETRY_MS
+from hyperion.control.federation_times import FederationTimes
+from hyperion.control.hauling import RETRY_MS
 from hyperion.model.cluster import Cluster
 from hyperion.model.dataset import MS_PER_DAY, Copy, Dataset
 from hyperion.model.ids import ClusterId
@@ -18,6 +19,7 @@ from hyperion.placement.replication import HORIZON_DAYS, Demand, advise
 US, EU = "aws/us-east-1", "gcp/europe-west1"
 DEAR = replace(MARKET, egress={(US, EU): 0.02, (EU, US): 0.05})
 HOUR_MS = 3_600_000
+ADVISE_MS = FederationTimes().advise_ms
 
 
 def federation(market=DEAR, replicates=False):
@@ -135,6 +137,18 @@ def test_the_arithmetic_of_moved_data_adds_up():
     terms = [float(line.rpartition("$")[2]) for line in lines if " = $" in line]
     assert round(sum(terms[:-1]), 4) == terms[-1]
     assert terms[-1] == pytest.approx(status(f, "one").price.score, abs=1e-4)
+
+
+def test_what_a_job_has_written_is_part_of_the_dataset():
+    f = federation()
+    attach(f, "us", US)
+    add(f)
+    [order] = sent(submit(f, job("one", writes=(DatasetWrite("imagenet", 7.0),))), m.PlaceJob)
+    assert dataset(f).gib(f.now_ms) == 150.0
+    done = m.JobReport(job="one", generation=order.generation, version=2, phase=P.SUCCEEDED)
+    f.say(m.ClusterReported(ClusterId("us"), done))
+    f.say(m.ClusterReported(ClusterId("us"), done))
+    assert dataset(f).gib(f.now_ms) == 157.0
 
 
 def test_adding_again_adds_regions_and_replaces_the_size():

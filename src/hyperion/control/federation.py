@@ -82,7 +82,7 @@ class Federation:
         self._moves = Moves(self.state)
         self._reports = Reports(self.state, self.orders, self._price_there)
         self._spending = Spending(self.state, self._end)
-        self.hauling = Hauling(self.state.datasets, acts=replicates)
+        self.hauling = Hauling(self.state.datasets, times.advise_ms, acts=replicates)
         self._seen_ms = 0
 
     # -- the machine's outside ------------------------------------------------------------------
@@ -227,6 +227,8 @@ class Federation:
     def _release(self, ended: JobId, now_ms: int) -> _Decisions:
         """Jobs that waited for this one's end may be placed, or never can be."""
         phase = self.state.jobs[ended].status.phase
+        if phase is P.SUCCEEDED:
+            yield from self.hauling.written(self.state.jobs[ended].job, now_ms)
         for job_id in self.state.dependents(ended):
             known = self.state.jobs[job_id]
             awaits = tuple(other for other in known.status.awaits if other != ended)

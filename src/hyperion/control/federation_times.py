@@ -18,5 +18,7 @@ class FederationTimes(Struct, frozen=True, kw_only=True):
     ended_kept: int = 100_000
     bills_kept: int = 100_000
     """Lines of bills; older ones of jobs that are forgotten become parts of months."""
+    advise_ms: int = 60_000
+    """How often it is looked at which copies of datasets pay, where the advisor may act."""
     queue_max: int = 1_000_000
     placements_per_round: int = 1000

@@ -20,8 +20,6 @@ from hyperion.placement.objective import MS_PER_HOUR, expected_hours
 from hyperion.placement.replication import Advice, Demand
 
 MAX_DATASETS = 10_000
-ADVISE_MS = 60_000
-"""How often it is looked at which copies pay, where the advisor may act."""
 RETRY_MS = 3_600_000
 """A copy that could not be brought is not tried again before."""
 MOST_AT_ONCE = 4
@@ -33,8 +31,9 @@ _Decisions = Iterator[Any]
 
 
 class Hauling:
-    def __init__(self, datasets: Datasets, *, acts: bool = False) -> None:
+    def __init__(self, datasets: Datasets, advise_ms: int, *, acts: bool) -> None:
         self._datasets = datasets
+        self._advise_ms = advise_ms
         self._acts = acts
         """The advisor may start copies and drops itself, through the daemon's hook."""
         self._looked_ms = 0
@@ -130,6 +129,15 @@ class Hauling:
                 yield d.CopyStarted(haul.dataset, copy, now_ms)
         yield from self._worths(job, place, places, market, view, there, now_ms)
 
+    def written(self, job: Job, now_ms: int) -> _Decisions:
+        """It has succeeded: what it writes is part of the datasets."""
+        for write in job.writes:
+            entry = self._datasets.entries.get(write.dataset)
+            if entry is not None and write.size_gib:
+                size_gib = entry.dataset.gib(now_ms) + write.size_gib
+                grown = replace(entry.dataset, size_gib=size_gib, sized_at_ms=now_ms)
+                yield d.DatasetKept(grown, now_ms)
+
     def _worths(
         self,
         job: Job,
@@ -170,7 +178,7 @@ class Hauling:
         for (name, region), copy in list(self._datasets.coming.items()):
             if copy.by != ADVISOR and copy.ready_at_ms <= now_ms:
                 yield d.CopyArrived(name, region, now_ms)
-        if self._acts and now_ms - self._looked_ms >= ADVISE_MS:
+        if self._acts and now_ms - self._looked_ms >= self._advise_ms:
             self._looked_ms = now_ms
             yield from self._act(market, now_ms)
 

@@ -56,7 +56,8 @@ class DatasetRead(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class DatasetWrite(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What the job writes is brought to where that dataset lies."""
+    """What the job writes is brought to where that dataset lies, and part of it once the job has
+    succeeded."""
 
     dataset: str
     size_gib: float = 0.0

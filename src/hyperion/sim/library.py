@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from hyperion.control import messages as m
 from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.job import DatasetRead, DatasetWrite
+from hyperion.sim.geography import REGIONS
 from hyperion.sim.network import FAULTS_END_MS
 from hyperion.sim.workload import Arrival
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from hyperion.sim.world import World
 
 NAMES = ("books", "films", "songs")
-REGIONS = ("aws/us-east-1", "gcp/europe-west1", "edge/home")
 EVERY_MS = 1500
 LARGEST_GIB = 3.0
 """26 s on the way: some copies arrive before the world ends, and some later."""
@@ -52,6 +52,16 @@ class Library:
             world.deliver(world.processes["federation"], m.DatasetDropAsked(name, which))
         if world.now_ms < FAULTS_END_MS:
             world.after(EVERY_MS, self._turn)
+
+    def haul(self, wish: m.HaulCopy) -> None:
+        """The site's hook: slow, and now and then it fails, or reports twice."""
+        error = "no space left" if self._dice.random() < 0.3 else ""
+        said = m.CopyReported(wish.dataset, wish.region, wish.wanted, error)
+        federation = self._world.processes["federation"]
+        for _ in range(self._dice.choice((1, 1, 2))):
+            self._world.after(
+                self._dice.randrange(1, 8000), lambda: self._world.deliver(federation, said)
+            )
 
     def _add(self, name: str, region: str) -> None:
         size_gib = self._dice.uniform(0.1, LARGEST_GIB)

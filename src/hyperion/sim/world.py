@@ -22,13 +22,13 @@ from hyperion.control.federation_times import FederationTimes
 from hyperion.control.uplink import ClusterTimes
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId
-from hyperion.model.market import MarketView, Region
 from hyperion.model.node import PAUSE, Node
 from hyperion.model.resources import Capacity
 from hyperion.placement import ranking
 from hyperion.sim import checkers, library, varied
 from hyperion.sim.faults import CALM, Faults
 from hyperion.sim.fleet import Execution, Host
+from hyperion.sim.geography import MARKET, REGIONS
 from hyperion.sim.network import Network, from_cluster, from_node
 from hyperion.sim.posts import Posts
 from hyperion.sim.process import Process
@@ -56,15 +56,7 @@ _FEDERATION_TIMES = FederationTimes(
     resend_ms=1000,
     silent_ms=15_000,
     reconsider_ms=2000,
-)
-_REGIONS = ("aws/us-east-1", "gcp/europe-west1", "edge/home")
-MARKET = MarketView(
-    as_of="2026-01-01",
-    regions={
-        name: Region(name=name, cloud=name.partition("/")[0], carbon_g_per_kwh=g)
-        for name, g in zip(_REGIONS, (380.0, 150.0, 240.0), strict=True)
-    },
-    internet_egress={"aws": 0.09, "gcp": 0.08},
+    advise_ms=3000,
 )
 
 
@@ -96,8 +88,7 @@ class World:
         came = bring(self.random, size.jobs, size.over_ms)
         for arrival in library.reading(came, seed) if size.datasets else came:
             self.at(arrival.at_ms, self._asking(arrival))
-        if size.datasets:
-            library.Library(self, seed)
+        self.library = library.Library(self, seed) if size.datasets else None
         if size.varied:
             self._rule(size)
         self.posts = Posts(self, seed, 0 if faults == CALM else SETTLED_MS)
@@ -152,9 +143,9 @@ class World:
     # -- the parts ------------------------------------------------------------------------------
 
     def _build(self, size: Size) -> None:
-        self._add("federation", lambda: Federation(MARKET, "balanced", _FEDERATION_TIMES))
+        self._add("federation", _federation(size.datasets))
         for c in range(size.clusters):
-            cluster = Cluster(id=ClusterId(f"c{c}"), region=_REGIONS[c % len(_REGIONS)])
+            cluster = Cluster(id=ClusterId(f"c{c}"), region=REGIONS[c % len(REGIONS)])
             self._add(cluster.id, _scheduler(cluster))
             self.network.connect(cluster.id, "federation")
             for n in range(size.nodes):
@@ -288,6 +279,8 @@ class World:
                 self.network.cut(f"{name}/{node}")
             case m.DisconnectCluster(cluster):
                 self.network.cut(cluster)
+            case m.HaulCopy() if self.library is not None:
+                self.library.haul(command)
             case m.KeepLease(remaining_ms):
                 process.lease_until_ms = self.now_ms + int(remaining_ms / process.rate)
             case m.Answer(token, job, error):
@@ -490,6 +483,10 @@ class World:
 
         longest_ms = int(10_000 * self.faults.down_s_max)
         self.at(min(self.now_ms + self.random.randrange(longest_ms), FAULTS_END_MS), back)
+
+
+def _federation(replicates: bool) -> Callable[[], Federation]:
+    return lambda: Federation(MARKET, "balanced", _FEDERATION_TIMES, replicates=replicates)
 
 
 def _scheduler(cluster: Cluster) -> Callable[[], ClusterMachine]:

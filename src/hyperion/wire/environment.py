@@ -292,6 +292,9 @@ def _hyperion(order: Run, seat: Seat, directory: str) -> dict[str, str]:
         out["HYPERION_NOTICE_SIGNALS"] = f"TERM,{job.checkpoint.signal.removeprefix('B:')}"
     if len(seat.peers) > 1:
         out["HYPERION_PEERS"] = f"{directory}/peers.json"
+    if job.reads or job.writes:
+        out["HYPERION_READS"] = " ".join(read.dataset for read in job.reads)
+        out["HYPERION_WRITES"] = " ".join(write.dataset for write in job.writes)
     out |= _form(order, seat)
     text = json.dumps(data)
     return out | ({"HYPERION_DATA": text} if len(text) <= MAX_VARIABLE_BYTES else {})
