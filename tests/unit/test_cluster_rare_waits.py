@@ -126,6 +126,29 @@ def test_guests_leave_when_the_promised_start_has_come():
     assert {stop.allocation for stop in stops} == {guest.allocation for guest in guests}
 
 
+def test_who_has_outstayed_is_let_in_again_more_and_more_rarely():
+    """The other half runs on and on, so the promised start is put off each time."""
+    c, _ = behind_a_promise()
+    submit(c, job("guest", gpus=1, expected_s=5))
+    starts, until_ms = 1, c.now_ms + 600_000
+    while c.now_ms < until_ms:
+        orders = beat(c, 1)
+        stops = [stop for stop in sent(orders, m.Stop) if stop.allocation.startswith("guest")]
+        for stop in stops:
+            starts += len(sent(tell(c, stop, S.STOPPED), m.Run))
+        for run in sent(orders, m.Run):
+            tell(c, run, S.RUNNING)
+            starts += 1
+    assert starts < 10
+
+
+def test_the_tasks_of_an_array_do_not_make_way_for_its_next_one():
+    c = alone(node("n1", gpus=2))
+    first = running(c, job("sweep", gpus=1, array=Array(size=4), expected_s=5))
+    assert len(first) == 2
+    assert sent(beat(c, 60), m.Stop) == []
+
+
 def test_an_array_that_succeeds_while_it_makes_way_has_succeeded():
     c, half = behind_a_promise()
     guests = running(c, job("guest", gpus=1, array=Array(size=2), expected_s=30))

@@ -159,6 +159,7 @@ class Appointments:
         self._hold_to_first(now_ms)
         reason = "ran longer than expected, into a start promised to another job"
         for job_id in self._state.calendar.overdue(self._state.running, now_ms):
+            self._seating.overran(job_id)
             for a in self._state.live_of(job_id):
                 yield from self._attempts.clear(self._state.allocations[a.id], reason, now_ms)
 

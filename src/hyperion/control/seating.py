@@ -21,6 +21,8 @@ from hyperion.placement.ranking import Policy
 
 _Decisions = Iterator[Any]
 RESIZES_REMEMBERED = 10_000
+OVERRUNS_REMEMBERED = 10_000
+MOST_DOUBLINGS = 20
 GROWN_AT_ONCE = 8
 """Elastic jobs that are looked at in one step."""
 
@@ -42,11 +44,30 @@ class Seating:
         self._orders = orders
         self._attempts = attempts
         self._resized_ms: dict[JobId, int] = {}
+        self._overran: dict[JobId, int] = {}
+        """How often a job was stopped as it ran longer than expected on promised places."""
+
+    def overran(self, job: JobId) -> None:
+        """Its estimate is believed less each time: half. Else it would be let in, and stopped for
+        whom it keeps waiting, for ever."""
+        times = self._overran.pop(job, 0)
+        self._overran[job] = min(times + 1, MOST_DOUBLINGS)
+        if len(self._overran) > OVERRUNS_REMEMBERED:
+            del self._overran[next(iter(self._overran))]
+
+    def _ends_at_ms(self, known: r.ClusterJob, now_ms: int) -> int:
+        """When it has to be reckoned to end if it starts now; 0 where nothing tells."""
+        ends_ms = self._state.ends_at_ms(known, now_ms) if known.job.expected_s else 0
+        times = self._overran.get(known.job.id, 0)
+        if not times:
+            return ends_ms
+        lasts_ms = ends_ms - now_ms if ends_ms else self._state.calendar.unknown_ms
+        return now_ms + (lasts_ms << times)
 
     def wish(self, known: r.ClusterJob, room: int, now_ms: int) -> Wish:
         """What the planner is to find a place for, at most ``room`` replicas of an array."""
         job = known.job
-        ends_at_ms = self._state.ends_at_ms(known, now_ms) if job.expected_s else 0
+        ends_at_ms = self._ends_at_ms(known, now_ms)
         if job.array is not None:
             most = self._state.quota_room(known, min(arrays.startable(known, now_ms), room))
             return Wish(job, at_least=1, at_most=max(1, most), ends_at_ms=ends_at_ms)

@@ -107,7 +107,8 @@ class Calendar:
 
     def overdue(self, running: Running, now_ms: int) -> tuple[JobId, ...]:
         """The guests that have outstayed: they started on the places of a promise after it was
-        made, their estimate is over, and its time has come. Stopping them lets it start."""
+        made, their estimate is over, and its time has come. Stopping them lets it start. The tasks
+        of an array are no guests of the next of them."""
         late: set[JobId] = set()
         for promise in self.promises.values():
             if promise.at_ms > now_ms:
@@ -117,6 +118,7 @@ class Calendar:
                     started_ms, ends_ms = self.timeline.told(seat)
                     if (
                         ends_ms <= now_ms
+                        and seat.job != promise.job
                         and started_ms >= promise.made_at_ms
                         and running.occupants[seat.job].priority <= promise.priority
                         and not running.leaves(seat)
