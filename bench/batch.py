@@ -5,6 +5,7 @@ Run: ``python bench/batch.py [--jobs 1000] [--clusters 100] [--shapes 20] [--rep
 
 import gc
 import random
+import sys
 import time
 from functools import partial
 
@@ -20,7 +21,8 @@ from hyperion.model.job import DataSource, Job
 from hyperion.model.resources import Capacity, ResourceRequest
 from hyperion.placement.assignment import Batch
 from hyperion.placement.choice import FleetCluster, rank, shape_key
-from hyperion.placement.ranking import policy
+from hyperion.placement.optimal import Optimal
+from hyperion.placement.ranking import TooLate, policy
 
 METHOD = (
     "{jobs:,} jobs of {shapes} shapes (1 to 8 GPUs, data of 10 to 2,000 GiB in one of the regions, "
@@ -104,6 +106,20 @@ def one_by_one(jobs, fleet, places):
     return total
 
 
+def proven(jobs, fleet, places, limit_ms=10_000):
+    """The sum of costs that the exact policy finds; None without its extra, or without a proof."""
+    batch = Batch(fleet)
+    for key, (job, found) in places.items():
+        batch.meet(key, job, found)
+    for job in jobs:
+        batch.take(shape_key(job))
+    try:
+        return sum(seat.chosen.cost for seat in batch.settle(Optimal(limit_ms=limit_ms).assign))
+    except (ValueError, TooLate) as error:
+        print(f"optimal: {error}", file=sys.stderr)
+        return None
+
+
 def a_round(jobs, fleet, market):
     machine = Federation(market, "balanced")
     for member in fleet:
@@ -145,6 +161,7 @@ def main():
         assert batch.contested, "nobody competes: this measures nothing"
         alone = one_by_one(jobs, fleet, places)
         together = sum(seat.chosen.cost for seat in seats)
+        exact, exact_wall, exact_cpu = timed(partial(proven, jobs, fleet, places))
         figures = [median([run[n] for run in runs[1:]], 1) for n in range(6)]
         name = f"{shapes} shapes: "
         goal = {"goal": GOAL_MS} if shapes == chosen.shapes else {}
@@ -157,6 +174,10 @@ def main():
             {"figure": name + "a round, CPU", "unit": "ms", "value": figures[5]},
             {"figure": name + "cost against one by one", "unit": "%",
              "value": round(100 * together / alone, 2)},
+            {"figure": name + "optimal, the same", "unit": "%",
+             "value": round(100 * exact / alone, 2) if exact else "none"},
+            {"figure": name + "optimal, wall (one run)", "unit": "ms", "value": round(exact_wall)},
+            {"figure": name + "optimal, CPU (one run)", "unit": "ms", "value": round(exact_cpu)},
         ]  # fmt: skip
     method = METHOD.format(
         jobs=chosen.jobs, shapes=chosen.shapes, clusters=chosen.clusters, room=chosen.room

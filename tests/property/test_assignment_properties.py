@@ -3,6 +3,7 @@
 import math
 from itertools import product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -12,8 +13,9 @@ from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import DataSource, Job, Role
 from hyperion.model.market import MarketView, Region
 from hyperion.model.resources import Capacity, ResourceRequest
-from hyperion.placement.assignment import Batch, Likes, by_regret, cost, holds
+from hyperion.placement.assignment import Batch, Contest, Likes, by_regret, cost, holds
 from hyperion.placement.choice import FleetCluster, asked_in_all, rank, shape_key
+from hyperion.placement.optimal import Optimal
 from hyperion.placement.ranking import policy
 from hyperion.placement.rooms import RoomColumns, Rooms
 
@@ -230,3 +232,33 @@ def brute_force(likes, rooms):
         if holds(likes, rooms, tried):
             least = min(least, cost(likes, tried))
     return least
+
+
+# -- the exact policy ------------------------------------------------------------------------------
+
+
+@given(fleets(3, shapes_each=1), st.lists(jobs(plain=True), min_size=2, max_size=5))
+def test_the_optimum_is_that_of_brute_force(fleet, waiting):
+    pytest.importorskip("highspy", reason="the extra optimal is not installed")
+    likes, rooms = table(fleet, waiting)
+    least = brute_force(likes, rooms)
+    start = by_regret(likes, rooms)
+    if start is not None:
+        found = Optimal(limit_ms=60_000).assign(Contest(likes, rooms, start))
+        assert holds(likes, rooms, found)
+        assert cost(likes, found) == pytest.approx(least, abs=1e-4)
+
+
+@given(fleets(), crowds)
+def test_the_optimum_never_costs_more_than_regret(fleet, waiting):
+    pytest.importorskip("highspy", reason="the extra optimal is not installed")
+    greedy = math.fsum(seat.chosen.cost for seat in batch_of(fleet, waiting).settle())
+    seats = list(batch_of(fleet, waiting).settle(Optimal(limit_ms=60_000).assign))
+    assert math.fsum(seat.chosen.cost for seat in seats) <= greedy + 1e-6
+    for member in fleet:
+        there = [
+            (job, seat.chosen.alternative)
+            for job, seat in zip(waiting, seats, strict=False)
+            if seat.chosen.cluster == member.cluster.id
+        ]
+        assert fits(member, there)

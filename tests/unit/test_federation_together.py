@@ -1,5 +1,7 @@
 """Stories about jobs that wait for the federation together."""
 
+import sys
+
 import pytest
 from msgspec.structs import replace
 from stories import MARKET, Teller, job, load, sent
@@ -9,6 +11,9 @@ from hyperion.control.federation import Federation
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
 from hyperion.model.job import DataSource
+from hyperion.placement import ranking
+from hyperion.placement.optimal import Optimal
+from hyperion.placement.ranking import Guarded, Rankers
 
 DATA = "aws/us-east-1"
 
@@ -18,10 +23,10 @@ def hello(id, region, **more):
     return m.ClusterAttached(hello=m.ClusterHello(cluster=cluster, load=load(**more)))
 
 
-def waiting(*jobs, policy="balanced"):
+def waiting(*jobs, policy="balanced", rankers=None):
     """Jobs that have waited while nobody was there, and then two clusters join at once: beside the
     data there is room for one of them."""
-    f = Teller(Federation(replace(MARKET, internet_egress={"aws": 0.09}), policy))
+    f = Teller(Federation(replace(MARKET, internet_egress={"aws": 0.09}), policy, rankers=rankers))
     f.say(*(m.JobSubmitted(job=j, token=n + 1) for n, j in enumerate(jobs)))
     here, far = hello("here", DATA, nodes=1, usd_per_hour=8.0), hello("far", "gcp/europe-west1")
     for event in (here, far):
@@ -65,3 +70,37 @@ def test_who_finds_no_room_beside_the_others_queues_as_before():
     places = list(where(f).values())
     assert sorted(set(places)) == ["far", "here"]
     assert len(sent(f.commands, m.PlaceJob)) == 7
+
+
+# -- the exact policy ------------------------------------------------------------------------------
+
+
+def crowd():
+    """Two jobs and one room beside their data; one by one the wrong one takes it."""
+    return [mover(f"j{n}", 100.0 * (n + 1)) for n in range(2)]
+
+
+def test_optimal_gives_the_same_rooms_so_that_they_cost_least():
+    pytest.importorskip("highspy", reason="the extra optimal is not installed")
+    f = waiting(*crowd(), policy="optimal")
+    assert where(f) == {"j0": "far", "j1": "here"}
+    assert f.machine.rankers.of("optimal").replaced == 0
+
+
+def test_a_proof_that_comes_too_late_is_done_without_and_counted():
+    pytest.importorskip("highspy", reason="the extra optimal is not installed")
+    late = Guarded(Optimal(limit_ms=0.0))
+    f = waiting(*crowd(), policy="optimal", rankers=Rankers(lambda _: late))
+    assert where(f) == {"j0": "far", "j1": "here"}, "as regret has it"
+    assert late.replaced == 1
+    assert late.fault == "found no proof within 0 ms"
+    told = f.machine.state.decisions["j0"].arithmetic[-1]
+    assert told == "Policy balanced ranked instead of optimal, which found no proof within 0 ms."
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "highspy", None)
+    with pytest.raises(ValueError, match=r"pip install 'hyperion-x\[optimal\]'"):
+        ranking.policy("optimal")
+    f = waiting(*crowd(), policy="optimal")
+    assert "not installed" in f.machine.state.decisions["j0"].arithmetic[-1]

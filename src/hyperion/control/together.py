@@ -44,6 +44,8 @@ class Together:
         """By identity of the places as they were ranked."""
         self._told: dict[tuple[int, int], Planned] = {}
         self._datasets: set[str] = set()
+        self._late: tuple[str, ...] = ()
+        """What was wrong with the policy's own answer, if it gives one."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -74,7 +76,10 @@ class Together:
 
     def settled(self) -> Iterator[tuple[JobId, Planned]]:
         """Where each goes that was drawn, in the order of their turns."""
-        for job, seat in zip(self._jobs, self._batch.settle(), strict=True):
+        assign = self._ranker.assign if self._ranker.assigns else None
+        seats = list(self._batch.settle(assign))
+        self._late = self._ranker.excuse
+        for job, seat in zip(self._jobs, seats, strict=True):
             key = (id(seat.places), id(seat.chosen))
             told = self._told.get(key)
             if told is None:
@@ -85,7 +90,7 @@ class Together:
     def _planned(
         self, job: Job, ranked: tuple[Place, ...], places: tuple[Place, ...], chosen: Place | None
     ) -> Planned:
-        excuse = self._excuses[id(ranked)]
+        excuse = self._excuses[id(ranked)] or self._late
         return planned(job, places, chosen, self.rights.policy, excuse, self._market, self._data)
 
 

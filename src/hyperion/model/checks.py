@@ -75,6 +75,7 @@ POLICIES = (
     "least-attained-service",
     "lowest-latency",
     "nearest-data",
+    "optimal",
     "pack",
     "shortest-first",
     "spread",

@@ -17,6 +17,7 @@ _LINEAR = frozenset(
         "cheapest",
         "greenest",
         "nearest-data",
+        "optimal",
         "lowest-latency",
         "pack",
         "spread",

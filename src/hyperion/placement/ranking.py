@@ -10,6 +10,7 @@ from hyperion.placement.balanced import BALANCED, SECOND, Balanced
 from hyperion.placement.candidates import Candidates, Column, Policy, Room, Waiting
 from hyperion.placement.fragmentation import Fragmentation
 from hyperion.placement.objective import UNKNOWN_DURATION_HOURS, expected_hours
+from hyperion.placement.optimal import Optimal, solver
 from hyperion.placement.watched import Budget, Guarded, TooLate, guarded
 
 __all__ = [
@@ -152,6 +153,7 @@ _MAKERS: dict[str, Callable[[], Policy]] = {
     "least-attained-service": LeastAttained,
     "lowest-latency": LowestLatency,
     "nearest-data": NearestData,
+    "optimal": Optimal,
     "pack": Pack,
     "shortest-first": ShortestFirst,
     "spread": Spread,
@@ -202,7 +204,8 @@ def origin(name: str) -> str:
 
 
 def policy(name: str) -> Policy:
-    """The policy of this name, new; empty is ``balanced``. ValueError names the nearest one."""
+    """The policy of this name, new; empty is ``balanced``. ValueError names the nearest one, or
+    what it needs."""
     make = _MAKERS.get(name or BALANCED.name)
     if make is None:
         from difflib import get_close_matches
@@ -211,6 +214,8 @@ def policy(name: str) -> Policy:
         near = get_close_matches(name, _MAKERS, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"no policy is called {name!r}{hint} (known: {names})")
+    if make is Optimal:
+        solver()
     return make()
 
 

@@ -41,6 +41,8 @@ class Guarded:
     - ``per_user = True``: the users of a queue take turns.
     - ``observe(job) -> None``: hears of each job that begins to wait, once.
     - ``begin() -> bool``: hears of each new round; true if costs given before are void.
+    - ``assign(contest) -> Assigned``: at the federation, who gets which room among jobs that wait
+      together; see ``assignment.Contest``. What does not hold, or costs more, is not used.
     """
 
     __slots__ = (
@@ -114,6 +116,21 @@ class Guarded:
             self._fall(fault)
         return BALANCED.cost(job, candidates)
 
+    @property
+    def assigns(self) -> bool:
+        """Whether it says who gets which room among jobs that wait together."""
+        return hasattr(self.policy, "assign")
+
+    def assign(self, contest: Any) -> Any:
+        """The policy's answer to an ``assignment.Contest``; where it fails, what was there."""
+        if self._fallen:
+            return contest.start
+        found, fault = self._ask(self.policy.assign, contest)  # type: ignore[attr-defined]
+        if fault:
+            self._fall(fault)
+            return contest.start
+        return found
+
     def order(self, waiting: Waiting) -> float:
         """The policy's key of a job that begins to wait; 0, as it came, if it has none."""
         observe = getattr(self.policy, "observe", None)
@@ -144,9 +161,9 @@ class Guarded:
                 return question(*about), ""
         except _Nonsense as nonsense:
             return None, str(nonsense)
-        except TooLate:
+        except TooLate as late:
             limit = self.budget.limit_ms if self.budget is not None else 0
-            return None, f"took longer than {limit:g} ms in one round"
+            return None, str(late) or f"took longer than {limit:g} ms in one round"
         except _FAULTS as error:  # whatever a plug-in does, the round goes on
             return None, _told(error)
 
