@@ -212,7 +212,7 @@ FLAGS = """
 --name b --replicas 2 --env B=3 --secret S=x --cpus 2 --memory 512Mi --gpus A100:2 --spot
 --priority latency_critical --framework pytorch --policy greenest --label k=v --expected 3h
 --deadline 5h --max-usd 9 --max-usd-per-hour 2 --restarts 4 --users-in aws/eu-west-1
---region-of-data aws/us-east-1
+--region-of-data aws/us-east-1 --reads books --reads films=0.1 --writes songs=20Gi
 """
 
 
@@ -236,6 +236,8 @@ def test_flags_win_over_the_spec(home, tmp_path):
     assert (spec["priority"], spec["framework"]) == ("LATENCY_CRITICAL", "pytorch")
     assert spec["policy"] == "greenest"
     assert spec["budget"] == {"max_usd": 9, "max_usd_per_hour": 2}
+    assert spec["reads"] == ["books", {"dataset": "films", "fraction": 0.1}]
+    assert spec["writes"] == [{"dataset": "songs", "size_gb": 20}]
     assert spec["restart"]["max"] == 4
     assert spec["data"][0]["region"] == "aws/us-east-1"
     assert spec["users_in"] == ["aws/eu-west-1"]

@@ -40,7 +40,7 @@ _JOB_FIELDS = {
     "deadline": "deadline_s", "users_in": "users_in", "max_usd": "budget",
     "max_usd_per_hour": "budget", "max_kg_co2e": "budget", "only_in": "regions",
     "not_in": "regions",
-    "restarts": "restart", "data": "data", "queue": "queue",
+    "restarts": "restart", "data": "data", "reads": "reads", "writes": "writes", "queue": "queue",
     "nice": "nice", "begin": "begin_s", "array": "array", "reservation": "reservation",
     "after": "after", "min_replicas": "elastic",
 }  # fmt: skip
@@ -70,6 +70,13 @@ _OPTIONS = (
     click.option("--secret", multiple=True, metavar="K[=V]", help="Like --env, never shown."),
     click.option("--data", multiple=True, metavar="URI[,GIB[,REGION]]", help="A dataset it reads."),
     click.option("--region-of-data", metavar="REGION", help="Where all its datasets lie."),
+    click.option(
+        "--reads",
+        multiple=True,
+        metavar="NAME[=FRACTION]",
+        help="A dataset it reads: hyperion datasets.",
+    ),
+    click.option("--writes", multiple=True, metavar="NAME=GIB", help="A dataset it writes to."),
     click.option("--users-in", multiple=True, metavar="REGION", help="Where its users are."),
     click.option("--workdir", metavar="DIR", help="The directory it starts in."),
     click.option("--setup", metavar="SCRIPT", help="Run once per replica before the command."),
@@ -259,6 +266,7 @@ def _mapping(job: "Job", given: Mapping[str, Any]) -> dict[str, Any]:
             mapping[field] = dict(_variable(text) for text in given[flag])
     if "data" in given:
         mapping["data"] = [_dataset(text) for text in given["data"]]
+    mapping |= _datasets(given)
     limits = ("max_usd", "max_usd_per_hour", "max_kg_co2e")
     budget = {name: given[name] for name in limits if name in given}
     if budget:
@@ -292,6 +300,20 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 def _variable(text: str) -> tuple[str, str | None]:
     name, equals, value = text.partition("=")
     return name, value if equals else None
+
+
+def _datasets(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``reads`` and ``writes``, of ``NAME`` and ``NAME=AMOUNT``."""
+    from hyperion.wire.units import number
+
+    found: dict[str, Any] = {}
+    for flag, field in (("reads", "fraction"), ("writes", "size_gb")):
+        for text in given.get(flag, ()):
+            name, equals, rest = text.partition("=")
+            plain = number(rest)
+            amount = {field: rest if plain is None else plain} if equals else {}
+            found.setdefault(flag, []).append({"dataset": name, **amount})
+    return found
 
 
 def _dataset(text: str) -> dict[str, str]:
