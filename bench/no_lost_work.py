@@ -1,7 +1,8 @@
 """A deterministic training run that is preempted at random instants gives the same bits each step.
 
-Run: ``python bench/no_lost_work.py [--workload numpy torch jax] [--mode pause|kill]
-[--preemptions 1000] [--python PATH] [-o json]``. ``pause``: it stands still where it is; ``kill``:
+Run: ``python bench/no_lost_work.py [--workload numpy torch jax] [--mode pause|step|kill]
+[--preemptions 1000] [--python PATH] [-o json]``. ``pause``: it stands still where it is; ``step``:
+it comes to a stand by itself at the end of its step, and one in eight is killed there; ``kill``:
 SIGTERM, it saves a checkpoint after its step, ends, and is started again. What the interpreter at
 PATH cannot import is skipped. Exits with 1 when a step was lost, done twice, or came out otherwise.
 """
@@ -21,6 +22,11 @@ METHOD = {
     "pause": "stopped at random instants by the freezer of its control group ({how}), as the"
     " agent's fast path does it, for 0 to 5 ms each time; stopped: until the kernel says that all"
     " of it stands; in which phase it is says a page of memory that it shares, read at that moment",
+    "step": "asked at random instants through its page to come to a stand at the end of its step,"
+    " which it saves; then frozen by the freezer of its control group ({how}) for 0 to 5 ms, or,"
+    " one in eight, killed by SIGKILL and started again; stood: from the request until it says that"
+    " it computes no more; in which phase it is says a page of memory that it shares, read just"
+    " before the request",
     "kill": "told to end at random instants by SIGTERM to all of its processes; it saves a"
     " checkpoint after its step (draft, fsync, rename) and ends with 143; then it is started again"
     " with HYPERION_RESUME_FROM; ended: from the signal until its process has gone; in which phase"
@@ -89,7 +95,7 @@ def prove(workload, steps, chosen):
             progress(f"[{bar}] {shown}, {wrong['runs']} runs wrong")
 
         tally.told = told
-        play = stage.paused if chosen.mode == "pause" else stage.killed
+        play = {"pause": stage.paused, "step": stage.stood, "kill": stage.killed}[chosen.mode]
         try:
             told()
             wanted = stage.undisturbed()
@@ -120,7 +126,7 @@ def figures(workload, mode, runs, wrong, tally):
         if phase in tally.phases:
             yield row(f"struck: {phase}", tally.phases[phase])
     took = tally.took_ms or [0.0]
-    said = "stopped" if mode == "pause" else "ended"
+    said = {"pause": "stopped", "step": "stood", "kill": "ended"}[mode]
     for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
         yield row(f"{said}, {name}", round(percentile(took, part), 3), "ms")
 

@@ -5,6 +5,7 @@ import contextlib
 import mmap
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -15,14 +16,21 @@ from pathlib import Path
 
 from training.train import ENDED, PAGE_BYTES, PHASES, STARTING, STOPPED, UNBORN, saved
 
+import hyperion.workload
+from hyperion.adapters.checkpoint.cooperative import Cooperative
 from hyperion.adapters.checkpoint.freezer import Freezer, Group
 from hyperion.adapters.runtime import tree
 from hyperion.adapters.runtime.cgroup import Cgroups
+from hyperion.workload import page
 
 PROGRAM = Path(__file__).with_name("training") / "train.py"
 JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
 NAME = "run"
 LATE = "not confirmed within 50 ms"
+SITE = Path(hyperion.workload.__file__).parent / "sitecustomize"
+SOURCE = Path(hyperion.workload.__file__).parents[2]
+HOLD_ENDS = 1 / 8
+"""Part of the stands at the end of a step that end by being killed there, once that is saved."""
 PAUSE_S = 0.005
 REST_S = 0.024
 """Between two strikes at the most; half of it in the middle."""
@@ -104,7 +112,7 @@ class Stage:
     # -- one life ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _life(self, tally, resume_from=None):
+    def _life(self, tally, resume_from=None, own_page=None):
         paths = []
         if (
             self._cgroups.holds
@@ -112,7 +120,7 @@ class Stage:
             paths = self._cgroups.create(NAME, cpus_milli=0, memory_mib=0)
         self._page.clear()
         words = ["sh", "-c", JOIN, "sh", *paths, "--", *self._command, str(self._page.path)]
-        surroundings = self._surroundings(resume_from)
+        surroundings = self._surroundings(resume_from, own_page)
         process = None
         try:
             with self._out.open("ab") as out:  # a session of its own: Ctrl-C is for us
@@ -123,7 +131,7 @@ class Stage:
         finally:
             self._end(process, tally)
 
-    def _surroundings(self, resume_from):
+    def _surroundings(self, resume_from, own_page=None):
         """One thread, and for JAX a place where it keeps what it has compiled."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("HYPERION_")}
         single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -136,6 +144,8 @@ class Stage:
         told = {"HYPERION_CHECKPOINT_DIR": str(self._checkpoints)}
         if resume_from is not None:
             told["HYPERION_RESUME_FROM"] = str(resume_from)
+        if own_page is not None:
+            told |= {"HYPERION_WORKLOAD_PAGE": str(own_page), "PYTHONPATH": f"{SITE}:{SOURCE}"}
         return kept | single | jax | told
 
     def _end(self, process, tally):
@@ -160,7 +170,7 @@ class Stage:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
-    # -- three ways to play it -----------------------------------------------------------------
+    # -- four ways to play it -----------------------------------------------------------------
 
     def undisturbed(self):
         """The lines of it."""
@@ -201,6 +211,61 @@ class Stage:
                 time.sleep(self._dice.random() * PAUSE_S)
         finally:
             self._freezer.go_on([group])
+
+    def stood(self, left, tally):
+        """Play it once, in as many lives as it takes: asked at random instants to come to a stand
+        at the end of its step. Now and then its hold ends there, and it is killed; the lines."""
+        ends = tally.done + left
+        self._anew()
+        while True:
+            own_page = self._directory / "own-page"
+            own_page.unlink(missing_ok=True)
+            agent = Cooperative(str(own_page))
+            try:
+                with self._life(tally, own_page=own_page) as process:
+                    if self._stand_at_random(process, agent, ends, tally):
+                        continue
+                    code = process.wait(LIMIT_S)
+            finally:
+                agent.close()
+            if code != 0:
+                tally.faults.append(f"a run that stood by itself ended with {code}")
+            return self._lines()
+
+    def _stand_at_random(self, process, agent, ends, tally):
+        """Until it has ended, or is killed where it stands; whether that."""
+        path = self._cgroups.group(NAME) if self._cgroups.holds else ""
+        group = Group(path) if path else Group("", (process.pid,))
+        try:
+            while process.poll() is None and tally.done < ends:
+                time.sleep(self._dice.random() * REST_S)
+                if not agent.read().capabilities & page.SNAPSHOTS:
+                    continue
+                phase, asked_ns = self._page.phase, time.monotonic_ns()
+                request = agent.ask(page.STEP_PAUSE, asked_ns + int(LIMIT_S * 1e9))
+                while not agent.wait(request, 0.1) and process.poll() is None:
+                    pass
+                if agent.read().acknowledged < request:
+                    return False  # it has ended before
+                tally.strike(PHASES[phase], agent.read().acknowledged_at_ns - asked_ns)
+                if self._dice.random() < HOLD_ENDS and self._is_saved(agent, tally):
+                    return True
+                self._freezer.freeze([group])
+                time.sleep(self._dice.random() * PAUSE_S)
+                agent.resume()
+                self._freezer.go_on([group])
+        finally:
+            self._freezer.retire([group])
+        return False
+
+    def _is_saved(self, agent, tally):
+        gives_up = time.monotonic() + GRACE_S
+        while agent.read().state == page.SETTLING and time.monotonic() < gives_up:
+            time.sleep(0.001)
+        answer = agent.read()
+        if answer.snapshot_step != answer.committed_step:
+            tally.faults.append(f"step {answer.committed_step} was not saved where it stands")
+        return answer.snapshot_step == answer.committed_step
 
     def killed(self, left, tally):
         """Play it once, in as many lives as it takes; the lines of it."""
@@ -250,7 +315,7 @@ class Stage:
     def _anew(self):
         self._out.write_bytes(b"")
         for path in self._checkpoints.iterdir():
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _lines(self):
         return self._out.read_text().splitlines()

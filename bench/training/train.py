@@ -43,6 +43,9 @@ class Run:
         signal.signal(signal.SIGTERM, self._ask)  # before anything that takes long
         with page.open("r+b") as file:
             self._words = memoryview(mmap.mmap(file.fileno(), PAGE_BYTES)).cast("Q")
+        self._library = None
+        if "HYPERION_WORKLOAD_PAGE" in os.environ:
+            self._library = importlib.import_module("hyperion")
         self.enters(STARTING)
 
     def _ask(self, *_: object) -> None:
@@ -62,6 +65,8 @@ class Run:
 
     def checkpoint(self) -> bytes | None:
         """What ``save`` was given in an earlier life; None: this is the first one."""
+        if self._library is not None:
+            return self._library.restore({"at": b""})["at"] or None
         path = os.environ.get("HYPERION_RESUME_FROM")
         return Path(path).read_bytes() if path else None
 
@@ -70,7 +75,9 @@ class Run:
         self.enters(COMMIT)
         _tell(f"{step} {loss.hex()}")
         self._words[1] += 1
-        if self._is_asked:
+        if self._library is not None:
+            self._library.step({"at": state()}, step=step)
+        elif self._is_asked:
             self.enters(CHECKPOINT)
             save(Path(os.environ["HYPERION_CHECKPOINT_DIR"]), step, state())
             sys.exit(STOPPED)

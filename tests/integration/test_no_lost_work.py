@@ -16,8 +16,10 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 COMMAND = [sys.executable, str(BENCH / "no_lost_work.py")]
 CUT = {
     ("numpy", "pause"): (1500, 12),
+    ("numpy", "step"): (1500, 40),
     ("numpy", "kill"): (1500, 8),
     ("torch", "pause"): (60, 12),
+    ("torch", "step"): (60, 12),
     ("jax", "pause"): (300, 12),
 }
 """Steps of a run, preemptions. The frameworks take seconds to start, each time that they do: that

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from hyperion.control import arrays, dependencies, gang, rounds, saved
+from hyperion.control import messages as m
 from hyperion.control.agent import Agent
 from hyperion.control.attempts import Attempts
 from hyperion.control.cluster import ClusterMachine
@@ -24,6 +25,7 @@ SEEDS = 120
 
 
 PLAIN, VARIED, URGENT = Size(), Size(varied=True), Size(urgent=True, jobs=40)
+BY_ITSELF = Size(urgent=True, jobs=40, by_itself=True)
 READING = Size(datasets=True)
 
 
@@ -106,6 +108,29 @@ def _frees_too_early(original):
 def _startable_without_limit(known, now_ms):
     tasks = arrays.progress(known.status)
     return known.job.array.size - tasks.next + len(tasks.again)
+
+
+def _takes_who_is_asked_to_stand(original):
+    """An agent that does not wait for the program's answer."""
+
+    def pause(self, id, generation, hold_ms, now_ms):
+        for command in original(self, id, generation, hold_ms, now_ms):
+            yield command
+            if isinstance(command, m.PauseReplica) and command.at:
+                yield from self._hear_standing(m.ReplicaPaused(id), now_ms)
+
+    return pause
+
+
+def _deaf_to_who_stands(original):
+    """What a program writes while it stands at the end of its step is not heard."""
+
+    def hear(self, id, checkpoint, now_ms):
+        replica = self.replicas.get(id)
+        if replica is None or replica.state is not S.PAUSED:
+            yield from original(self, id, checkpoint, now_ms)
+
+    return hear
 
 
 def _forgets_a_write(original):
@@ -223,6 +248,20 @@ MUTANTS = {
         lambda known, said, _gang: saved.newest((*known, *said)),
     ),
     "the next attempt begins anew": ("calm", VARIED, gang, "resumes_from", lambda _known: ""),
+    "the step at which a program stands is not known to be saved": (
+        "calm",
+        BY_ITSELF,
+        Agent,
+        "_hear_saved",
+        _deaf_to_who_stands(Agent._hear_saved),
+    ),
+    "a program that is asked is taken to stand": (
+        "calm",
+        BY_ITSELF,
+        Agent,
+        "_pause",
+        _takes_who_is_asked_to_stand(Agent._pause),
+    ),
     "who stands still is forgotten": ("calm", URGENT, Pausing, "settle", _nothing),
 }
 

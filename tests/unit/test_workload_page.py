@@ -134,6 +134,34 @@ def test_it_says_when_its_step_is_written_and_stands_on(tmp_path: Path) -> None:
     assert agent.read().state == page.RUNNING
 
 
+def test_what_an_earlier_pause_has_left_to_write_is_not_taken_for_the_later(
+    tmp_path: Path,
+) -> None:
+    agent, channel = pair(tmp_path)
+    may_write = [threading.Event(), threading.Event()]
+    steps = iter(may_write)
+
+    def snapshot() -> Callable[[], int]:
+        mine = next(steps)
+        return lambda: 107 if mine.wait(20) else 0
+
+    channel.able(page.STEPS, snapshot)
+    for step, wait in enumerate(may_write, 1):
+        request = agent.ask(page.STEP_PAUSE, soon())
+        training = threading.Thread(target=channel.step, args=(step,))
+        training.start()
+        assert agent.wait(request, 20)
+        if step == 2:
+            may_write[0].set()
+            until(lambda: agent.read().snapshot_step == 1)
+            assert agent.read().state == page.SETTLING, "step 2 is not written yet"
+            wait.set()
+            until(lambda: agent.read().state == page.AT_STEP)
+            assert agent.read().snapshot_step == 2
+        agent.resume()
+        training.join(20)
+
+
 def test_memory_that_nobody_uses_is_given_back() -> None:
     blocks = [bytearray(1000) for _ in range(200_000)]
     keeps = blocks[-1]

@@ -25,6 +25,9 @@ class Faults(Struct, frozen=True, kw_only=True):
     """How many machines lose power together."""
     unpausable: float = 0.0
     """With this probability a replica does not stand still when it is told to."""
+    late: float = 0.0
+    """With this probability a program does not come to a stand by itself in time: what it says of
+    it is lost, or its step takes longer."""
     drift: float = 0.0
     """Clocks run up to this fraction too fast or too slow."""
     disk_loss: float = 0.0
@@ -40,9 +43,10 @@ STORM = Faults(
     kill_mean_s=6.0,
     drift=0.02,
     unpausable=0.1,
+    late=0.3,
 )
 PARTITION = Faults(drop=0.01, delay_ms_max=50, partition_mean_s=6.0, kill_mean_s=30.0)
-SPOT = Faults(delay_ms_max=50, node_death_mean_s=15.0, wave=2, disk_loss=0.3)
+SPOT = Faults(late=0.1, delay_ms_max=50, node_death_mean_s=15.0, wave=2, disk_loss=0.3)
 DRIFT = Faults(drift=0.05, delay_ms_max=100, partition_mean_s=10.0)
 
 PROFILES = {"calm": CALM, "storm": STORM, "partition": PARTITION, "spot": SPOT, "drift": DRIFT}

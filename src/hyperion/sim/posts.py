@@ -89,7 +89,7 @@ class Posts:
             if victim.allocation in host.running and not host.is_still(victim.allocation)
         ]
         for victim in frozen:
-            world.freeze(host, victim.allocation, victim.hold_ms)
+            world.stances.freeze(host, victim.allocation, victim.hold_ms)
         if agent.alive:
             names = tuple(victim.allocation for victim in frozen)
             world.deliver(agent, m.ReplicaActivated(id, names))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hyperion.control import messages as m
 from hyperion.model.ids import AllocationId, JobId
 from hyperion.model.job import SavedCheckpoint
+from hyperion.sim.fleet import Host
 
 if TYPE_CHECKING:
     from hyperion.sim.world import World
@@ -46,6 +47,13 @@ class Savings:
                     self._write(execution.job, execution.rank, id)
                 self._tell(host.name, id)
 
+    def stands(self, host: Host, id: AllocationId) -> None:
+        """It stands at the end of its step, and has saved it; its agent reads of that at once."""
+        execution = host.running[id]
+        self._write(execution.job, execution.rank, id)
+        if self._world.processes[host.name].alive:
+            self._flush(host.name, id)
+
     def _write(self, job: JobId, rank: int, id: AllocationId) -> None:
         step = self._world.now_ms // EVERY_MS
         self._wrote.setdefault((job, step), set()).add(rank)
@@ -55,11 +63,14 @@ class Savings:
     def _tell(self, host: str, id: AllocationId) -> None:
         agent = self._world.processes[host]
         if agent.alive and id in self._untold and self._dice.random() < 0.3:
-            for saved in self._untold.pop(id):
-                self._world.deliver(agent, m.CheckpointWritten(id, saved))
-                job = self._world.hosts[host].running[id].job
-                if self._world.asked[job].job.replicas == 1:
-                    self._told.setdefault(job, []).append((self._world.now_ms, saved.step))
+            self._flush(host, id)
+
+    def _flush(self, host: str, id: AllocationId) -> None:
+        for saved in self._untold.pop(id):
+            self._world.deliver(self._world.processes[host], m.CheckpointWritten(id, saved))
+            job = self._world.hosts[host].running[id].job
+            if self._world.asked[job].job.replicas == 1:
+                self._told.setdefault(job, []).append((self._world.now_ms, saved.step))
 
     def starts(self, order: m.Run) -> None:
         """The laws: a replica goes on from a step that all of its gang have written; and where

@@ -21,15 +21,18 @@ class Size(Struct, frozen=True, kw_only=True):
     """Batch jobs that fill the CPUs, and urgent ones for which they stand still."""
     datasets: bool = False
     """Some jobs read and write datasets, which somebody adds and drops meanwhile."""
+    by_itself: bool = False
+    """Of the batch jobs for which others stand still many come to a stand by themselves."""
     varied: bool = False
     """Jobs of every shape, queues with quotas, windows; otherwise plain jobs and gangs."""
 
 
 def size_of(seed: int) -> Size:
     """Odd seeds bring jobs of every shape, queues and windows; of the even ones every second brings
-    plain jobs and gangs, every second urgent jobs for which others stand still."""
+    plain jobs and gangs, every second urgent jobs for which others stand still, half of them by
+    themselves."""
     if seed % 4 == 2:
-        return Size(urgent=True, jobs=40)
+        return Size(urgent=True, jobs=40, by_itself=seed % 8 == 6)
     return Size(varied=seed % 2 == 1)
 
 
@@ -71,7 +74,9 @@ def arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
         )
 
 
-def urgent_arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
+def urgent_arrivals(
+    dice: random.Random, jobs: int, over_ms: int, by_itself: bool = False
+) -> Iterator[Arrival]:
     """Batch jobs that fill the CPUs, and short urgent ones that want the same CPUs at once."""
     for n in range(jobs):
         at_ms = dice.randrange(over_ms)
@@ -96,7 +101,11 @@ def urgent_arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Ar
                 ),
                 restart=Restart(max=2 if fails else 0, backoff_s=1.0),
                 checkpoint=Checkpoint(grace_s=dice.choice((0.5, 2.0, 20.0))),
-                pausing=Pausing(forbidden=dice.random() < 0.1, hold_s=dice.choice((2.0, 30.0))),
+                pausing=Pausing(
+                    forbidden=dice.random() < 0.1,
+                    hold_s=dice.choice((2.0, 30.0)),
+                    at=("step", "point", "")[n % 3] if by_itself else "",
+                ),
                 standby=Standby(quiet_s=0.5) if stays else None,
             ),
             runs_ms=dice.choice(runs_ms),

@@ -21,7 +21,7 @@ from hyperion.control.federation import Federation
 from hyperion.control.federation_times import FederationTimes
 from hyperion.control.uplink import ClusterTimes
 from hyperion.model.cluster import Cluster
-from hyperion.model.ids import AllocationId, ClusterId, JobId, NodeId
+from hyperion.model.ids import ClusterId, JobId, NodeId
 from hyperion.model.node import PAUSE, Node
 from hyperion.model.resources import Capacity
 from hyperion.placement import ranking
@@ -33,6 +33,7 @@ from hyperion.sim.network import Network, from_cluster, from_node
 from hyperion.sim.posts import Posts
 from hyperion.sim.process import Process
 from hyperion.sim.savings import Savings
+from hyperion.sim.stances import Stances
 from hyperion.sim.workload import Arrival, Size, arrivals, urgent_arrivals
 
 TICK_MS = 250
@@ -84,7 +85,8 @@ class World:
         self.capacities: dict[str, Capacity] = {}
         size = size or Size()
         self._build(size)
-        bring = varied.arrivals if size.varied else urgent_arrivals if size.urgent else arrivals
+        urgent = partial(urgent_arrivals, by_itself=size.by_itself)
+        bring = varied.arrivals if size.varied else urgent if size.urgent else arrivals
         came = bring(self.random, size.jobs, size.over_ms)
         for arrival in library.reading(came, seed) if size.datasets else came:
             self.at(arrival.at_ms, self._asking(arrival))
@@ -92,6 +94,7 @@ class World:
         if size.varied:
             self._rule(size)
         self.posts = Posts(self, seed, 0 if faults == CALM else SETTLED_MS)
+        self.stances = Stances(self)
         self.savings = Savings(self, seed, calm=faults == CALM)
         self._plan_faults()
         self.after(0, self._attend)
@@ -314,52 +317,17 @@ class World:
             case m.KillReplica(allocation, grace_ms):
                 host.claims.add(allocation)
                 host.stopping.add(allocation)
+                self.stances.take_back(allocation)
                 took_ms = self.random.randrange(1, max(2, grace_ms))
                 self.after(took_ms, lambda: self._killed(host, allocation, tell))
-            case m.PauseReplica(allocation, hold_ms):
-                self.after(soon_ms, lambda: self._pause(host, allocation, hold_ms, tell))
+            case m.PauseReplica():
+                self.after(soon_ms, lambda: self.stances.pause(host, command, tell))
             case m.ResumeReplica(allocation):
-                self.after(soon_ms, lambda: self._resume(host, allocation, tell))
+                self.after(soon_ms, lambda: self.stances.resume(host, allocation, tell))
             case m.InspectReplica(allocation):
-                still = host.is_still(allocation)
-                kind = m.ReplicaPaused if still else m.ReplicaResumed
-                tell(kind(allocation), soon_ms)
+                self.stances.inspect(host, allocation, tell, soon_ms)
             case m.GuardReplica(guard):
                 self.posts.guard(guard)
-
-    def _pause(self, host: Host, id: Any, hold_ms: int, tell: Callable[[Any, int], None]) -> None:
-        """As on a real machine it happens, whether the agent lives to see it or not."""
-        if self.random.random() < self.faults.unpausable:
-            tell(m.ReplicaResumed(id, "its processes did not stand still"), 1)
-        elif host.pause(id, self.now_ms, hold_ms):
-            tell(m.ReplicaPaused(id), 1)
-            self.after(hold_ms, lambda: self._let_go(host, id, tell))
-
-    def freeze(self, host: Host, id: AllocationId, hold_ms: int) -> None:
-        """The fast path does it; an agent that is not there hears nothing of it."""
-        agent = self.processes[host.name]
-        host.pause(id, self.now_ms, hold_ms)
-
-        def tell(event: Any, delay_ms: int) -> None:
-            self.after(delay_ms, lambda: self.deliver(agent, event))
-
-        self.after(hold_ms, lambda: self._let_go(host, id, tell))
-
-    def _let_go(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
-        execution = host.running.get(id)
-        if execution is not None and host.is_still(id) and execution.hold_ends_ms <= self.now_ms:
-            execution.let_go = True
-            self._resume(host, id, tell, "its hold has ended")
-
-    def _resume(
-        self, host: Host, id: Any, tell: Callable[[Any, int], None], reason: str = ""
-    ) -> None:
-        execution = host.resume(id, self.now_ms)
-        if execution is not None:
-            checkers.within_capacity(host, self.capacities[host.name])
-            self.at(execution.ends_ms, lambda: self._ended(host, id, tell))
-        if id in host.running:
-            tell(m.ReplicaResumed(id, reason), 1)
 
     def _claim(self, host: Host, order: m.Run, tell: Callable[[Any, int], None]) -> None:
         id = order.allocation
@@ -373,14 +341,14 @@ class World:
             checkers.whole_gang(order)
             self.savings.starts(order)
             checkers.within_capacity(host, self.capacities[host.name])
-            self.at(execution.ends_ms, lambda: self._ended(host, id, tell))
+            self.at(execution.ends_ms, lambda: self.ended(host, id, tell))
         if id in host.running:
             started_ms = host.running[id].started_ms
             tell(m.ReplicaStarted(allocation=id, pid=1, started_at_ms=started_ms), 1)
         else:
             tell(host.exit_of(order.allocation), 1)
 
-    def _ended(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
+    def ended(self, host: Host, id: Any, tell: Callable[[Any, int], None]) -> None:
         execution = host.running.get(id)
         if execution is None or host.is_still(id) or self.now_ms < execution.ends_ms:
             return  # it has stood still meanwhile, and ends later

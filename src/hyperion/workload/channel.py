@@ -125,14 +125,14 @@ class Channel:
     def _stand_and_settle(self, order: int) -> None:
         """What is left to do at the end of a step is done aside: whoever has the CPUs now is not to
         feel it, and whoever gives them back is not to wait for it."""
-        self.settle()
         copied = threading.Event()
-        self._aside = threading.Thread(target=self._settle, args=(copied,), name="hyperion-settle")
+        work = (order, copied, self._aside)
+        self._aside = threading.Thread(target=self._settle, args=work, name="hyperion-settle")
         self._aside.start()
         self._wait(order)
         copied.wait()  # the state must not change under it; what is copied can be written later
 
-    def _settle(self, copied: threading.Event) -> None:
+    def _settle(self, order: int, copied: threading.Event, before: threading.Thread | None) -> None:
         with contextlib.suppress(OSError, AttributeError):  # of this thread alone, under Linux
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         step = self._words[page.COMMITTED]
@@ -141,9 +141,11 @@ class Channel:
             self._words[page.FREED_BYTES] = memory.give_back()
         finally:
             copied.set()
+        if before is not None:
+            before.join()  # what an earlier pause has left to write comes first
         self._write(write, step)
         with self._settling:
-            if self._words[page.STATE] == page.SETTLING:
+            if self._seen == order and self._words[page.STATE] == page.SETTLING:
                 self._words[page.STATE] = page.AT_STEP
 
     def settle(self) -> None:
