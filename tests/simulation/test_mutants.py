@@ -113,11 +113,11 @@ def _startable_without_limit(known, now_ms):
 def _takes_who_is_asked_to_stand(original):
     """An agent that does not wait for the program's answer."""
 
-    def pause(self, id, generation, hold_ms, now_ms):
-        for command in original(self, id, generation, hold_ms, now_ms):
+    def pause(self, order, now_ms):
+        for command in original(self, order, now_ms):
             yield command
             if isinstance(command, m.PauseReplica) and command.at:
-                yield from self._hear_standing(m.ReplicaPaused(id), now_ms)
+                yield from self._hear_standing(m.ReplicaPaused(order.allocation), now_ms)
 
     return pause
 

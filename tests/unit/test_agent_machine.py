@@ -286,6 +286,11 @@ def test_what_is_left_to_tell_of_one_that_stands_by_itself_comes_after():
     assert a.machine.replicas[ID].state is S.RUNNING
 
 
+def test_for_a_standby_it_is_frozen_wherever_it_is():
+    a = started(pausing=Pausing(at="step"))
+    assert a.say(m.Pause(ID, 2, 35_000, at_once=True)) == [m.PauseReplica(ID, 35_000)]
+
+
 def test_an_order_about_what_is_lost_is_answered_so():
     a = leased()
     [report] = sent(a.say(m.Pause(ID, 2, 35_000)), m.AllocationReport)

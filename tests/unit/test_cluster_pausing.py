@@ -50,7 +50,7 @@ def test_an_urgent_job_runs_at_once_over_one_that_stands_still():
     commands = urgent(c, cpus=4, memory=4000)
     [pause] = sent(commands, m.Pause)
     assert pause.allocation == batch.allocation
-    assert pause.hold_ms == 35_000
+    assert (pause.hold_ms, pause.at_once) == (35_000, False)
     assert sent(commands, (m.Run, m.Stop)) == [], "not before the other stands still"
     [run] = sent(tell(c, batch, S.PAUSED), m.Run)
     assert run.job.id == "urgent"

@@ -134,6 +134,7 @@ def test_peers_of_one_that_stands_still_stand_still_too():
     here = [x for x in runs if c.machine.state.allocations[x.allocation].node == there]
     [other] = [x for x in runs if x not in here]
     [pause] = sent(activated(c, serve, *here), m.Pause)
+    assert pause.at_once, "whatever its own job would rather have"
     assert pause.allocation == other.allocation
     c.machine.state.check()
 

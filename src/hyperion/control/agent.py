@@ -16,10 +16,10 @@ from hyperion.control import records as r
 from hyperion.control import saved
 from hyperion.control.liveness import Holder
 from hyperion.control.machine import Outcome, key, sort_out, split
-from hyperion.control.replicas import STANDING, carry_out, end, moved, report, settled
+from hyperion.control.replicas import STANDING, carry_out, end, moved, pause, report, settled
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId
-from hyperion.model.job import Pausing, SavedCheckpoint
+from hyperion.model.job import SavedCheckpoint
 from hyperion.model.node import Node
 
 _RECORDS = frozenset(
@@ -138,8 +138,8 @@ class Agent:
                 yield from self._take_order(event, now_ms)
             case m.Stop(allocation, generation, grace_ms):
                 yield from self._stop(allocation, generation, grace_ms, now_ms)
-            case m.Pause(allocation, generation, hold_ms):
-                yield from self._pause(allocation, generation, hold_ms, now_ms)
+            case m.Pause():
+                yield from self._pause(event, now_ms)
             case m.Resume(allocation, generation):
                 yield from self._resume(allocation, generation, now_ms)
             case m.Forget(allocation, generation):
@@ -233,7 +233,8 @@ class Agent:
             yield r.ReplicaMoved(id=id, generation=generation, state=S.STOPPING, at_ms=now_ms)
             yield m.KillReplica(id, grace_ms)
 
-    def _pause(self, id: AllocationId, generation: int, hold_ms: int, now_ms: int) -> _Decisions:
+    def _pause(self, order: m.Pause, now_ms: int) -> _Decisions:
+        id, generation = order.allocation, order.generation
         replica = self.replicas.get(id)
         if replica is None:
             yield from self._miss(id, generation, now_ms)
@@ -241,8 +242,7 @@ class Agent:
             if self._pausing.get(id, 0) < generation:
                 # Nothing is kept before it is done: a disk would take longer than all the rest.
                 self._pausing[id] = generation
-                pausing = replica.order.job.pausing if replica.order else Pausing()
-                yield m.PauseReplica(id, hold_ms, pausing.at, pausing.asked_ms)
+                yield pause(order, replica)
         else:
             yield from self._answer(replica, generation, now_ms)
 

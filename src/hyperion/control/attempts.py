@@ -186,7 +186,9 @@ class Attempts:
             yield m.SendToNode(a.node, gang.stop_order(a, known))
             return
         if a.state in _STANDING_STILL:
-            yield m.SendToNode(a.node, gang.pause_order(a, known.job))
+            winner = self._state.jobs.get(known.status.paused_for)
+            at_once = winner is not None and winner.job.standby is not None
+            yield m.SendToNode(a.node, gang.pause_order(a, known.job, at_once=at_once))
             return
         if a.state is S.RESUMING:
             yield m.SendToNode(a.node, m.Resume(a.id, a.generation))

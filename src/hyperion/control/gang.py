@@ -184,8 +184,8 @@ def stop_order(a: Allocation, known: r.ClusterJob) -> m.Stop:
     return m.Stop(allocation=a.id, generation=a.generation, grace_ms=grace_ms)
 
 
-def pause_order(a: Allocation, job: Job) -> m.Pause:
-    return m.Pause(allocation=a.id, generation=a.generation, hold_ms=hold_ms(job))
+def pause_order(a: Allocation, job: Job, *, at_once: bool = False) -> m.Pause:
+    return m.Pause(allocation=a.id, generation=a.generation, hold_ms=hold_ms(job), at_once=at_once)
 
 
 def hold_ms(job: Job) -> int:

@@ -159,6 +159,8 @@ class Pause(Struct, frozen=True, tag=True, omit_defaults=True):
     allocation: AllocationId
     generation: int
     hold_ms: int = 30_000
+    at_once: bool = False
+    """A standby is wanted: it is frozen wherever it is, whatever its job would rather have."""
 
 
 class Resume(Struct, frozen=True, tag=True):

@@ -24,7 +24,7 @@ from hyperion.control.seating import Seating
 from hyperion.model.allocation import Allocation, Freeze
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId, JobId, NodeId
-from hyperion.model.job import Job, JobPhase
+from hyperion.model.job import JobPhase
 from hyperion.model.node import PAUSE
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement.planner import Plan, Seat
@@ -173,7 +173,7 @@ class Pausing:
         """It stands still for that job: whatever of it still runs is told to."""
         for a in self._state.live_of(loser.job.id):
             if a.state in (S.RUNNING, S.RESUMING):
-                yield from self.order(a, loser.job, now_ms)
+                yield from self.order(a, loser, winner, now_ms)
         yield self._state.moved(
             loser,
             now_ms,
@@ -185,12 +185,14 @@ class Pausing:
         _remember(self._stood, loser.job.id, None)
         self.tell_later(loser.job.id, now_ms)
 
-    def order(self, a: Allocation, job: Job, now_ms: int) -> _Decisions:
-        """Tell one replica to stand still."""
+    def order(self, a: Allocation, loser: r.ClusterJob, winner: JobId, now_ms: int) -> _Decisions:
+        """Tell one replica to stand still. A standby that is wanted waits for nobody's step: it
+        has its CPUs already, and does not know that others are on them."""
+        at_once = self._state.jobs[winner].job.standby is not None
         pausing = replace(a, state=S.PAUSING, generation=a.generation + 1)
         yield r.AllocationMoved(pausing)
         self._orders.sent(a.id, now_ms)
-        yield m.SendToNode(a.node, gang.pause_order(pausing, job))
+        yield m.SendToNode(a.node, gang.pause_order(pausing, loser.job, at_once=at_once))
 
     def tell_later(self, job: JobId, now_ms: int) -> None:
         """The federation is to know of it soon."""

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.model.allocation import AllocationState as S
+from hyperion.model.job import Pausing
 
 STANDING = (S.RUNNING, S.PAUSED, S.RESUMING)
 """It has processes, and they may run or stand still."""
@@ -12,6 +13,12 @@ STANDING = (S.RUNNING, S.PAUSED, S.RESUMING)
 
 def carry_out(order: m.Run | m.Prepare) -> m.AgentCommand:
     return m.LaunchReplica(order) if isinstance(order, m.Run) else m.PrepareReplica(order)
+
+
+def pause(order: m.Pause, replica: r.Replica) -> m.PauseReplica:
+    asked = None if order.at_once else replica.order
+    how = asked.job.pausing if asked is not None else Pausing()
+    return m.PauseReplica(order.allocation, order.hold_ms, how.at, how.asked_ms)
 
 
 def end(replica: r.Replica, event: m.ReplicaExited) -> tuple[S, str]:

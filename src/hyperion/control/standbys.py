@@ -172,4 +172,4 @@ class Standbys:
         if a.reason:
             yield from self._pausing.give_up(known, a.reason, now_ms)
         else:
-            yield from self._pausing.order(a, known.job, now_ms)
+            yield from self._pausing.order(a, known, lender.job.id, now_ms)
