@@ -22,7 +22,8 @@ class Size(Struct, frozen=True, kw_only=True):
     datasets: bool = False
     """Some jobs read and write datasets, which somebody adds and drops meanwhile."""
     by_itself: bool = False
-    """Of the batch jobs for which others stand still many come to a stand by themselves."""
+    """Of the urgent worlds: many jobs come to a stand by themselves. There are no standbys, which
+    wait for nobody to do so."""
     varied: bool = False
     """Jobs of every shape, queues with quotas, windows; otherwise plain jobs and gangs."""
 
@@ -106,7 +107,7 @@ def urgent_arrivals(
                     hold_s=dice.choice((2.0, 30.0)),
                     at=("step", "point", "")[n % 3] if by_itself else "",
                 ),
-                standby=Standby(quiet_s=0.5) if stays else None,
+                standby=Standby(quiet_s=0.5) if stays and not by_itself else None,
             ),
             runs_ms=dice.choice(runs_ms),
             exit_codes=(1, 0) if fails else (0,),
