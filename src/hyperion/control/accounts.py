@@ -9,6 +9,7 @@ from hyperion.control.messages import JobReport
 from hyperion.control.records import FederatedJob, FederatedStatus
 from hyperion.model.ids import ClusterId
 from hyperion.model.job import Job, JobPhase
+from hyperion.model.market import Market
 from hyperion.placement import objective
 from hyperion.placement.choice import Place
 
@@ -43,6 +44,7 @@ def placed(status: FederatedStatus, place: Place, now_ms: int) -> FederatedStatu
         region=place.region,
         place=f"{place.instance_type} {place.market.value}".strip(),
         price=place.price,
+        spot=place.market is Market.SPOT,
         spent_usd=status.spent_usd + (place.price.egress_usd if place.price else 0.0),
         spent_gco2e=status.spent_gco2e + (place.price.move_gco2e if place.price else 0.0),
         reason="",
@@ -61,6 +63,7 @@ def ended(
         reason=reason,
         wanted=None,
         held="",
+        leaving="",
         ended_at_ms=now_ms,
         **booked(status, over),
         **facts,
@@ -98,6 +101,7 @@ def requeued(
         price=None,
         reason=reason,
         wanted=None,
+        leaving="",
         started_at_ms=0,
         replicas=(),
         tasks_running=0,
@@ -113,7 +117,7 @@ def given_back(status: FederatedStatus, report: JobReport) -> dict[str, Any]:
     return {
         "version": max(report.version, status.version) + 1,
         "excluded": tuple(dict.fromkeys((*status.excluded, *refuser))),
-        "losses": status.losses + (report.lost and not status.held),
+        "losses": status.losses + (report.lost and not status.comes_back),
         "tasks": report.tasks or status.tasks,
         "checkpoints": report.checkpoints or status.checkpoints,
     }

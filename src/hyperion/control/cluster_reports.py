@@ -11,6 +11,7 @@ from hyperion.control import records as r
 from hyperion.control.federation_state import FederationState, facts_of
 from hyperion.control.moves import Moves
 from hyperion.control.orders import Orders
+from hyperion.control.progress import saved_s
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase
 from hyperion.placement.objective import Price
@@ -64,6 +65,7 @@ class Reports:
             price=self._price_there(known.job, cluster),
             reason="",
             held="",
+            leaving="",
         )
 
     def _disown(
@@ -90,10 +92,10 @@ class Reports:
     def _give_back(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
         """The cluster does not have the job: it ends if that was wanted, else it waits again."""
         status = known.status
-        if status.wanted is not None and not status.held:
+        if status.wanted is not None and not status.comes_back:
             yield self._moves.ended(known, status.wanted, status.reason, now_ms)
             return
-        reason = status.reason if status.held else report.reason
+        reason = status.reason if status.comes_back else report.reason
         yield self._moves.requeued(known, reason, now_ms, accounts.given_back(status, report))
 
     def _take_in(self, known: r.FederatedJob, report: m.JobReport, now_ms: int) -> _Decisions:
@@ -101,7 +103,7 @@ class Reports:
         facts = facts_of(report, status)
         if report.phase.is_terminal:
             natural = report.phase is P.SUCCEEDED or status.wanted is None
-            if not natural and status.held:
+            if not natural and status.comes_back:
                 started_ms = report.started_at_ms or status.started_at_ms
                 stopped = replace(known, status=replace(status, started_at_ms=started_ms))
                 yield from self._give_back(stopped, report, now_ms)
@@ -115,4 +117,6 @@ class Reports:
             facts["phase"] = P.ASSIGNED if report.phase is P.QUEUED else report.phase
             facts["reason"] = report.reason
         facts |= accounts.run_on(status, report.phase, report.started_at_ms, now_ms)
+        if status.started_at_ms and facts["started_at_ms"] != status.started_at_ms:
+            facts["saved_s"] = saved_s(known, facts["started_at_ms"] or now_ms)
         yield self._moves.moved(known, now_ms, **facts)

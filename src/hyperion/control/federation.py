@@ -6,15 +6,24 @@ ended, so that it never runs in two places at once.
 
 import heapq
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from hyperion.control import accounts, bill_records, bills, dataset_records, dependencies, telling
+from hyperion.control import (
+    accounts,
+    bill_records,
+    bills,
+    dataset_records,
+    dependencies,
+    telling,
+    timed,
+)
 from hyperion.control import messages as m
 from hyperion.control import records as r
+from hyperion.control.admission import Admission
 from hyperion.control.cluster_reports import Reports
 from hyperion.control.federation_state import FederationState
 from hyperion.control.federation_times import FederationTimes
@@ -24,14 +33,17 @@ from hyperion.control.machine import Outcome, sort_out
 from hyperion.control.moves import Moves
 from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
+from hyperion.control.progress import slack_of
+from hyperion.control.rescue import Rescues
 from hyperion.control.spending import Spending
 from hyperion.control.together import Rights, Together, planned
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase
-from hyperion.model.market import MarketView
+from hyperion.model.market import Market, MarketView
 from hyperion.placement import choice, gravity
 from hyperion.placement.choice import FleetCluster, Place
+from hyperion.placement.deadline import Slack
 from hyperion.placement.explain import Planned
 from hyperion.placement.objective import Price
 from hyperion.placement.ranking import Rankers
@@ -82,7 +94,9 @@ class Federation:
         self._moves = Moves(self.state)
         self._reports = Reports(self.state, self.orders, self._price_there)
         self._spending = Spending(self.state, self._end)
+        self._rescues = Rescues(self.state, self._refuge, self._end)
         self.hauling = Hauling(self.state.datasets, times.advise_ms, acts=replicates)
+        self._admission = Admission(self.state, times.queue_max, self.hauling, self._end)
         self._seen_ms = 0
 
     # -- the machine's outside ------------------------------------------------------------------
@@ -94,7 +108,7 @@ class Federation:
     def handle(self, event: m.FederationEvent, now_ms: int) -> Outcome:
         self._seen_ms = now_ms
         decisions = dependencies.following(
-            self._decide(event, now_ms), _ended, lambda job: self._release(job, now_ms)
+            self._decide(event, now_ms), _ended, lambda job: self._admission.release(job, now_ms)
         )
         return sort_out(self._booking(decisions, now_ms), _RECORDS, self.apply)
 
@@ -124,6 +138,7 @@ class Federation:
                 self.orders.sent(job, now_ms)
                 if status.answered >= status.generation:
                     self.orders.heard(job, now_ms)
+                self._rescues.note(known, now_ms)
 
     def writes(self) -> dict[str, bytes | None]:
         return self.state.writes()
@@ -145,8 +160,17 @@ class Federation:
             case _ if type(record) in dataset_records.RECORDS:
                 self._freed()
 
-    def plan(self, job: Job, without: Iterable[ClusterId] = ()) -> Planned:
-        """Where the job would go now if it waited alone. Changes nothing; a round does the same."""
+    def plan(
+        self, job: Job, without: Iterable[ClusterId] = (), slack: Slack | None = None
+    ) -> Planned:
+        """Where the job would go now if it waited alone. Changes nothing; a round does the same.
+
+        ``slack`` until its deadline; that of a job submitted now where none is given.
+        """
+        unbound = partial(self._plan, without=without)
+        return timed.plan(job, slack or Slack(job.deadline_s), unbound)
+
+    def _plan(self, job: Job, without: Iterable[ClusterId]) -> Planned:
         policy = job.policy or self.policy
         fleet = self.fleet
         if without:
@@ -155,6 +179,11 @@ class Federation:
         market, data = self.market, self.data
         places = choice.rank(job, fleet, market, ranker, data)
         return planned(job, places, choice.choose(places), policy, ranker.excuse, market, data)
+
+    def _refuge(self, known: r.FederatedJob, now_ms: int) -> Place | None:
+        """Where a job would go that leaves spot machines; None where only such would take it."""
+        chosen = self.plan(known.job, slack=slack_of(known, now_ms)).chosen
+        return None if chosen is None or chosen.market is Market.SPOT else chosen
 
     def _price_there(self, job: Job, cluster: ClusterId) -> Price | None:
         places = (p for p in self.plan(job).places if p.cluster == cluster and p.price)
@@ -178,13 +207,13 @@ class Federation:
     def _decide(self, event: m.FederationEvent, now_ms: int) -> _Decisions:
         match event:
             case m.JobSubmitted(job, token):
-                yield from self._submit(job, token, now_ms)
+                yield from self._admission.submit(job, token, now_ms)
             case m.ClusterReported(cluster, report):
                 yield from self._reports.hear(cluster, report, now_ms)
             case m.ClusterHeard(cluster, heartbeat):
                 yield from self._hear_cluster(cluster, heartbeat, now_ms)
             case m.JobCancelRequested(job_id, by, token):
-                yield from self._cancel(job_id, by, token, now_ms)
+                yield from self._admission.cancel(job_id, by, token, now_ms)
             case m.ClusterAttached(hello):
                 yield from self._attach(hello, now_ms)
             case m.ClusterDetached(cluster):
@@ -201,64 +230,15 @@ class Federation:
             case _:
                 yield from self._spending.decide(event, now_ms)
 
-    def _submit(self, job: Job, token: int, now_ms: int) -> _Decisions:
-        if job.id in self.state.jobs:
-            yield m.Answer(token, job.id)  # a retried submit is not a second job
-            return
-        if len(self.state.queue) + self.state.budgets.waiting >= self.times.queue_max:
-            error = f"the queue is full ({self.times.queue_max} jobs wait); try again later"
-            yield m.Answer(token, job.id, error, "exhausted")
-            return
-        refusal = dependencies.refusal(job, self.state.phase_of) or self.hauling.refusal(job)
-        if refusal:
-            yield m.Answer(token, job.id, refusal, "conflict")
-            return
-        if job.secrets:
-            yield r.SecretsKept(job.id, job.secrets)
-        bare = replace(job, secrets={}) if job.secrets else job
-        yield r.FederatedJobAccepted(bare, self.state.next_order, now_ms)
-        awaits = dependencies.awaited(job, self.state.phase_of)
-        reason = dependencies.not_yet(job, awaits, 0)
-        if reason:
-            known = self.state.jobs[job.id]
-            yield self._moves.moved(known, now_ms, awaits=awaits, reason=reason)
-        yield m.Answer(token, job.id)
-
-    def _release(self, ended: JobId, now_ms: int) -> _Decisions:
-        """Jobs that waited for this one's end may be placed, or never can be."""
-        phase = self.state.jobs[ended].status.phase
-        if phase is P.SUCCEEDED:
-            yield from self.hauling.written(self.state.jobs[ended].job, now_ms)
-        for job_id in self.state.dependents(ended):
-            known = self.state.jobs[job_id]
-            awaits = tuple(other for other in known.status.awaits if other != ended)
-            if dependencies.met(known.job, ended, phase):
-                waited_ms = now_ms - known.submitted_at_ms
-                reason = dependencies.not_yet(known.job, awaits, waited_ms)
-                yield self._moves.moved(known, now_ms, awaits=awaits, reason=reason)
-                self._round_due = True
-            else:
-                reason = dependencies.unmet(ended, phase)
-                yield self._moves.moved(
-                    known, now_ms, phase=P.CANCELLED, awaits=(), reason=reason, ended_at_ms=now_ms
-                )
-
-    def _cancel(self, job_id: JobId, by: str, token: int, now_ms: int) -> _Decisions:
-        known = self.state.jobs.get(job_id)
-        if known is None:
-            yield m.Answer(token, job_id, f"no job {job_id}", "not_found")
-            return
-        reason = f"cancelled by {by}" if by else "cancelled"
-        yield from self._end(known, P.CANCELLED, reason, now_ms)
-        yield m.Answer(token, job_id)
-
     def _end(self, known: r.FederatedJob, wanted: P, reason: str, now_ms: int) -> _Decisions:
         """Stop it wherever it is; it has ended once its cluster says so."""
         status = known.status
-        if status.phase.is_terminal or (status.wanted is not None and not status.held):
+        if status.phase.is_terminal or (status.wanted is not None and not status.comes_back):
             return
         if status.wanted is not None:  # it was to wait; now it is to end
-            yield self._moves.moved(known, now_ms, wanted=wanted, reason=reason, held="")
+            yield self._moves.moved(
+                known, now_ms, wanted=wanted, reason=reason, held="", leaving=""
+            )
             return
         if not status.cluster:
             yield self._moves.moved(
@@ -329,7 +309,7 @@ class Federation:
         yield r.ClusterLost(cluster, now_ms)
         for job_id in list(self.state.placed_in.get(cluster, ())):
             known = self.state.jobs[job_id]
-            if known.status.wanted is not None and not known.status.held:
+            if known.status.wanted is not None and not known.status.comes_back:
                 yield self._moves.ended(known, known.status.wanted, known.status.reason, now_ms)
             else:
                 reason = f"cluster {cluster} was lost"
@@ -366,6 +346,7 @@ class Federation:
             if due is not None and (reason := accounts.run_out(due, now_ms)):
                 yield from self._end(due, P.FAILED, reason, now_ms)
         yield from self._spending.tick(now_ms)
+        yield from self._rescues.tick(now_ms)
         if now_ms - self._reconsidered_ms >= times.reconsider_ms:
             self._reconsidered_ms = now_ms
             self._freed()
@@ -387,6 +368,15 @@ class Federation:
                 yield held
                 continue
             without = self._refused_lately(known, now_ms)
+            if timed.is_short(known.job, slack := slack_of(known, now_ms)):
+                yield from self._settle(drawn, now_ms)
+                drawn = None
+                planned = self.plan(known.job, without, slack)
+                if planned.chosen is not None:
+                    yield from self._dispatch(known, planned, planned.chosen, now_ms)
+                elif known.status.reason != planned.sentence:
+                    yield self._moves.moved(known, now_ms, reason=planned.sentence)
+                continue
             rights = Rights(known.job.priority, known.job.nice, known.job.policy or self.policy)
             if drawn is None or drawn.rights != rights or drawn.shares(known.job):
                 yield from self._settle(drawn, now_ms)
@@ -441,6 +431,7 @@ class Federation:
         status = known.status
         placed = accounts.placed(status, place, now_ms)
         yield r.FederatedJobMoved(known.job.id, placed, now_ms)
+        self._rescues.note(self.state.jobs[known.job.id], now_ms)
         yield r.Decided(
             known.job.id,
             placed.generation,

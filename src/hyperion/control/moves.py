@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from hyperion.control import accounts
 from hyperion.control.federation_state import FederationState
+from hyperion.control.progress import saved_s
 from hyperion.control.records import FederatedJob, FederatedJobMoved
 from hyperion.model.job import JobPhase
 
@@ -33,5 +34,6 @@ class Moves:
     def requeued(
         self, known: FederatedJob, reason: str, now_ms: int, changes: dict[str, Any]
     ) -> FederatedJobMoved:
+        changes = {"saved_s": saved_s(known, now_ms), **changes}
         status = accounts.requeued(known.status, reason, now_ms, changes)
         return FederatedJobMoved(known.job.id, status, now_ms)

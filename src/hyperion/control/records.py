@@ -57,6 +57,13 @@ class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     """In earlier attempts; what runs now is not in it."""
     held: str = ""
     """The tenant whose budget keeps it from being placed, or is stopping it for that."""
+    leaving: str = ""
+    """Why it is being stopped where it is, to go on elsewhere."""
+    spot: bool = False
+    """The newest chosen place is on spot machines. Where it is not, a job whose deadline is watched
+    is told to take none."""
+    saved_s: float = 0.0
+    """Work that earlier attempts have left in checkpoints."""
     wanted: JobPhase | None = None
     """The end it is being stopped for."""
     reason: str = ""
@@ -79,6 +86,11 @@ class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     tasks_running: int = 0
     checkpoints: tuple[SavedCheckpoint, ...] = ()
     """From which it can go on, in whatever cluster; the newest last."""
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether the end that it is being stopped for is one of this placement only."""
+        return bool(self.held or self.leaving)
 
 
 class FederatedJob(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):

@@ -3,6 +3,7 @@
 from hyperion.control import messages as m
 from hyperion.control.records import FederatedJob
 from hyperion.model.job import Job
+from hyperion.placement import deadline
 
 
 def newest_order(known: FederatedJob, whole: Job) -> m.ClusterOrder:
@@ -14,10 +15,11 @@ def newest_order(known: FederatedJob, whole: Job) -> m.ClusterOrder:
             generation=status.generation,
             phase=status.wanted,
             reason=status.reason,
-            comes_back=bool(status.held),
+            comes_back=status.comes_back,
         )
+    bound = not status.spot and deadline.is_governed(whole)
     return m.PlaceJob(
-        job=whole,
+        job=deadline.off_spot(whole) if bound else whole,
         generation=status.generation,
         submitted_at_ms=known.submitted_at_ms,
         known=status.answered >= status.placed,

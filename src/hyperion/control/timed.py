@@ -1,0 +1,36 @@
+"""Plans of jobs whose deadline has a say in where they may go. Pure."""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from hyperion.model.job import Job
+from hyperion.placement import deadline
+from hyperion.placement.choice import Place
+from hyperion.placement.deadline import Slack
+from hyperion.placement.explain import Planned
+
+
+def is_short(job: Job, slack: Slack) -> bool:
+    """Whether spot machines would put its deadline at risk: then it is planned by itself, since
+    others of its shape may have the time."""
+    return deadline.is_governed(job) and not deadline.may_begin_on_spot(job, slack)
+
+
+def plan(job: Job, slack: Slack, unbound: Callable[[Job], Planned]) -> Planned:
+    """As ``unbound`` plans it, off spot machines where there is no time for them.
+
+    Where only those would take it now, it goes there all the same: better than nothing.
+    """
+    if not is_short(job, slack):
+        return unbound(job)
+    bound, any_ = unbound(deadline.off_spot(job)), unbound(job)
+    if not _is_sooner(bound.chosen, any_.chosen):
+        return any_
+    lines = (*bound.arithmetic, deadline.why_off_spot(job, slack))
+    return replace(bound, arithmetic=lines)
+
+
+def _is_sooner(place: Place | None, other: Place | None) -> bool:
+    """Whether a job starts there as soon as at the other one, as far as is known."""
+    return place is not None and (place.has_room or other is None or not other.has_room)
