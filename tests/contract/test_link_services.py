@@ -21,6 +21,7 @@ from hyperion.adapters.link.streams import channel_options
 from hyperion.model.job import Job
 from hyperion.wire import codec
 from hyperion.wire.api import JobChange, JobView, NodeView, Problem, Submitted, VersionView
+from hyperion.wire.datasets_api import AdviceView, CopyView, DatasetRequest, DatasetView
 from hyperion.wire.generated import federation_pb2 as api
 from hyperion.wire.generated import (
     federation_pb2_grpc,
@@ -31,6 +32,21 @@ from hyperion.wire.generated import (
 )
 
 Code = grpc.StatusCode
+
+
+def copy_of(region):
+    return CopyView(region=region, state="present", ready_at_ms=0, source="", by="")
+
+
+DATASET = DatasetView(
+    name="books",
+    size_gib=1.5,
+    growth_gib_per_day=0.0,
+    keep_h=0.0,
+    copies=(copy_of("aws/us-east-1"), copy_of("gcp/us-west1")),
+    jobs=2,
+    storage_usd_per_month=0.1,
+)
 
 
 class SpecError(ValueError):
@@ -116,6 +132,20 @@ class Federation:
     async def cordon(self, node, cordon, drain):
         return zeroed(NodeView, id=node, state="cordoned" if cordon else "ready")
 
+    async def datasets(self):
+        return [DATASET]
+
+    async def apply_dataset(self, asked):
+        self.asked.append(asked)
+        return DATASET
+
+    async def drop_dataset(self, name, region):
+        self.asked.append((name, region))
+        return []
+
+    async def dataset_advice(self):
+        return [zeroed(AdviceView, dataset="books", action="copy")]
+
     async def version(self):
         return zeroed(VersionView, version="1", trust_domain=DOMAIN)
 
@@ -181,6 +211,28 @@ async def code_of(call):
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await call
     return refusal.value.code(), refusal.value.details()
+
+
+def test_datasets_are_told_of_listed_and_dropped(peers):
+    async def scenario(calls, stub, channel):
+        asked = api.DatasetRequest(name="books", size_gib=1.5, regions=["aws/us-east-1"])
+        made = await stub.AddDataset(asked)
+        assert calls.asked[-1] == DatasetRequest(
+            name="books", size_gib=1.5, regions=("aws/us-east-1",)
+        )
+        assert codec.view_from_proto(made, DatasetView) == DATASET
+        found = await stub.ListDatasets(api.ListDatasetsRequest())
+        assert [copy.region for copy in found.datasets[0].copies][1] == "gcp/us-west1"
+        wrong = api.DatasetRequest(name="a b", size_gib=1.5)
+        code, details = await code_of(stub.AddDataset(wrong))
+        assert code is Code.INVALID_ARGUMENT
+        assert details.startswith("name: found")
+        advice = await stub.AdviseDatasets(api.AdviseDatasetsRequest())
+        assert [one.action for one in advice.advice] == ["copy"]
+        left = await stub.DropDataset(api.DropDatasetRequest(name="books", region="gcp/us-west1"))
+        assert (calls.asked[-1], list(left.datasets)) == (("books", "gcp/us-west1"), [])
+
+    with_federation(peers, scenario)
 
 
 def test_a_job_goes_in_and_comes_back(peers):

@@ -18,8 +18,9 @@ from hyperion.control.federation import Federation
 from hyperion.control.federation_times import FederationTimes
 from hyperion.daemon.money import cost_view, picture
 from hyperion.model.cluster import Cluster
+from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.ids import ClusterId, JobId
-from hyperion.model.job import DataSource, JobPhase
+from hyperion.model.job import DatasetRead, DataSource, JobPhase
 from hyperion.model.market import MarketView
 
 P = JobPhase
@@ -47,6 +48,8 @@ class Ledger:
         self.teller = Teller(Federation(COSTLY, "balanced", TIMES))
         self.paid = {}
         """By job, what it had spent when last seen; pruned ones stay."""
+        lies = Dataset(name="d", size_gib=3.0, copies=(Copy("here/x"),))
+        self.teller.say(m.DatasetApplied(lies))
         for name in ("a", "b"):
             self.attach(name)
 
@@ -70,7 +73,9 @@ class Ledger:
         match what:
             case "submit":
                 data = (DataSource("s3://d", 4.0, "here/x"),)
-                say(m.JobSubmitted(job(id, user=f"of-{id}", data=data)), after_ms=ms)
+                reads = (DatasetRead("d"),)
+                wish = job(id, user=f"of-{id}", data=data, reads=reads)
+                say(m.JobSubmitted(wish), after_ms=ms)
             case "run" | "run late":
                 self.report(id, P.RUNNING, ms, started_at_ms=now_ms + (what == "run") * ms)
             case "again":
@@ -136,6 +141,7 @@ def test_the_bill_of_a_run_is_the_sum_of_its_records(story):
     fresh.restore(sorted(ledger.teller.disk.items()), now_ms)
     assert fresh.state.bills.lines == state.bills.lines
     assert fresh.state.budgets.entries == state.budgets.entries
+    assert fresh.state.datasets.entries == state.datasets.entries
     counted = state.budgets.spent(state.placed(), now_ms)
     recounted = fresh.state.budgets.spent(fresh.state.placed(), now_ms)
     assert counted == pytest.approx(recounted, abs=1e-9)

@@ -17,7 +17,7 @@ from hyperion.model.checks import check
 from hyperion.model.job import Job
 from hyperion.model.resources import ResourceRequest
 from hyperion.ports import Reading
-from hyperion.wire import api
+from hyperion.wire import api, datasets_api
 from hyperion.wire.codec import (
     decode,
     job_from_proto,
@@ -77,6 +77,9 @@ VIEWS = (
     api.Problem,
     api.VersionView,
     api.JobChange,
+    datasets_api.DatasetView,
+    datasets_api.AdviceView,
+    datasets_api.DatasetRequest,
 )
 
 WIDE = ("generation", "sequence", "version", "id", "submitted_at_ms", "at_ms", "heard_ms_ago")

@@ -50,6 +50,7 @@ def plan_table(view: "PlanView", wide: bool) -> str:
     lines = [out.table(PLAN_COLUMNS, rows, wide), ""]
     if view.sentence:
         lines.append(out.printable(view.sentence))
+    lines += [out.printable(line) for line in view.arithmetic if line.startswith("data:")]
     if view.outlook is not None:
         from hyperion.wire.outlook_text import outlook_sentences
 

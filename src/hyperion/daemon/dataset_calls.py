@@ -1,17 +1,12 @@
 """The part of the federation's API that is about datasets."""
 
-from collections.abc import Iterator
-
 from hyperion.control.datasets import Datasets
 from hyperion.control.federation import Federation
 from hyperion.control.messages import DatasetApplied, DatasetDropAsked
 from hyperion.daemon.application import NotFound
 from hyperion.daemon.billing import raise_refusal
 from hyperion.daemon.driver import Driver
-from hyperion.model.bounds import MAX_COPIES, MAX_DATA_GIB, MAX_SECONDS
-from hyperion.model.checks_datasets import name_faults
 from hyperion.model.dataset import Copy, Dataset
-from hyperion.model.faults import Fault, number_faults, region_faults
 from hyperion.placement.gravity import HOURS_PER_MONTH, storage_usd
 from hyperion.placement.replication import Advice
 from hyperion.ports import Clock
@@ -47,25 +42,6 @@ class DatasetCalls:
         machine = self._machine
         found = machine.hauling.advice(machine.market, self._clock.now_ms())
         return [_advice_view(advice) for advice in found]
-
-
-def faults_of(asked: DatasetRequest) -> tuple[Fault, ...]:
-    """What is wrong with a request, whatever the federation knows."""
-    return tuple(_faults(asked))
-
-
-def _faults(asked: DatasetRequest) -> Iterator[Fault]:
-    yield from name_faults("/name", asked.name)
-    for field, value, most in (
-        ("size_gib", asked.size_gib, MAX_DATA_GIB),
-        ("growth_gib_per_day", asked.growth_gib_per_day, MAX_DATA_GIB),
-        ("keep_h", asked.keep_h, MAX_SECONDS / 3600),
-    ):
-        yield from number_faults(f"/{field}", value or 0.0, most)
-    if len(asked.regions) > MAX_COPIES:
-        yield Fault("/regions", f"found {len(asked.regions)}, expected at most {MAX_COPIES}")
-    for index, region in enumerate(asked.regions[:MAX_COPIES]):
-        yield from region_faults(f"/regions/{index}", region)
 
 
 def dataset_of(asked: DatasetRequest, kept: Datasets, now_ms: int) -> Dataset:

@@ -5,10 +5,9 @@ from typing import Annotated
 from litestar import delete, get, put
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
-from hyperion.daemon.dataset_calls import faults_of
 from hyperion.daemon.gateway_problems import Refusal, declared
 from hyperion.daemon.gateway_routes import Req, application_of
-from hyperion.wire.datasets_api import AdviceView, DatasetRequest, DatasetView
+from hyperion.wire.datasets_api import AdviceView, DatasetRequest, DatasetView, faults_of
 
 Name = Annotated[str, PathParameter(max_length=253)]
 

@@ -123,6 +123,7 @@ def plan_view(job: str, planned: Planned, more: Iterable[Row], market_as_of: str
         sentence=planned.sentence,
         rows=_numbered((*planned.rows, *more)),
         market_as_of=market_as_of,
+        arithmetic=planned.arithmetic,
     )
 
 

@@ -162,6 +162,8 @@ class PlanView(Struct, frozen=True, kw_only=True):
     market_as_of: str
     outlook: OutlookView | None = None
     """What the chosen cluster says of it; None where it could not be asked."""
+    arithmetic: tuple[str, ...] = ()
+    """How the chosen one's score comes about, a sentence a term; of ``why`` see its sentences."""
 
 
 class WhyView(Struct, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ Convert = Callable[[Value], Value] | None
 
 SIGNED = frozenset({"exit_code", "nice", "temperature_celsius"})
 """Numbers that may be negative. Elsewhere in orders and reports none may."""
-LAX_MODULES = frozenset({"hyperion.wire.api"})
+LAX_MODULES = frozenset({"hyperion.wire.api", "hyperion.wire.datasets_api"})
 """Views are only shown, so their numbers are taken as they come."""
 ENUM_ALIASES = {"CUSTOM": "CUSTOM_CONTAINER"}
 MAX_PORT = 65_535

@@ -1,6 +1,12 @@
 """What the API says of datasets: where they lie, what is on its way, and which copies would pay."""
 
+from collections.abc import Iterator
+
 from msgspec import Struct
+
+from hyperion.model.bounds import MAX_COPIES, MAX_DATA_GIB, MAX_SECONDS
+from hyperion.model.checks_datasets import name_faults
+from hyperion.model.faults import Fault, number_faults, region_faults
 
 
 class CopyView(Struct, frozen=True, kw_only=True):
@@ -61,3 +67,22 @@ class AdviceView(Struct, frozen=True, kw_only=True):
     worth_usd: float
     """What the copy saves jobs."""
     gain_usd: float
+
+
+def faults_of(asked: DatasetRequest) -> tuple[Fault, ...]:
+    """What is wrong with a request, whatever the federation knows."""
+    return tuple(_faults(asked))
+
+
+def _faults(asked: DatasetRequest) -> Iterator[Fault]:
+    yield from name_faults("/name", asked.name)
+    for field, value, most in (
+        ("size_gib", asked.size_gib, MAX_DATA_GIB),
+        ("growth_gib_per_day", asked.growth_gib_per_day, MAX_DATA_GIB),
+        ("keep_h", asked.keep_h, MAX_SECONDS / 3600),
+    ):
+        yield from number_faults(f"/{field}", value or 0.0, most)
+    if len(asked.regions) > MAX_COPIES:
+        yield Fault("/regions", f"found {len(asked.regions)}, expected at most {MAX_COPIES}")
+    for index, region in enumerate(asked.regions[:MAX_COPIES]):
+        yield from region_faults(f"/regions/{index}", region)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 from msgspec import structs
 
+from hyperion.adapters.link.dataset_methods import DatasetOperations, dataset_methods
 from hyperion.adapters.link.errors import KINDS, Conflict, Denied, Invalid
 from hyperion.adapters.link.gate import Gate, Handler
 from hyperion.adapters.link.identity import Identity, Role, parse_role
@@ -50,7 +51,7 @@ class Operations(Protocol):
     async def cordon(self, node: str, cordon: bool, drain: bool) -> NodeView: ...
 
 
-class FederationCalls(Operations, Protocol):
+class FederationCalls(Operations, DatasetOperations, Protocol):
     """What a federation offers its callers; the daemon's application has this shape."""
 
     async def submit(self, jobs: Sequence[Job]) -> list[Submitted]: ...
@@ -140,6 +141,7 @@ def federation(gate: Gate, calls: FederationCalls) -> grpc.GenericRpcHandler:
             **_job_methods(gate, calls),
             **_stream_methods(gate, calls),
             **_place_methods(gate, calls),
+            **dataset_methods(gate, calls),
             **_join_methods(gate, calls),
         },
     )

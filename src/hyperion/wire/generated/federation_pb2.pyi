@@ -201,7 +201,7 @@ class PlanRow(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., cluster: _Optional[str] = ..., region: _Optional[str] = ..., accelerators: _Optional[str] = ..., instance_type: _Optional[str] = ..., market: _Optional[str] = ..., usd_per_hour: _Optional[float] = ..., egress_usd: _Optional[float] = ..., gco2e_per_hour: _Optional[float] = ..., latency_ms: _Optional[float] = ..., score: _Optional[float] = ..., chosen: _Optional[bool] = ..., reason: _Optional[str] = ..., joined: _Optional[bool] = ..., declared: _Optional[bool] = ..., best: _Optional[_Iterable[str]] = ..., undominated: _Optional[bool] = ...) -> None: ...
 
 class PlanView(_message.Message):
-    __slots__ = ("job", "policy", "feasible", "chosen", "sentence", "rows", "market_as_of", "outlook")
+    __slots__ = ("job", "policy", "feasible", "chosen", "sentence", "rows", "market_as_of", "outlook", "arithmetic")
     JOB_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     FEASIBLE_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +210,7 @@ class PlanView(_message.Message):
     ROWS_FIELD_NUMBER: _ClassVar[int]
     MARKET_AS_OF_FIELD_NUMBER: _ClassVar[int]
     OUTLOOK_FIELD_NUMBER: _ClassVar[int]
+    ARITHMETIC_FIELD_NUMBER: _ClassVar[int]
     job: str
     policy: str
     feasible: bool
@@ -218,7 +219,8 @@ class PlanView(_message.Message):
     rows: _containers.RepeatedCompositeFieldContainer[PlanRow]
     market_as_of: str
     outlook: OutlookView
-    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., feasible: _Optional[bool] = ..., chosen: _Optional[str] = ..., sentence: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[PlanRow, _Mapping]]] = ..., market_as_of: _Optional[str] = ..., outlook: _Optional[_Union[OutlookView, _Mapping]] = ...) -> None: ...
+    arithmetic: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job: _Optional[str] = ..., policy: _Optional[str] = ..., feasible: _Optional[bool] = ..., chosen: _Optional[str] = ..., sentence: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[PlanRow, _Mapping]]] = ..., market_as_of: _Optional[str] = ..., outlook: _Optional[_Union[OutlookView, _Mapping]] = ..., arithmetic: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WhyView(_message.Message):
     __slots__ = ("id", "phase", "sentences", "plan", "refusals", "queue_position", "outlook", "held")
@@ -563,6 +565,100 @@ class ListOffersResponse(_message.Message):
     OFFERS_FIELD_NUMBER: _ClassVar[int]
     offers: _containers.RepeatedCompositeFieldContainer[OfferView]
     def __init__(self, offers: _Optional[_Iterable[_Union[OfferView, _Mapping]]] = ...) -> None: ...
+
+class CopyView(_message.Message):
+    __slots__ = ("region", "state", "ready_at_ms", "source", "by")
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    READY_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    region: str
+    state: str
+    ready_at_ms: int
+    source: str
+    by: str
+    def __init__(self, region: _Optional[str] = ..., state: _Optional[str] = ..., ready_at_ms: _Optional[int] = ..., source: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+
+class DatasetView(_message.Message):
+    __slots__ = ("name", "size_gib", "growth_gib_per_day", "keep_h", "copies", "jobs", "storage_usd_per_month")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_GIB_FIELD_NUMBER: _ClassVar[int]
+    GROWTH_GIB_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    KEEP_H_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_USD_PER_MONTH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size_gib: float
+    growth_gib_per_day: float
+    keep_h: float
+    copies: _containers.RepeatedCompositeFieldContainer[CopyView]
+    jobs: int
+    storage_usd_per_month: float
+    def __init__(self, name: _Optional[str] = ..., size_gib: _Optional[float] = ..., growth_gib_per_day: _Optional[float] = ..., keep_h: _Optional[float] = ..., copies: _Optional[_Iterable[_Union[CopyView, _Mapping]]] = ..., jobs: _Optional[int] = ..., storage_usd_per_month: _Optional[float] = ...) -> None: ...
+
+class DatasetRequest(_message.Message):
+    __slots__ = ("name", "size_gib", "growth_gib_per_day", "keep_h", "regions")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_GIB_FIELD_NUMBER: _ClassVar[int]
+    GROWTH_GIB_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    KEEP_H_FIELD_NUMBER: _ClassVar[int]
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size_gib: float
+    growth_gib_per_day: float
+    keep_h: float
+    regions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., size_gib: _Optional[float] = ..., growth_gib_per_day: _Optional[float] = ..., keep_h: _Optional[float] = ..., regions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DropDatasetRequest(_message.Message):
+    __slots__ = ("name", "region")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    region: str
+    def __init__(self, name: _Optional[str] = ..., region: _Optional[str] = ...) -> None: ...
+
+class ListDatasetsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListDatasetsResponse(_message.Message):
+    __slots__ = ("datasets",)
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    datasets: _containers.RepeatedCompositeFieldContainer[DatasetView]
+    def __init__(self, datasets: _Optional[_Iterable[_Union[DatasetView, _Mapping]]] = ...) -> None: ...
+
+class AdviseDatasetsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AdviceView(_message.Message):
+    __slots__ = ("dataset", "action", "region", "source", "size_gib", "cost_usd", "worth_usd", "gain_usd")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_GIB_FIELD_NUMBER: _ClassVar[int]
+    COST_USD_FIELD_NUMBER: _ClassVar[int]
+    WORTH_USD_FIELD_NUMBER: _ClassVar[int]
+    GAIN_USD_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    action: str
+    region: str
+    source: str
+    size_gib: float
+    cost_usd: float
+    worth_usd: float
+    gain_usd: float
+    def __init__(self, dataset: _Optional[str] = ..., action: _Optional[str] = ..., region: _Optional[str] = ..., source: _Optional[str] = ..., size_gib: _Optional[float] = ..., cost_usd: _Optional[float] = ..., worth_usd: _Optional[float] = ..., gain_usd: _Optional[float] = ...) -> None: ...
+
+class AdviseDatasetsResponse(_message.Message):
+    __slots__ = ("advice",)
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    advice: _containers.RepeatedCompositeFieldContainer[AdviceView]
+    def __init__(self, advice: _Optional[_Iterable[_Union[AdviceView, _Mapping]]] = ...) -> None: ...
 
 class CordonNodeRequest(_message.Message):
     __slots__ = ("node", "cordon", "drain")

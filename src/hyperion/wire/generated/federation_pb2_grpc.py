@@ -96,6 +96,26 @@ class FederationStub:
                 request_serializer=hyperion_dot_v1_dot_federation__pb2.ListOffersRequest.SerializeToString,
                 response_deserializer=hyperion_dot_v1_dot_federation__pb2.ListOffersResponse.FromString,
                 _registered_method=True)
+        self.ListDatasets = channel.unary_unary(
+                '/hyperion.v1.Federation/ListDatasets',
+                request_serializer=hyperion_dot_v1_dot_federation__pb2.ListDatasetsRequest.SerializeToString,
+                response_deserializer=hyperion_dot_v1_dot_federation__pb2.ListDatasetsResponse.FromString,
+                _registered_method=True)
+        self.AddDataset = channel.unary_unary(
+                '/hyperion.v1.Federation/AddDataset',
+                request_serializer=hyperion_dot_v1_dot_federation__pb2.DatasetRequest.SerializeToString,
+                response_deserializer=hyperion_dot_v1_dot_federation__pb2.DatasetView.FromString,
+                _registered_method=True)
+        self.DropDataset = channel.unary_unary(
+                '/hyperion.v1.Federation/DropDataset',
+                request_serializer=hyperion_dot_v1_dot_federation__pb2.DropDatasetRequest.SerializeToString,
+                response_deserializer=hyperion_dot_v1_dot_federation__pb2.ListDatasetsResponse.FromString,
+                _registered_method=True)
+        self.AdviseDatasets = channel.unary_unary(
+                '/hyperion.v1.Federation/AdviseDatasets',
+                request_serializer=hyperion_dot_v1_dot_federation__pb2.AdviseDatasetsRequest.SerializeToString,
+                response_deserializer=hyperion_dot_v1_dot_federation__pb2.AdviseDatasetsResponse.FromString,
+                _registered_method=True)
         self.CordonNode = channel.unary_unary(
                 '/hyperion.v1.Federation/CordonNode',
                 request_serializer=hyperion_dot_v1_dot_federation__pb2.CordonNodeRequest.SerializeToString,
@@ -201,6 +221,31 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDatasets(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddDataset(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropDataset(self, request, context):
+        """Answers with the datasets that are left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdviseDatasets(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CordonNode(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -293,6 +338,26 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.ListOffers,
                     request_deserializer=hyperion_dot_v1_dot_federation__pb2.ListOffersRequest.FromString,
                     response_serializer=hyperion_dot_v1_dot_federation__pb2.ListOffersResponse.SerializeToString,
+            ),
+            'ListDatasets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDatasets,
+                    request_deserializer=hyperion_dot_v1_dot_federation__pb2.ListDatasetsRequest.FromString,
+                    response_serializer=hyperion_dot_v1_dot_federation__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'AddDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddDataset,
+                    request_deserializer=hyperion_dot_v1_dot_federation__pb2.DatasetRequest.FromString,
+                    response_serializer=hyperion_dot_v1_dot_federation__pb2.DatasetView.SerializeToString,
+            ),
+            'DropDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropDataset,
+                    request_deserializer=hyperion_dot_v1_dot_federation__pb2.DropDatasetRequest.FromString,
+                    response_serializer=hyperion_dot_v1_dot_federation__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'AdviseDatasets': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdviseDatasets,
+                    request_deserializer=hyperion_dot_v1_dot_federation__pb2.AdviseDatasetsRequest.FromString,
+                    response_serializer=hyperion_dot_v1_dot_federation__pb2.AdviseDatasetsResponse.SerializeToString,
             ),
             'CordonNode': grpc.unary_unary_rpc_method_handler(
                     servicer.CordonNode,
@@ -645,6 +710,114 @@ class Federation:
             '/hyperion.v1.Federation/ListOffers',
             hyperion_dot_v1_dot_federation__pb2.ListOffersRequest.SerializeToString,
             hyperion_dot_v1_dot_federation__pb2.ListOffersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDatasets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hyperion.v1.Federation/ListDatasets',
+            hyperion_dot_v1_dot_federation__pb2.ListDatasetsRequest.SerializeToString,
+            hyperion_dot_v1_dot_federation__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hyperion.v1.Federation/AddDataset',
+            hyperion_dot_v1_dot_federation__pb2.DatasetRequest.SerializeToString,
+            hyperion_dot_v1_dot_federation__pb2.DatasetView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hyperion.v1.Federation/DropDataset',
+            hyperion_dot_v1_dot_federation__pb2.DropDatasetRequest.SerializeToString,
+            hyperion_dot_v1_dot_federation__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdviseDatasets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hyperion.v1.Federation/AdviseDatasets',
+            hyperion_dot_v1_dot_federation__pb2.AdviseDatasetsRequest.SerializeToString,
+            hyperion_dot_v1_dot_federation__pb2.AdviseDatasetsResponse.FromString,
             options,
             channel_credentials,
             insecure,
