@@ -45,6 +45,7 @@ from hyperion.placement import choice, gravity
 from hyperion.placement.choice import FleetCluster, Place
 from hyperion.placement.deadline import Slack
 from hyperion.placement.explain import Planned
+from hyperion.placement.later import LOOK_MS
 from hyperion.placement.objective import Price
 from hyperion.placement.ranking import Rankers
 
@@ -168,7 +169,8 @@ class Federation:
         ``slack`` until its deadline; that of a job submitted now where none is given.
         """
         unbound = partial(self._plan, without=without)
-        return timed.plan(job, slack or Slack(job.deadline_s), unbound)
+        slack = slack or Slack(job.deadline_s)
+        return timed.plan(job, slack, self.market, self._seen_ms, unbound)
 
     def _plan(self, job: Job, without: Iterable[ClusterId]) -> Planned:
         policy = job.policy or self.policy
@@ -368,14 +370,10 @@ class Federation:
                 yield held
                 continue
             without = self._refused_lately(known, now_ms)
-            if timed.is_short(known.job, slack := slack_of(known, now_ms)):
+            if timed.is_alone(known.job, slack := slack_of(known, now_ms), self.market):
                 yield from self._settle(drawn, now_ms)
                 drawn = None
-                planned = self.plan(known.job, without, slack)
-                if planned.chosen is not None:
-                    yield from self._dispatch(known, planned, planned.chosen, now_ms)
-                elif known.status.reason != planned.sentence:
-                    yield self._moves.moved(known, now_ms, reason=planned.sentence)
+                yield from self._place_alone(known, self.plan(known.job, without, slack), now_ms)
                 continue
             rights = Rights(known.job.priority, known.job.nice, known.job.policy or self.policy)
             if drawn is None or drawn.rights != rights or drawn.shares(known.job):
@@ -398,6 +396,16 @@ class Federation:
                 self._round_due = True
                 break
         yield from self._settle(drawn, now_ms)
+
+    def _place_alone(self, known: r.FederatedJob, planned: Planned, now_ms: int) -> _Decisions:
+        if planned.later is not None:
+            until_ms = min(planned.later.start_ms, now_ms + LOOK_MS)
+            reason = planned.later.words
+            yield self._moves.moved(known, now_ms, not_before_ms=until_ms, reason=reason)
+        elif planned.chosen is not None:
+            yield from self._dispatch(known, planned, planned.chosen, now_ms)
+        elif known.status.reason != planned.sentence:
+            yield self._moves.moved(known, now_ms, reason=planned.sentence)
 
     def _together(self, rights: Rights) -> Together:
         ranker = self.rankers.of(rights.policy)

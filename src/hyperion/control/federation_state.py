@@ -223,9 +223,10 @@ class FederationState:
                 self.placed_in.setdefault(now, {})[id] = None
         self.jobs[id] = known
         self.next_order = max(self.next_order, known.order + 1)
-        if not _waits(known):
+        later = old is not None and old.status.not_before_ms != status.not_before_ms
+        if later or not _waits(known):
             self.queue.remove(id)
-        elif id not in self.queue:
+        if _waits(known) and id not in self.queue:
             self._enqueue(known)
         if old is None or old.status.awaits != status.awaits:
             self._note_awaited(id, old.status.awaits if old else (), status.awaits)
@@ -238,9 +239,10 @@ class FederationState:
             self._note_due(known, old)
 
     def _enqueue(self, known: r.FederatedJob) -> None:
-        job, begin_ms = known.job, 0
+        job, begin_ms = known.job, known.status.not_before_ms
         if job.begin_s:
-            begin_ms = known.submitted_at_ms + int(1000 * job.begin_s)
+            begin_ms = max(begin_ms, known.submitted_at_ms + int(1000 * job.begin_s))
+        if begin_ms:
             heapq.heappush(self._begins, (begin_ms, job.id))
         self.queue.add(
             job.id,

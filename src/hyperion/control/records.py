@@ -74,6 +74,8 @@ class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     """How often a cluster lost it."""
     excluded: tuple[ClusterId, ...] = ()
     """Clusters that refused it."""
+    not_before_ms: int = 0
+    """It waits for a cheaper hour, or until it is looked at whether that still is one."""
     placed_at_ms: int = 0
     started_at_ms: int = 0
     ended_at_ms: int = 0

@@ -1,11 +1,13 @@
-"""Plans of jobs whose deadline has a say in where they may go. Pure."""
+"""Plans of jobs whose deadline has a say in where they may go, and when. Pure."""
 
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from hyperion.model.job import Job
-from hyperion.placement import deadline
+from hyperion.model.market import MarketView
+from hyperion.placement import deadline, later
+from hyperion.placement.balanced import BALANCED
 from hyperion.placement.choice import Place
 from hyperion.placement.deadline import Slack
 from hyperion.placement.explain import Planned
@@ -17,8 +19,32 @@ def is_short(job: Job, slack: Slack) -> bool:
     return deadline.is_governed(job) and not deadline.may_begin_on_spot(job, slack)
 
 
-def plan(job: Job, slack: Slack, unbound: Callable[[Job], Planned]) -> Planned:
-    """As ``unbound`` plans it, off spot machines where there is no time for them.
+def plan(
+    job: Job,
+    slack: Slack,
+    market: MarketView,
+    now_ms: int,
+    unbound: Callable[[Job], Planned],
+) -> Planned:
+    """As ``unbound`` plans it, within what its deadline admits, and later where that pays."""
+    found = _within(job, slack, unbound)
+    if found.chosen is None or not later.may_wait(job, market) or found.policy != BALANCED.name:
+        return found
+    start = later.best_start(job, found.places, market, now_ms, slack)
+    if start is None:
+        return found
+    return replace(
+        found, later=start, sentence=f"{start.words}; by what is known now {found.sentence}"
+    )
+
+
+def is_alone(job: Job, slack: Slack, market: MarketView) -> bool:
+    """Whether it is planned by itself, since its own clock decides."""
+    return is_short(job, slack) or later.may_wait(job, market)
+
+
+def _within(job: Job, slack: Slack, unbound: Callable[[Job], Planned]) -> Planned:
+    """Off spot machines where there is no time for them.
 
     Where only those would take it now, it goes there all the same: better than nothing.
     """

@@ -67,7 +67,7 @@ class MarketWatch:
         self._clock, self._tell = clock, tell
         self._shapes = q.wanted(view, {}).machines
         self._yardsticks = q.yardsticks(view, self._shapes)
-        self._figures: Mapping[Slot, float] = {}
+        self._figures: Mapping[Slot, object] = {}
         self._told = 0
         self._lock = asyncio.Lock()
 

@@ -281,6 +281,8 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Seconds from submission after which the job is stopped as failed; 0 is no deadline."""
     begin_s: float = 0.0
     """Seconds from submission before which it is not started."""
+    start_now: bool = False
+    """It does not wait for a cheaper hour, though its deadline leaves the time."""
     after: tuple[Dependency, ...] = ()
     """Other jobs that must have ended first."""
     reservation: WindowId = WindowId("")

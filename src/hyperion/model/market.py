@@ -65,6 +65,10 @@ class Offer(Struct, frozen=True, omit_defaults=True, kw_only=True):
     source: str = ""
 
 
+Forecast = tuple[tuple[int, float], ...]
+"""(from when, ms since 1970; what holds from then on), in order of time."""
+
+
 class MarketView(Struct, frozen=True, kw_only=True):
     """One immutable picture of the market. Look-ups answer for unknown regions too, by distance.
 
@@ -86,6 +90,10 @@ class MarketView(Struct, frozen=True, kw_only=True):
     latency_origin: Mapping[tuple[str, str], str] = {}
     left_alone: Mapping[tuple[str, str], float] = {}
     """By region and machine type: the share of spot machines that ran a month undisturbed."""
+    carbon_forecast: Mapping[str, Forecast] = {}
+    """By region, g CO2e/kWh."""
+    price_forecast: Mapping[tuple[str, str, Market], Forecast] = {}
+    """By region, machine type and market, USD per hour."""
 
     def egress_usd_per_gib(self, source: str, target: str) -> float:
         """What moving a GiB costs; within a region nothing, out of owned places nothing."""

@@ -72,7 +72,7 @@ class Quote(Struct, frozen=True, kw_only=True, omit_defaults=True):
     confidence: float = 1.0
     """0 to 1: how far the source is to be believed even when fresh."""
     forecast: tuple[Point, ...] = ()
-    """What is expected next, in order of time; carbon only."""
+    """What is expected next, in order of time; of the feeds that ship, carbon only."""
     note: str = ""
 
     @property

@@ -151,6 +151,7 @@ def shape_key(job: Job) -> Hashable:
         job.budget,
         job.regions,
         job.expected_s,
+        job.start_now,
         job.checkpoint.every_s,
         job.checkpoint.restore_s,
         job.users_in,

@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hyperion.model.job import Job
+from hyperion.model.market import Market
 from hyperion.model.resources import ResourceRequest
 
 MARGIN = 0.1
@@ -60,11 +61,23 @@ def may_begin_on_spot(job: Job, now: Slack) -> bool:
 
     The worst is just before the next checkpoint; without any, just before the end.
     """
+    begin_s = RESTART_S + job.checkpoint.restore_s
+    return now.left_s > begin_s + _risked_s(job, now) + safe_s(job, now.saved_s) + REACTION_S
+
+
+def _risked_s(job: Job, now: Slack) -> float:
+    """What is lost at worst when a machine is taken."""
     rest_s = max(0.0, job.expected_s - now.saved_s) * (1.0 + MARGIN)
     every_s = job.checkpoint.every_s
-    risked_s = min(every_s, rest_s) if every_s > 0 else rest_s
-    begin_s = RESTART_S + job.checkpoint.restore_s
-    return now.left_s > begin_s + risked_s + safe_s(job, now.saved_s) + REACTION_S
+    return min(every_s, rest_s) if every_s > 0 else rest_s
+
+
+def spare_s(job: Job, now: Slack, bought: Market) -> float:
+    """How much later it could begin there without putting its deadline at risk."""
+    turn_s = RESTART_S + job.checkpoint.restore_s + REACTION_S
+    if bought is Market.SPOT and is_governed(job):
+        turn_s += _risked_s(job, now)
+    return max(0.0, now.left_s - turn_s - safe_s(job, now.saved_s))
 
 
 def must_leave_spot(job: Job, now: Slack) -> bool:

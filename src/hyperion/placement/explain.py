@@ -22,6 +22,7 @@ from hyperion.placement.objective import (
 
 if TYPE_CHECKING:  # values of these come in; agents, which explain nothing, need no numpy
     from hyperion.placement.choice import Place
+    from hyperion.placement.later import Later
     from hyperion.placement.refused import Unplaceable
 
 
@@ -72,6 +73,8 @@ class Planned(Struct, frozen=True):
     sentence: str
     rows: tuple[Row, ...]
     arithmetic: tuple[str, ...]
+    later: Later | None = None
+    """A later start that pays, before which it is not placed."""
 
 
 _FIT_ALONE = ("GANG", "TOPOLOGY")

@@ -8,7 +8,7 @@ from statistics import median
 import msgspec
 from msgspec import Struct
 
-from hyperion.model.market import Market, MarketView, Offer, Region, Source
+from hyperion.model.market import Forecast, Market, MarketView, Offer, Region, Source
 from hyperion.model.quotes import (
     MARKETS,
     MOST_POINTS,
@@ -160,6 +160,7 @@ def lay_quotes(view: MarketView, quotes: Mapping[Slot, Quote], shapes: Wanted) -
     egress, internet = dict(view.egress), dict(view.internet_egress)
     egress_origin, internet_origin = dict(view.egress_origin), dict(view.internet_origin)
     left_alone = dict(view.left_alone)
+    carbon_ahead, prices_ahead = dict(view.carbon_forecast), dict(view.price_forecast)
     newest: dict[str, int] = {}
     for (kind, place, subject), quote in sorted(quotes.items(), key=_slot_order):
         key = f"quote-{quote.source}"
@@ -168,8 +169,10 @@ def lay_quotes(view: MarketView, quotes: Mapping[Slot, Quote], shapes: Wanted) -
             offer = _offer(quote, offers.get((place, subject, MARKETS[kind])), shapes, key)
             if offer is not None:
                 offers[place, subject, offer.market] = offer
+                prices_ahead[place, subject, offer.market] = _ahead(quote)
         elif kind is Kind.CARBON and place in regions:
             regions[place] = _region(regions[place], quote, key)
+            carbon_ahead[place] = _ahead(quote)
         elif kind is Kind.EGRESS and subject:
             egress[place, subject], egress_origin[place, subject] = quote.value, key
         elif kind is Kind.EGRESS:
@@ -190,13 +193,19 @@ def lay_quotes(view: MarketView, quotes: Mapping[Slot, Quote], shapes: Wanted) -
         egress_origin=egress_origin,
         internet_origin=internet_origin,
         left_alone=left_alone,
+        carbon_forecast={place: line for place, line in carbon_ahead.items() if line},
+        price_forecast={place: line for place, line in prices_ahead.items() if line},
         sources={**view.sources, **sources},
     )
 
 
-def figures(quotes: Mapping[Slot, Quote]) -> dict[Slot, float]:
+def _ahead(quote: Quote) -> Forecast:
+    return tuple((point.at_ms, point.value) for point in quote.forecast)
+
+
+def figures(quotes: Mapping[Slot, Quote]) -> dict[Slot, tuple[float, Forecast]]:
     """What of the quotes moves a decision: two batches with the same figures make one market."""
-    return {s: q.value for s, q in quotes.items()}
+    return {s: (q.value, _ahead(q)) for s, q in quotes.items()}
 
 
 def _fault(quote: Quote, held: Quote | None, now_ms: int) -> tuple[str, str] | None:

@@ -359,6 +359,15 @@ SPEC = _Spec(
             example="2h",
         ),
         Field(
+            "start",
+            Choice({"cheapest": False, "now": True}),
+            "Where `deadline` and `expected` leave the time and a forecast says that a later hour"
+            " is cheaper, it waits for that; with `now` it does not.",
+            to="start_now",
+            default="cheapest",
+            example="now",
+        ),
+        Field(
             "after",
             After(),
             "Jobs that must have ended first: well (`afterok`, what an id alone means), in any way"

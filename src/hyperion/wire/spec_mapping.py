@@ -122,6 +122,7 @@ def _wishes_mapping(job: Job) -> dict[str, Any]:
         "expected": units.tidy(job.expected_s),
         "deadline": units.tidy(job.deadline_s),
         "begin": units.tidy(job.begin_s),
+        "start": "now" if job.start_now else "",
         "after": [_dependency(dependency) for dependency in job.after],
         "reservation": job.reservation,
         "min_runtime": units.tidy(job.min_runtime_s),
