@@ -55,13 +55,12 @@ class HomePrices:
         fleet: tuple[FleetCluster, ...],
         data: DataView,
     ) -> Price | None:
-        if job.reads or job.writes:  # who moved its data last may have been this one
-            return home_price(job, region, market, fleet, data)
         if market is not self._market or len(self._known) >= MEMO:
             self._market, self._known = market, {}
-        wish = (region, shape_key(job), job.expected_s)
+        lies = tuple(data.datasets.get(name) for name in job.datasets)
+        wish = (region, shape_key(job), job.expected_s, lies, data.now_ms if lies else 0)
         if wish not in self._known:
-            price = home_price(job, region, market, fleet)
+            price = home_price(job, region, market, fleet, data)
             if price is None and not any(
                 c.cluster.region == region and c.load.shapes for c in fleet
             ):
