@@ -64,6 +64,8 @@ def test_two_equal_jobs_go_to_their_data_and_the_arithmetic_adds_up(tmp_path):
         assert "data: birds 500 GiB lies in aws/us-east-1: $0.0000" in birds.sentences
         with pytest.raises(Conflict, match="no dataset bird "):
             world.client.submit(spec("bird"))
+        with pytest.raises(Conflict, match="no dataset bird "):
+            world.client.plan(spec("bird"))
 
 
 def test_the_first_job_moves_the_data_and_the_second_shares_it(tmp_path):

@@ -123,6 +123,9 @@ class FederationApplication(Billing, DatasetCalls):
         if faults:
             raise spec.refusal(job, faults)
         machine = self._machine
+        refusal = machine.hauling.refusal(job)
+        if refusal:
+            raise Conflict(refusal)
         planned = machine.plan(job)
         policy = machine.rankers.of(planned.policy)
         regions = {c.cluster.region for c in machine.fleet if c.reachable}
