@@ -10,7 +10,7 @@ from hyperion.control import messages as m
 from hyperion.control.federation import Federation
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
-from hyperion.model.job import DataSource
+from hyperion.model.job import Checkpoint, DataSource, JobPhase
 from hyperion.placement import ranking
 from hyperion.placement.optimal import Optimal
 from hyperion.placement.ranking import Guarded, Rankers
@@ -104,3 +104,33 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
         ranking.policy("optimal")
     f = waiting(*crowd(), policy="optimal")
     assert "not installed" in f.machine.state.decisions["j0"].arithmetic[-1]
+
+
+# -- what is left of a job -------------------------------------------------------------------------
+
+
+def test_a_job_that_comes_back_is_ranked_by_what_is_left_of_it():
+    """All of it pays for the move to the cheap cluster, the last hours do not."""
+    f = Teller(Federation(replace(MARKET, internet_egress={"aws": 0.09}), "balanced"))
+    f.say(hello("here", DATA, usd_per_hour=8.0), hello("far", "gcp/europe-west1", usd_per_hour=4.0))
+    hours = 3600.0
+    saves = Checkpoint(dir="/c", every_s=60.0)
+    train = mover("train", 500.0, expected_s=20 * hours, checkpoint=saves)
+    [order] = sent(f.say(m.JobSubmitted(job=train, token=1)), m.PlaceJob)
+    assert where(f) == {"train": "far"}
+    far = ClusterId("far")
+    running = m.JobReport(
+        job="train", generation=order.generation, version=2, phase=JobPhase.RUNNING,
+        started_at_ms=f.now_ms,
+    )  # fmt: skip
+    f.say(m.ClusterReported(cluster=far, report=running))
+    f.now_ms += int(1000 * 15 * hours)
+    for cluster in ("here", "far"):
+        beat = m.ClusterHeartbeat(sequence=1)
+        f._take(f.machine.handle(m.ClusterHeard(ClusterId(cluster), beat), f.now_ms))
+    lost = m.JobReport(
+        job="train", generation=order.generation, version=3, phase=JobPhase.QUEUED, lost=True
+    )
+    f.say(m.ClusterReported(cluster=far, report=lost))
+    assert where(f) == {"train": "here"}
+    assert 5.0 <= f.machine.state.jobs["train"].status.price.hours < 5.1

@@ -33,7 +33,7 @@ from hyperion.control.machine import Outcome, sort_out
 from hyperion.control.moves import Moves
 from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
-from hyperion.control.progress import slack_of
+from hyperion.control.progress import rest_of, slack_of
 from hyperion.control.rescue import Rescues
 from hyperion.control.spending import Spending
 from hyperion.control.together import Rights, Together, planned
@@ -375,17 +375,18 @@ class Federation:
                 drawn = None
                 yield from self._place_alone(known, self.plan(known.job, without, slack), now_ms)
                 continue
-            rights = Rights(known.job.priority, known.job.nice, known.job.policy or self.policy)
-            if drawn is None or drawn.rights != rights or drawn.shares(known.job):
+            job = rest_of(known, now_ms)
+            rights = Rights(job.priority, job.nice, job.policy or self.policy)
+            if drawn is None or drawn.rights != rights or drawn.shares(job):
                 yield from self._settle(drawn, now_ms)
                 drawn = self._together(rights)
-            taken = drawn.take(known.job, without)
+            taken = drawn.take(job, without)
             if not taken and len(drawn):
                 yield from self._settle(drawn, now_ms)
                 drawn = self._together(rights)
-                taken = drawn.take(known.job, without)
+                taken = drawn.take(job, without)
             if not taken:
-                alone = drawn.alone(known.job, without)
+                alone = drawn.alone(job, without)
                 if alone.chosen is None:
                     yield from self._wait(known, alone.sentence, without, now_ms)
                     continue
