@@ -11,19 +11,21 @@ from measure import median, parser, percentile, progress, report
 from msgspec.structs import replace
 
 from hyperion.adapters.market.static import StaticMarket
+from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.ids import JobId
-from hyperion.model.job import Budget, DataSource, Job, Objective, Residency
+from hyperion.model.job import Budget, DatasetRead, DataSource, Job, Objective, Residency
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement import offers
 from hyperion.placement.catalogue import catalogue
+from hyperion.placement.gravity import DataView
 from hyperion.placement.ranking import policy
 
 METHOD = (
     "the shipped catalogue's {own:,} offers, each {copies} times with prices up to a tenth off, as "
     "so many zones and sizes would be: {all:,} offers in {regions} regions; 50 jobs in turn, each "
-    "with type and number of GPUs (or CPUs and memory), data in two regions, users in two, weights "
-    "on all four terms, budgets by the hour, in all and of carbon, and regions allowed and denied; "
-    "a call ranks all that fits and returns the 20 best places; columns are built once a market "
+    "with type and number of GPUs (or CPUs and memory), data in two regions, one of five datasets "
+    "with two copies each, users in two, weights on all terms, budgets by the hour, in all and of "
+    "carbon, and regions allowed and denied; a call ranks all that fits and returns the 20 best places; columns are built once a market "
     "and not counted; garbage is collected as the daemons do"
 )
 GOAL_MS = 1.0
@@ -59,6 +61,7 @@ def jobs_of(market, count=50):
             replicas=dice.choice((1, 4)),
             data=tuple(DataSource("s3://x", dice.choice((10, 500)), r)
                        for r in dice.sample(regions, 2)),
+            reads=(DatasetRead(f"d{n % 5}", fraction=dice.choice((0.1, 2.0))),),
             users_in=tuple(dice.sample(regions, 2)),
             expected_s=dice.choice((1800, 36_000)),
             objective=Objective(1.0, dice.random(), 1.0, 2 * dice.random()),
@@ -67,13 +70,27 @@ def jobs_of(market, count=50):
         )  # fmt: skip
 
 
+def datasets_of(market):
+    dice, regions = random.Random(3), sorted(market.regions)
+    made = (
+        Dataset(
+            name=f"d{n}",
+            size_gib=dice.choice((50.0, 2000.0)),
+            copies=tuple(map(Copy, dice.sample(regions, 2))),
+        )
+        for n in range(5)
+    )
+    return DataView({dataset.name: dataset for dataset in made})
+
+
 def play(market, jobs, calls):
     """(ms of wall, ms of CPU) of each call, and places found."""
     ranker, wall, cpu, found = policy("balanced"), [], [], 0
+    data = datasets_of(market)
     for n in range(calls):
         job = jobs[n % len(jobs)]
         began, used = time.perf_counter(), time.process_time()
-        found += len(catalogue(job, market, ranker, 20))
+        found += len(catalogue(job, market, ranker, 20, data=data))
         cpu.append(1e3 * (time.process_time() - used))
         wall.append(1e3 * (time.perf_counter() - began))
     return wall, cpu, found

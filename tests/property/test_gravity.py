@@ -1,5 +1,6 @@
 """What a job pays for its data: the least of the ways, never more with more copies, never twice."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hyperion.model.job import DatasetRead, DatasetWrite, Job, Objective
 from hyperion.model.market import MarketView, Region
 from hyperion.placement import gravity
 from hyperion.placement.gravity import DataView, Way, load, ways_to
+from hyperion.placement.gravity_columns import Roads
 
 REGIONS = ("aws/us-1", "aws/eu-1", "gcp/us-1", "edge/home")
 WEIGHTS = Objective()
@@ -99,6 +101,26 @@ def test_nobody_pays_again_for_what_is_on_its_way(dataset, region, market, run_h
     assert haul.way in (Way.COMING, Way.AFAR), "never a second move"
     if haul.way is Way.COMING:
         assert (haul.usd, haul.delay_h, haul.by) == (0.0, 1.0, "job first")
+
+
+weights = st.builds(
+    Objective,
+    egress=st.sampled_from((0.0, 1.0, 3.0)),
+    carbon=st.sampled_from((0.0, 1.0, 50.0)),
+    waiting_usd_per_hour=st.sampled_from((0.0, 0.05, 40.0)),
+)
+
+
+@given(datasets, datasets, markets, fractions, hours, weights, st.floats(0.0, 500.0))
+def test_all_regions_at_once_are_what_each_alone_is(one, two, market, fraction, run_h, w, gib):
+    data = DataView({"d": one, "e": two}, NOW)
+    reads = (DatasetRead("d", fraction), DatasetRead("e"), DatasetRead("gone"))
+    job = Job(id=JobId("j"), reads=reads, writes=(DatasetWrite("e", gib),), objective=w)
+    carbon = np.array([market.carbon_g_per_kwh(region) for region in REGIONS])
+    usd, wait_h, grams = Roads(REGIONS, carbon, market).loads(job, data, run_h)
+    for n, region in enumerate(REGIONS):
+        alone = load(job, region, market, data, run_h)
+        assert (usd[n], wait_h[n], grams[n]) == (alone.usd, alone.move_h, alone.gco2e)
 
 
 def test_150_gib_cost_3_dollars_and_take_0_36_hours():

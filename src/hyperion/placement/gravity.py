@@ -103,14 +103,15 @@ def load(job: Job, region: str, market: MarketView, data: DataView, hours: float
     if not job.reads and not job.writes:
         return NO_LOAD
     hauls = (*_reads(job, region, market, data, hours), *_writes(job, region, market, data))
-    own = sum(h.delay_h for h in hauls if h.way is not Way.COMING)
-    others = max((h.delay_h for h in hauls if h.way is Way.COMING), default=0.0)
-    return Load(
-        hauls,
-        sum((h.usd for h in hauls), start=0.0),
-        max(own, others),
-        sum((h.gco2e for h in hauls), start=0.0),
-    )
+    usd = own = others = gco2e = 0.0
+    for haul in hauls:  # in this order, which gravity_columns has too
+        usd += haul.usd
+        gco2e += haul.gco2e
+        if haul.way is Way.COMING:
+            others = max(others, haul.delay_h)
+        else:
+            own += haul.delay_h
+    return Load(hauls, usd, max(own, others), gco2e)
 
 
 def unknown(job: Job, known: Container[str]) -> str:

@@ -1,6 +1,6 @@
 """The market's offers in columns, and what a node costs whose owner does not say."""
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from msgspec import Struct
@@ -10,9 +10,9 @@ from hyperion.model.cluster import Shape
 from hyperion.model.job import Job, Residency
 from hyperion.model.market import Market, MarketView, Offer
 from hyperion.model.resources import MILLI, Capacity, ResourceRequest
-from hyperion.placement import gravity
 from hyperion.placement.feasibility import in_place, on_market, place_matches
 from hyperion.placement.gravity import NO_DATASETS, DataView
+from hyperion.placement.gravity_columns import Roads
 from hyperion.placement.interruption import lost_hours, per_hour, struck
 from hyperion.placement.objective import (
     G_PER_KG,
@@ -103,7 +103,7 @@ class Columns:
         )
         """Of one machine."""
         self._known: dict[tuple[str, str], Column] = {}
-        self._loads: dict[Hashable, Column] = {}
+        self._roads = Roads(self.regions, self._carbon, market)
         self._nothing = np.zeros((3, len(self.regions)))
         self.best = self._cheapest_of_alike()
         """Rows that count: of offers with the same region, market, size and rate of interruptions
@@ -162,9 +162,10 @@ class Columns:
         grams = watts / 1000.0 * self._pue[at] * self._carbon[at]
         if job.array is not None:
             grams = grams * extent.width
-        carried = self._carried(job, data)
-        usd = (egress + carried[0])[at]
-        move_h, move_gco2e = carried[1][at], carried[2][at]
+        brought_usd, waits_h, carried_g = self._nothing
+        if job.reads or job.writes:
+            brought_usd, waits_h, carried_g = self._roads.loads(job, data, expected_hours(job))
+        usd, move_h, move_gco2e = (egress + brought_usd)[at], waits_h[at], carried_g[at]
         return OfferTerms(
             egress_usd=usd,
             gco2e_per_hour=grams,
@@ -176,23 +177,6 @@ class Columns:
             move_h=move_h,
             move_gco2e=move_gco2e,
         )
-
-    def _carried(self, job: Job, data: DataView) -> Column:
-        """By region, in three rows: USD for the job's datasets, hours to wait, g CO2e."""
-        if not job.reads and not job.writes:
-            return self._nothing
-        hours = expected_hours(job)
-        named = [data.datasets.get(name) for name in job.datasets]
-        key = (job.reads, job.writes, job.objective, hours, tuple(named), data.now_ms)
-        known = self._loads.get(key)
-        if known is None:
-            if len(self._loads) >= _MOST_LOADS:
-                self._loads.clear()
-            loads = [gravity.load(job, name, self.market, data, hours) for name in self.regions]
-            known = np.array([(x.usd, x.move_h, x.gco2e) for x in loads], np.float64)
-            known = known.reshape(-1, 3).T
-            self._loads[key] = known
-        return known
 
     def may_be(self, where: Residency) -> NDArray[np.bool_]:
         """By region: whether a job with these ``regions`` may be there."""
@@ -290,8 +274,6 @@ class Columns:
 _MANY = 1_000_000
 _MOST_FACTS = 2000
 """Names of regions and patterns that jobs came with; then all are computed anew."""
-_MOST_LOADS = 1000
-"""Different wishes for datasets, as of one moment."""
 _kept: list[Columns] = []
 """Columns of the last markets seen: a memo of a pure function, by the market's identity."""
 _MOST_KEPT = 4
