@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from contextlib import contextmanager
 
 import pytest
 from daemons import World, until
@@ -17,9 +18,10 @@ with open(sys.argv[1], "a", buffering=1) as out:
 """
 
 
-@pytest.fixture
-def world(tmp_path):
-    with World(tmp_path / "w") as made:
+@contextmanager
+def able_to_pause(directory, **settings):
+    """A world of one node that lets jobs stand still; empty again at the end."""
+    with World(directory, **settings) as made:
         [node] = made.client.nodes()
         if "pause" not in node.abilities:
             pytest.skip(f"this host lets nobody stand still: {node.abilities}")
@@ -28,6 +30,12 @@ def world(tmp_path):
         for job in made.client.list():
             made.client.cancel(job.id)
         until(lambda: not made.replicas(), "the last replica to go")
+
+
+@pytest.fixture
+def world(tmp_path):
+    with able_to_pause(tmp_path / "w") as made:
+        yield made
 
 
 class Counting:

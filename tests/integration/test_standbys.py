@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from counting import Counting, fast_paths, world
+from counting import COUNT, Counting, able_to_pause, fast_paths, world
 from daemons import free_ports, until
 
 from hyperion.client.errors import HyperionError
@@ -78,6 +78,23 @@ def test_a_connection_wakes_it_and_the_borrower_loses_nothing(world, tmp_path):
     [frozen] = [row for step, row in rows.items() if step.startswith("wanted → frozen")]
     assert frozen.took.count == 3
     assert frozen.promised_ms == 50
+
+
+def test_who_shares_its_gpu_stands_still_though_there_are_cpus_for_both(tmp_path):
+    agent = {"declare": "accelerators=A100:1"}
+    with able_to_pause(tmp_path / "w", scheduler={"allow_declared": True}, agent=agent) as world:
+        half = {"cpus": 0.5, "accelerators": 0.5}
+        serving = Serving(world, resources=half)
+        told = "import os; print(os.environ['HYPERION_GPU_QUEUE_MS'], flush=True)\n"
+        command = ["python3", "-c", told + COUNT, str(tmp_path / "count")]
+        counting = Counting(
+            world, tmp_path, run=command, resources=half, pausing={"gpu_queue": "6ms"}
+        )
+        assert "6" in "".join(x.text for x in world.client.logs(counting.id, follow=False)).split()
+        began_ns, ended_ns = serving.ask()
+        assert counting.ran_between(began_ns + 50_000_000, ended_ns) == []
+        settled(counting, serving)
+        counting.checked()
 
 
 def test_an_order_wakes_it_and_releases_it(world, tmp_path):

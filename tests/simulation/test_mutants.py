@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from hyperion.control import arrays, dependencies, gang, rounds, saved
+from hyperion.control import arrays, dependencies, gang, rounds, saved, standbys
 from hyperion.control import messages as m
 from hyperion.control.agent import Agent
 from hyperion.control.attempts import Attempts
@@ -26,6 +26,7 @@ SEEDS = 120
 
 PLAIN, VARIED, URGENT = Size(), Size(varied=True), Size(urgent=True, jobs=40)
 BY_ITSELF = Size(urgent=True, jobs=40, by_itself=True)
+SHARING = Size(urgent=True, jobs=40, gpus=True)
 READING = Size(datasets=True)
 
 
@@ -239,6 +240,13 @@ MUTANTS = {
         Pausing,
         "_heir",
         lambda *_: "",
+    ),
+    "who shares a GPU with a standby computes on": (
+        "calm",
+        SHARING,
+        standbys,
+        "share_gpus",
+        lambda *_: False,
     ),
     "a step is whole though not all have written it": (
         "calm",

@@ -26,11 +26,11 @@ def warm(c, *jobs):
 
 
 def borrower(c, *jobs):
-    """These jobs start on what is lent; (their orders, the newest guard)."""
+    """These jobs start on what is lent; (their orders, the newest guard, None if that stays)."""
     commands = c.say(*(m.JobSubmitted(job=each, token=1) for each in jobs))
     runs = sent(commands, m.Run)
     guards = sent(say(c, runs, S.RUNNING, started_at_ms=c.now_ms), m.Guard)
-    return runs, guards[-1]
+    return runs, guards[-1] if guards else None
 
 
 def activated(c, serve, *victims, turn=2):
@@ -63,6 +63,73 @@ def test_nothing_is_lent_to_whoever_cannot_stand_still():
         warm(c, standby())
         assert submit(c, job("other", cpus=4, **more)) == [], more
         c.machine.state.check()
+
+
+# -- GPUs -----------------------------------------------------------------------------------------
+
+PACED = Pausing(gpu_queue_s=0.006)
+
+
+def beside_a_standby(pausing=PACED, **more):
+    """A standby and a batch job with half of the only GPU each, and CPUs for both."""
+    c = alone(node(cpus=8, gpus=1))
+    [serve] = warm(c, standby(cpus=2, gpus=0.5))
+    batch, guard = borrower(c, job("batch", cpus=2, gpus=0.5, pausing=pausing, **more))
+    return c, serve, batch[0], guard
+
+
+def test_who_shares_a_gpu_with_a_standby_makes_way_when_it_is_wanted():
+    c, serve, batch, guard = beside_a_standby()
+    assert guard == m.Guard(serve.allocation, (m.Yielding(batch.allocation, 35_000),))
+    activated(c, serve, batch)
+    assert status(c, "batch").paused_for == "serve"
+    [resume] = sent(tell(c, serve, S.WARM, turn=3), m.Resume)
+    assert resume.allocation == batch.allocation
+    c.machine.state.check()
+
+
+def test_without_its_word_it_stays_where_it_is():
+    *_, guard = beside_a_standby(pausing=Pausing())
+    assert guard is None
+
+
+def test_it_stays_where_it_is_on_another_gpu():
+    c = alone(node(cpus=8, gpus=2))
+    warm(c, standby(cpus=2, gpus=1))
+    _, guard = borrower(c, job("batch", cpus=2, gpus=1, pausing=PACED))
+    assert guard is None
+
+
+def test_it_goes_on_only_when_no_other_standby_wants_its_gpu():
+    c = alone(node(cpus=8, gpus=1))
+    first, second = warm(c, standby("a", cpus=1, gpus=0.3), standby("b", cpus=1, gpus=0.3))
+    [batch], _ = borrower(c, job("batch", cpus=1, gpus=0.4, pausing=PACED))
+    activated(c, first, batch)
+    activated(c, second)
+    assert sent(tell(c, first, S.WARM, turn=3), m.Resume) == []
+    assert status(c, "batch").paused_for == "b"
+    [resume] = sent(tell(c, second, S.WARM, turn=3), m.Resume)
+    assert resume.allocation == batch.allocation
+
+
+def test_with_its_word_it_may_borrow_cpus_though_it_holds_a_gpu():
+    c = alone(node(cpus=4, gpus=1))
+    warm(c, standby(cpus=4))
+    assert len(submit(c, job("other", cpus=4, gpus=1, pausing=PACED))) == 1
+
+
+def test_with_its_word_it_stands_still_for_whoever_lacks_cpus():
+    c = alone(node(cpus=4, gpus=1))
+    [batch] = running(c, job("batch", cpus=4, gpus=1, pausing=PACED))
+    commands = c.say(m.JobSubmitted(job=job("urgent", cpus=4, priority=LC), token=1))
+    assert [pause.allocation for pause in sent(commands, m.Pause)] == [batch.allocation]
+
+
+def test_how_much_waits_on_a_gpu_is_bounded():
+    wrong = any_job("j", pausing=Pausing(gpu_queue_s=1.5))
+    [fault] = check(wrong)
+    assert fault.pointer == "/pausing/gpu_queue"
+    assert "expected 0 to 1 s" in fault.message
 
 
 def test_a_node_that_cannot_pause_lends_nothing():

@@ -111,4 +111,4 @@ def may_borrow(job: Job) -> bool:
     if job.priority >= Priority.LATENCY_CRITICAL or not job.can_stand_still:
         return False
     asked = [role.resources for role in job.roles] if job.roles else list(job.alternatives)
-    return not any(request.gpus_milli for request in asked)
+    return job.yields_gpus or not any(request.gpus_milli for request in asked)

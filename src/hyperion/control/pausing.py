@@ -122,11 +122,11 @@ class Pausing:
         return status.paused_ms > MOST_PAUSED * (now_ms - status.started_at_ms)
 
     def can_pause(self, a: Allocation) -> bool:
-        """Whether it could stand still where it is, if it runs. A GPU would finish what has been
-        given to it, and its memory stays full."""
+        """Whether it could stand still where it is, if it runs. A GPU finishes what has been given
+        to it, so it must be little; its memory stays full."""
         node = self._state.nodes[a.node].node
         able = PAUSE in node.abilities and a.node not in self._state.silent
-        return able and not a.request.gpus_milli
+        return able and (not a.request.gpus_milli or self._state.jobs[a.job].job.yields_gpus)
 
     def _lacks_cpus_only(self, known: r.ClusterJob, plan: Plan, gives: dict[NodeId, int]) -> bool:
         needs: dict[NodeId, list[ResourceRequest]] = {}
@@ -340,6 +340,9 @@ class Pausing:
             claimants = [state.jobs[job] for job in state.claimants_on(own.node)]
             warm = {a.id for a in here if a.state is S.WARM}
             still = [a for a in here if state.jobs[a.job].status.paused_for or a.id in warm]
+            lender = next((a for a in here if self._wants_gpus_of(a, own)), None)
+            if lender is not None:
+                return lender.job
             for known in claimants:
                 if not known.status.claims_over:  # others leave for it: it waits until they have
                     still += [a for a in state.claims[known.job.id] if a.node == own.node]
@@ -353,6 +356,11 @@ class Pausing:
             if over:
                 return max(over, key=lambda known: known.order).job.id
         return JobId("")
+
+    def _wants_gpus_of(self, a: Allocation, own: Allocation) -> bool:
+        """A standby that is wanted, and shares a GPU with it."""
+        is_standby = self._state.jobs[a.job].job.standby is not None
+        return is_standby and a.state is S.RUNNING and share_gpus(a, own)
 
     def each_second(self, now_ms: int) -> _Decisions:
         """Stop those that have stood still for too long."""
@@ -375,6 +383,12 @@ class Pausing:
         yield from self._attempts.stop(
             loser, JobPhase.QUEUED, reason, now_ms, preemptions=preemptions
         )
+
+
+def share_gpus(one: Allocation, other: Allocation) -> bool:
+    """Whether both have a part of the same device of their node."""
+    both = one.node == other.node and one.request.gpus_milli and other.request.gpus_milli
+    return bool(both and set(one.devices) & set(other.devices))
 
 
 def _remember(known: dict[JobId, _T], job: JobId, what: _T) -> None:

@@ -1,4 +1,5 @@
-"""Jobs that are there before they are wanted: who borrows their CPUs, and who then stands still.
+"""Jobs that are there before they are wanted: who borrows their CPUs or shares their GPUs, and who
+then stands still.
 
 Whom a standby pushes aside is decided ahead of time and told to its node (``Guard``), so that
 between the request and the standstill there is no decision, no message and no disk. What has
@@ -13,7 +14,7 @@ from hyperion.control import messages as m
 from hyperion.control import records as r
 from hyperion.control.cluster_state import ClusterState
 from hyperion.control.lending import may_borrow
-from hyperion.control.pausing import Pausing
+from hyperion.control.pausing import Pausing, share_gpus
 from hyperion.control.seating import Seating
 from hyperion.model.allocation import Allocation
 from hyperion.model.allocation import AllocationState as S
@@ -93,7 +94,8 @@ class Standbys:
             lending.changed.add(node)
 
     def _victims(self, standby: Allocation) -> tuple[m.Yielding, ...]:
-        """Whom it takes to stand still so that the standby has its CPUs, were it wanted now."""
+        """Whom it takes to stand still so that the standby has its CPUs, and its GPUs to itself,
+        were it wanted now."""
         state = self._state
         winner = state.jobs[standby.job].job
         here = [a for a in state.live_on(standby.node) if a.id != standby.id]
@@ -102,8 +104,9 @@ class Standbys:
         chosen: list[m.Yielding] = []
         able = [a for a in here if self._yields(a, winner.priority)]
         able.sort(key=lambda a: (state.jobs[a.job].job.priority, -a.started_at_ms, a.id))
-        for a in able:
-            if lacks <= 0 or len(chosen) >= MOST_GUARDED:
+        beside = [a for a in able if share_gpus(a, standby)]
+        for n, a in enumerate([*beside, *(a for a in able if a not in beside)]):
+            if (lacks <= 0 and n >= len(beside)) or len(chosen) >= MOST_GUARDED:
                 break
             lacks -= a.request.cpus_milli
             hold_ms = gang.hold_ms(state.jobs[a.job].job)

@@ -18,7 +18,7 @@ from hyperion.adapters.checkpoint.journal import Journal
 from hyperion.control import messages as m
 from hyperion.model.ids import AllocationId
 from hyperion.model.job import Job
-from hyperion.workload import page
+from hyperion.workload import pacing, page
 
 _log = logging.getLogger("hyperion.agent")
 SITE = Path(hyperion.workload.__file__).parent / "sitecustomize"
@@ -95,6 +95,7 @@ class Workloads:
             "HYPERION_NOTICE_FILE": self._notice_path(id),
             "PYTHONPATH": os.pathsep.join(filter(None, (str(SITE), theirs))),
             **({"HYPERION_WORKLOAD_POINTS": "1"} if job.pausing.at else {}),
+            **({pacing.VARIABLE: f"{1e3 * job.pausing.gpu_queue_s:g}"} if job.yields_gpus else {}),
         }
 
     def begun(self, id: AllocationId) -> None:

@@ -13,6 +13,7 @@ from hyperion.model.bounds import (
     MAX_DATA_GIB,
     MAX_DATA_SOURCES,
     MAX_ENTRIES,
+    MAX_GPU_QUEUE_S,
     MAX_GRACE_S,
     MAX_HOLD_S,
     MAX_ID_CHARS,
@@ -323,6 +324,8 @@ def _limits(job: Job) -> Iterator[Fault]:
     if job.pausing != _PAUSING:
         yield from number_faults("/pausing/hold", job.pausing.hold_s, MAX_HOLD_S, "s")
         yield from number_faults("/pausing/within", job.pausing.within_s, MAX_WITHIN_S, "s")
+        queue_s = job.pausing.gpu_queue_s
+        yield from number_faults("/pausing/gpu_queue", queue_s, MAX_GPU_QUEUE_S, "s")
         if job.pausing.at not in ("", *PLACES_TO_STAND):
             found, known = quoted(job.pausing.at), ", ".join(PLACES_TO_STAND)
             yield Fault("/pausing/at", f"found {found}, expected {known}, or nothing")

@@ -160,6 +160,10 @@ class Pausing(Struct, frozen=True, omit_defaults=True, gc=False):
     it is. At the end of its step it also writes its state, so that stopping it loses nothing."""
     within_s: float = 1.0
     """It is frozen all the same, wherever it is, when it has not come there by then."""
+    gpu_queue_s: float = 0.0
+    """It may stand still with its GPUs too: no more work than this waits on one of them when it is
+    frozen. Torch programs are kept to that; for others it is their word. 0: with GPUs it is stopped
+    instead."""
 
     @property
     def asked_ms(self) -> int:
@@ -302,6 +306,11 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     def datasets(self) -> tuple[str, ...]:
         """The names of those that it reads, then of those that it writes."""
         return *(read.dataset for read in self.reads), *(write.dataset for write in self.writes)
+
+    @property
+    def yields_gpus(self) -> bool:
+        """Whether its GPUs compute nothing of it any more soon after it stands still."""
+        return self.pausing.gpu_queue_s > 0
 
     @property
     def can_stand_still(self) -> bool:

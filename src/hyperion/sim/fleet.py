@@ -29,6 +29,9 @@ class Execution(Struct):
     """It has gone on by itself, at the end of its hold: nobody had told it to."""
     lends: bool = False
     """It is a standby: its CPUs are others' for as long as it is not wanted."""
+    priority: int = 0
+    yields_gpus: bool = False
+    """It makes way on a GPU that it shares with a standby."""
     disk: int = 0
     """Which disk of the host it ran on: an empty one knows of no earlier claims."""
 
@@ -63,6 +66,8 @@ class Host:
             request=order.request,
             devices=order.devices,
             lends=order.job.standby is not None,
+            priority=order.job.priority,
+            yields_gpus=order.job.yields_gpus and order.job.can_stand_still,
             disk=self.disk,
         )
         self.running[order.allocation] = execution

@@ -97,8 +97,9 @@ class Posts:
             post.told = False
 
     def _have_their_cpus(self, host: Host) -> None:
-        """The law: who is wanted has CPUs to itself, a while after the last of them was, once
-        nothing fails any more. Who is being stopped may take its grace for that."""
+        """The law: who is wanted has CPUs to itself, and its GPUs but for those that never yield
+        them, a while after the last of them was, once nothing fails any more. Who is being stopped
+        may take its grace for that."""
         world = self._world
         wanted = [id for id, x in host.running.items() if x.lends and not self._is_warm(id)]
         used = sum(
@@ -107,12 +108,24 @@ class Posts:
             if x.still_since_ms is None and not self._is_warm(id) and id not in host.stopping
         )
         crowded = bool(wanted) and used > world.capacities[host.name].cpus_milli
+        crowded = crowded or any(self._shares_gpus(host, id) for id in wanted)
         if not crowded or world.now_ms < self._settled_from_ms:
             self._crowded_ms.pop(host.name, None)
             return
         since_ms = self._crowded_ms.setdefault(host.name, world.now_ms)
         lasts_ms = world.now_ms - since_ms
-        assert lasts_ms < SETTLED_MS, f"{host.name}: others run on the CPUs of {wanted}"
+        assert lasts_ms < SETTLED_MS, f"{host.name}: others run on the CPUs or GPUs of {wanted}"
+
+    def _shares_gpus(self, host: Host, id: AllocationId) -> bool:
+        own = host.running[id]
+        return any(
+            x.yields_gpus
+            and x.priority < own.priority
+            and x.still_since_ms is None
+            and other not in host.stopping
+            and bool(set(x.devices) & set(own.devices))
+            for other, x in host.running.items()
+        )
 
     def _is_warm(self, id: AllocationId) -> bool:
         post = self._posts.get(id)

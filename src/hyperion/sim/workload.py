@@ -21,6 +21,8 @@ class Size(Struct, frozen=True, kw_only=True):
     """Batch jobs that fill the CPUs, and urgent ones for which they stand still."""
     datasets: bool = False
     """Some jobs read and write datasets, which somebody adds and drops meanwhile."""
+    gpus: bool = False
+    """Of the urgent worlds: all hold half a GPU, which a standby may share with others."""
     by_itself: bool = False
     """Of the urgent worlds: many jobs come to a stand by themselves. There are no standbys, which
     wait for nobody to do so."""
@@ -31,9 +33,9 @@ class Size(Struct, frozen=True, kw_only=True):
 def size_of(seed: int) -> Size:
     """Odd seeds bring jobs of every shape, queues and windows; of the even ones every second brings
     plain jobs and gangs, every second urgent jobs for which others stand still, half of them by
-    themselves."""
+    themselves; of the rest every second some that share GPUs."""
     if seed % 4 == 2:
-        return Size(urgent=True, jobs=40, by_itself=seed % 8 == 6)
+        return Size(urgent=True, jobs=40, by_itself=seed % 8 == 6, gpus=seed % 16 == 10)
     return Size(varied=seed % 2 == 1)
 
 
@@ -76,7 +78,7 @@ def arrivals(dice: random.Random, jobs: int, over_ms: int) -> Iterator[Arrival]:
 
 
 def urgent_arrivals(
-    dice: random.Random, jobs: int, over_ms: int, by_itself: bool = False
+    dice: random.Random, jobs: int, over_ms: int, by_itself: bool = False, gpus: bool = False
 ) -> Iterator[Arrival]:
     """Batch jobs that fill the CPUs, and short urgent ones that want the same CPUs at once."""
     for n in range(jobs):
@@ -96,6 +98,7 @@ def urgent_arrivals(
                 priority=priority if urgent else Priority.BATCH,
                 alternatives=(
                     ResourceRequest(
+                        gpus_milli=500 if gpus else 0,
                         cpus_milli=dice.choice((2000, 4000)),
                         memory_mib=dice.choice((0, 0, 1024, 6000)),
                     ),
@@ -106,6 +109,7 @@ def urgent_arrivals(
                     forbidden=dice.random() < 0.1,
                     hold_s=dice.choice((2.0, 30.0)),
                     at=("step", "point", "")[n % 3] if by_itself else "",
+                    gpu_queue_s=0.006 if gpus and n % 4 else 0.0,
                 ),
                 standby=Standby(quiet_s=0.5) if stays and not by_itself else None,
             ),

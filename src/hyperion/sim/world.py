@@ -85,7 +85,7 @@ class World:
         self.capacities: dict[str, Capacity] = {}
         size = size or Size()
         self._build(size)
-        urgent = partial(urgent_arrivals, by_itself=size.by_itself)
+        urgent = partial(urgent_arrivals, by_itself=size.by_itself, gpus=size.gpus)
         bring = varied.arrivals if size.varied else urgent if size.urgent else arrivals
         came = bring(self.random, size.jobs, size.over_ms)
         for arrival in library.reading(came, seed) if size.datasets else came:

@@ -294,6 +294,16 @@ PAUSING = Record(
             default="1s",
             example="5s",
         ),
+        Field(
+            "gpu_queue",
+            Duration(),
+            "It may stand still with its GPUs too: no more work than this waits on one of them."
+            " Torch programs are kept to that.",
+            to="gpu_queue_s",
+            unit="s",
+            default="0 (with GPUs it is stopped)",
+            example="6ms",
+        ),
     ),
     Pausing,
 )
