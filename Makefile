@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # Constraints are a resolver's lock (see `make lock`): pip alone would search for minutes.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# What starts no daemons runs on all cores; the rest would take the CPUs from itself.
+PURE := tests/unit tests/property tests/simulation
+
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -33,7 +36,8 @@ demo: $(VENV)/.core ## three clusters on this machine, a real training run, expl
 test: $(VENV)/.dev ## lint, types, import contracts, and every test
 	@$(BIN)/python scripts/test_needs.py
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PURE)
+	@$(BIN)/python -m pytest --ignore tests/unit --ignore tests/property --ignore tests/simulation
 
 check: $(VENV)/.dev ## lint, types and import contracts only
 	$(BIN)/ruff check .
