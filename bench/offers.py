@@ -26,7 +26,8 @@ METHOD = (
     "with type and number of GPUs (or CPUs and memory), data in two regions, one of five datasets "
     "with two copies each, users in two, weights on all terms, budgets by the hour, in all and of "
     "carbon, and regions allowed and denied; a call ranks all that fits and returns the 20 best "
-    "places; columns are built once a market and not counted; garbage is collected as the daemons do"
+    "places; columns are built once a market and not counted; garbage is collected as the daemons "
+    "do"
 )
 GOAL_MS = 1.0
 
