@@ -12,8 +12,9 @@ from hyperion.control.cluster_state import ClusterState
 from hyperion.control.liveness import Holder, Peer
 from hyperion.control.occupancy import Occupancy
 from hyperion.control.pausing import Pausing
+from hyperion.control.records import FederatedStatus
 from hyperion.model.allocation import AllocationState as S
-from hyperion.placement import feasibility, gravity
+from hyperion.placement import feasibility, gravity, migration
 from hyperion.placement.fairness import Admission, QueueTree
 from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction, victims
@@ -28,6 +29,7 @@ PLAIN, VARIED, URGENT = Size(), Size(varied=True), Size(urgent=True, jobs=40)
 BY_ITSELF = Size(urgent=True, jobs=40, by_itself=True)
 SHARING = Size(urgent=True, jobs=40, gpus=True)
 READING = Size(datasets=True)
+TIDES = Size(tides=True)
 
 
 def caught(profile, size):
@@ -156,6 +158,14 @@ def _sees_no_copy_on_its_way(original):
 
 
 MUTANTS = {
+    "who is only to be moved is ended": (
+        "calm",
+        TIDES,
+        FederatedStatus,
+        "comes_back",
+        property(lambda self: bool(self.held)),
+    ),
+    "jobs are moved again and again": ("calm", TIDES, migration, "may_move", _always),
     "what somebody is bringing is paid for again": (
         "calm",
         READING,

@@ -45,6 +45,7 @@ def placed(status: FederatedStatus, place: Place, now_ms: int) -> FederatedStatu
         place=f"{place.instance_type} {place.market.value}".strip(),
         price=place.price,
         spot=place.market is Market.SPOT,
+        left=ClusterId(""),
         spent_usd=status.spent_usd + (place.price.egress_usd if place.price else 0.0),
         spent_gco2e=status.spent_gco2e + (place.price.move_gco2e if place.price else 0.0),
         reason="",

@@ -30,6 +30,7 @@ from hyperion.control.federation_times import FederationTimes
 from hyperion.control.hauling import Hauling
 from hyperion.control.liveness import Peer
 from hyperion.control.machine import Outcome, sort_out
+from hyperion.control.migrating import Migrations
 from hyperion.control.moves import Moves
 from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
@@ -96,6 +97,9 @@ class Federation:
         self._reports = Reports(self.state, self.orders, self._price_there)
         self._spending = Spending(self.state, self._end)
         self._rescues = Rescues(self.state, self._refuge, self._end)
+        self._migrations = Migrations(
+            self.state, self._planned_anew, self._end, times.migrate_ms, times.least_stay_ms
+        )
         self.hauling = Hauling(self.state.datasets, times.advise_ms, acts=replicates)
         self._admission = Admission(self.state, times.queue_max, self.hauling, self._end)
         self._seen_ms = 0
@@ -140,6 +144,7 @@ class Federation:
                 if status.answered >= status.generation:
                     self.orders.heard(job, now_ms)
                 self._rescues.note(known, now_ms)
+                self._migrations.note(known, now_ms)
 
     def writes(self) -> dict[str, bytes | None]:
         return self.state.writes()
@@ -182,9 +187,18 @@ class Federation:
         places = choice.rank(job, fleet, market, ranker, data)
         return planned(job, places, choice.choose(places), policy, ranker.excuse, market, data)
 
+    def _planned_anew(self, known: r.FederatedJob, now_ms: int) -> Planned:
+        """Where it would go now if it waited; not back to where it was moved from, if it can."""
+        without, slack = self._refused_lately(known, now_ms), slack_of(known, now_ms)
+        if known.status.left:
+            elsewhere = self.plan(known.job, (*without, known.status.left), slack)
+            if elsewhere.chosen is not None and elsewhere.chosen.has_room:
+                return elsewhere
+        return self.plan(known.job, without, slack)
+
     def _refuge(self, known: r.FederatedJob, now_ms: int) -> Place | None:
         """Where a job would go that leaves spot machines; None where only such would take it."""
-        chosen = self.plan(known.job, slack=slack_of(known, now_ms)).chosen
+        chosen = self._planned_anew(known, now_ms).chosen
         return None if chosen is None or chosen.market is Market.SPOT else chosen
 
     def _price_there(self, job: Job, cluster: ClusterId) -> Price | None:
@@ -349,6 +363,7 @@ class Federation:
                 yield from self._end(due, P.FAILED, reason, now_ms)
         yield from self._spending.tick(now_ms)
         yield from self._rescues.tick(now_ms)
+        yield from self._migrations.tick(self.market, now_ms)
         if now_ms - self._reconsidered_ms >= times.reconsider_ms:
             self._reconsidered_ms = now_ms
             self._freed()
@@ -370,10 +385,11 @@ class Federation:
                 yield held
                 continue
             without = self._refused_lately(known, now_ms)
-            if timed.is_alone(known.job, slack := slack_of(known, now_ms), self.market):
+            slack = slack_of(known, now_ms)
+            if known.status.left or timed.is_alone(known.job, slack, self.market):
                 yield from self._settle(drawn, now_ms)
                 drawn = None
-                yield from self._place_alone(known, self.plan(known.job, without, slack), now_ms)
+                yield from self._place_alone(known, self._planned_anew(known, now_ms), now_ms)
                 continue
             job = rest_of(known, now_ms)
             rights = Rights(job.priority, job.nice, job.policy or self.policy)
@@ -399,7 +415,7 @@ class Federation:
         yield from self._settle(drawn, now_ms)
 
     def _place_alone(self, known: r.FederatedJob, planned: Planned, now_ms: int) -> _Decisions:
-        if planned.later is not None:
+        if planned.later is not None and not known.status.left:
             until_ms = min(planned.later.start_ms, now_ms + LOOK_MS)
             reason = planned.later.words
             yield self._moves.moved(known, now_ms, not_before_ms=until_ms, reason=reason)
@@ -441,6 +457,7 @@ class Federation:
         placed = accounts.placed(status, place, now_ms)
         yield r.FederatedJobMoved(known.job.id, placed, now_ms)
         self._rescues.note(self.state.jobs[known.job.id], now_ms)
+        self._migrations.note(self.state.jobs[known.job.id], now_ms)
         yield r.Decided(
             known.job.id,
             placed.generation,

@@ -23,6 +23,7 @@ from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase, Secret
 from hyperion.placement.choice import FleetCluster, asked_in_all, shape_key
+from hyperion.placement.migration import MOST_MOVES
 
 
 class Committed(Struct):
@@ -316,6 +317,7 @@ class FederationState:
             if waits:
                 assert not status.cluster, f"{id} waits and has the cluster {status.cluster}"
             assert status.answered <= status.generation, f"{id}: answered before asked"
+            assert status.moves <= MOST_MOVES, f"{id} has been moved {status.moves} times"
         self.bills.check(self.jobs)
         self.datasets.check()
         for cluster, jobs in self.placed_in.items():

@@ -20,5 +20,9 @@ class FederationTimes(Struct, frozen=True, kw_only=True):
     """Lines of bills; older ones of jobs that are forgotten become parts of months."""
     advise_ms: int = 60_000
     """How often it is looked at which copies of datasets pay, where the advisor may act."""
+    migrate_ms: int = 60_000
+    """How often it is looked at whether a running job should go on elsewhere."""
+    least_stay_ms: int = 1_800_000
+    """A job is not moved before; twice as long after each move."""
     queue_max: int = 1_000_000
     placements_per_round: int = 1000

@@ -59,6 +59,10 @@ class FederatedStatus(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     """The tenant whose budget keeps it from being placed, or is stopping it for that."""
     leaving: str = ""
     """Why it is being stopped where it is, to go on elsewhere."""
+    left: ClusterId = ClusterId("")
+    """The cluster that it was moved from, and does not go back to while another has room."""
+    moves: int = 0
+    """How often it has been moved while it ran."""
     spot: bool = False
     """The newest chosen place is on spot machines. Where it is not, a job whose deadline is watched
     is told to take none."""

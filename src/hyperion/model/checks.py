@@ -321,6 +321,13 @@ def _limits(job: Job) -> Iterator[Fault]:
         if checkpoint.notice and notice_url(checkpoint.notice) is None:
             found = quoted(checkpoint.notice)
             yield Fault("/checkpoint/notice", f"found {found}, expected {NOTICE_EXPECTED}")
+    keeps = checkpoint.every_s > 0 or bool(checkpoint.dir)
+    if job.migrate and not (keeps and job.expected_s > 0 and job.array is None):
+        yield Fault(
+            "/migrate",
+            "needs expected, and checkpoint.every or checkpoint.dir, and is not for arrays:"
+            " else nobody knows what a move would lose",
+        )
     if job.pausing != _PAUSING:
         yield from number_faults("/pausing/hold", job.pausing.hold_s, MAX_HOLD_S, "s")
         yield from number_faults("/pausing/within", job.pausing.within_s, MAX_WITHIN_S, "s")

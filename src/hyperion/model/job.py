@@ -297,6 +297,8 @@ class Job(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     regions: Residency = Residency()
     restart: Restart = Restart()
     checkpoint: Checkpoint = Checkpoint()
+    migrate: bool = False
+    """While it runs it may be moved to where the rest of its work costs less."""
     pausing: Pausing = Pausing()
     standby: Standby | None = None
     tolerations: tuple[Toleration, ...] = ()

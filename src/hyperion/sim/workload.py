@@ -23,6 +23,8 @@ class Size(Struct, frozen=True, kw_only=True):
     """Some jobs read and write datasets, which somebody adds and drops meanwhile."""
     gpus: bool = False
     """Of the urgent worlds: all hold half a GPU, which a standby may share with others."""
+    tides: bool = False
+    """Prices rise and fall, and most jobs may be moved while they run."""
     by_itself: bool = False
     """Of the urgent worlds: many jobs come to a stand by themselves. There are no standbys, which
     wait for nobody to do so."""

@@ -25,7 +25,7 @@ from hyperion.model.ids import ClusterId, JobId, NodeId
 from hyperion.model.node import PAUSE, Node
 from hyperion.model.resources import Capacity
 from hyperion.placement import ranking
-from hyperion.sim import checkers, library, varied
+from hyperion.sim import checkers, library, tides, varied
 from hyperion.sim.faults import CALM, Faults
 from hyperion.sim.fleet import Execution, Host
 from hyperion.sim.geography import MARKET, REGIONS
@@ -58,6 +58,8 @@ _FEDERATION_TIMES = FederationTimes(
     silent_ms=15_000,
     reconsider_ms=2000,
     advise_ms=3000,
+    migrate_ms=300,
+    least_stay_ms=1000,
 )
 
 
@@ -88,8 +90,11 @@ class World:
         urgent = partial(urgent_arrivals, by_itself=size.by_itself, gpus=size.gpus)
         bring = varied.arrivals if size.varied else urgent if size.urgent else arrivals
         came = bring(self.random, size.jobs, size.over_ms)
-        for arrival in library.reading(came, seed) if size.datasets else came:
+        came = library.reading(came, seed) if size.datasets else came
+        for arrival in tides.wandering(came, seed) if size.tides else came:
             self.at(arrival.at_ms, self._asking(arrival))
+        if size.tides:
+            tides.Tides(self, seed)
         self.library = library.Library(self, seed) if size.datasets else None
         if size.varied:
             self._rule(size)

@@ -17,6 +17,7 @@ from hyperion.wire.spec_kinds import (
     Choice,
     Duration,
     Field,
+    Flag,
     ListOf,
     Number,
     Place,
@@ -395,6 +396,14 @@ SPEC = _Spec(
         Field("regions", RESIDENCY, "Where the job and its data may be: a hard limit."),
         Field("restart", RESTART, "Retries after a failure of its own."),
         Field("checkpoint", CHECKPOINT, "What the job itself does to survive."),
+        Field(
+            "migrate",
+            Flag(),
+            "`true`: while it runs it may be moved, with its checkpoint, to where the rest of its"
+            " work costs less. Needs `expected`, and `checkpoint.every` or `checkpoint.dir`.",
+            default="false",
+            example="true",
+        ),
         Field("pausing", PAUSING, "Whether, and for how long, it may stand still for others."),
         Field("standby", STANDBY, "Is there before it is wanted, and lends its CPUs until then."),
         Field(

@@ -132,6 +132,7 @@ def _wishes_mapping(job: Job) -> dict[str, Any]:
         "checkpoint": _renamed(
             job.checkpoint, grace_s="grace", every_s="every", restore_s="restore"
         ),
+        "migrate": job.migrate,
         "pausing": _renamed(job.pausing, hold_s="hold", within_s="within", gpu_queue_s="gpu_queue"),
         "tolerations": [_without_defaults(toleration) for toleration in job.tolerations],
         "metadata": dict(job.metadata),
