@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 
+import pytest
 from msgspec import structs
 
 from hyperion.adapters.runtime.launch import arguments
@@ -71,6 +72,13 @@ def test_a_replica_with_its_own_real_gpus_is_a_node_of_its_own():
     assert (found["SLURM_LOCALID"], found["SLURM_NNODES"]) == ("0", "3")
     assert found["SLURM_NODELIST"] == "10.0.0.1,10.0.0.1,10.0.0.2"
     assert found["HYPERION_LOCAL_RANK"] == "1"
+
+
+@pytest.mark.parametrize(("part", "said"), [(300, "0.3"), (1000, None), (2000, None)])
+def test_who_has_a_part_of_a_real_gpu_is_told_which(part, said):
+    request = ResourceRequest(gpus_milli=part)
+    run = structs.replace(order(1, devices=(3,)), request=request)
+    assert around(run, real_gpus=True).variables.get("HYPERION_GPU_SHARE") == said
 
 
 def test_declared_gpus_are_named_but_not_made_visible():

@@ -121,6 +121,10 @@ class FakeCuda:
     def __init__(self, device, broken=False):
         self.device, self.broken = device, broken
         self.marks = 0
+        self.caps = []
+
+    def set_per_process_memory_fraction(self, part, device):
+        self.caps.append((part, device))
 
     def is_initialized(self):
         return True
@@ -184,3 +188,13 @@ def test_a_device_that_fails_ends_the_pacing_and_not_the_program(capsys):
     for _ in range(3):
         own.point("unit")
     assert capsys.readouterr().err.count("not paced any more") == 1
+
+
+def test_a_part_of_a_gpu_is_a_part_of_its_memory():
+    torch = pytest.importorskip("torch")
+    cuda = FakeCuda(Device())
+    own = pacing.Pacing(FakeTorch(torch, cuda), 0.0, share=0.3)
+    for _ in range(3):
+        own.point("unit")
+    assert cuda.caps == [(0.3, 0)]
+    assert cuda.marks == 0

@@ -259,7 +259,9 @@ def _devices(order: Run, real_gpus: bool) -> dict[str, str]:
     # Without an order of devices CUDA counts the fastest first; the driver's index is by PCI bus.
     # A replica that asked for no GPU on such a node sees none.
     visible = ",".join(str(index) for index in order.devices)
-    return {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    seen = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    part = order.request.gpus_milli
+    return seen | ({"HYPERION_GPU_SHARE": f"{part / MILLI:g}"} if 0 < part < MILLI else {})
 
 
 def _hyperion(order: Run, seat: Seat, directory: str) -> dict[str, str]:

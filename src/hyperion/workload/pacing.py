@@ -3,7 +3,7 @@
 A program launches far ahead of its GPU: when its process is frozen the GPU goes on for all that it
 was given, a tenth of a second or more. Here launches wait, between two modules, until little of
 what was launched before is left. The GPU never runs dry: while it does one slice the next is
-there.
+there. And whoever has a part of a GPU is kept within that part of its memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 VARIABLE = "HYPERION_GPU_QUEUE_MS"
+SHARE = "HYPERION_GPU_SHARE"
 SLICES = 2
 """In flight at most; measured on an H200: with one the GPU idles between (12 % of its work is
 lost), with two nothing is."""
@@ -86,28 +87,30 @@ class Pacer:
             self._known[unit] = max(kept, 1e-6)
 
 
-def wanted_ms(environment: Any) -> float:
-    """What the job's node wants; 0: nothing. ValueError where it is no number from 0 to 1000."""
-    said = environment.get(VARIABLE) or "0"
+def wanted(environment: Any, name: str, most: float, unit: str) -> float:
+    """What the job's node wants; 0: nothing. ValueError where it is not from 0 to ``most``."""
+    said = environment.get(name) or "0"
     try:
         value = float(said)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 1000:
-        raise ValueError(f"{VARIABLE}={said}: expected milliseconds from 0 to 1000")
+    if not 0 <= value <= most:
+        raise ValueError(f"{name}={said}: expected {unit} from 0 to {most:g}")
     return value
 
 
 class Pacing:
     """The pacers of a process that uses torch, one for each of its GPUs, and the hooks that call
     them: after each module's forward, before each module's backward, after an optimizer's step.
+    With ``share`` torch takes no more than that part of a GPU's memory from the first of these on.
 
     The current stream counts; what a CUDA graph or a compiled module launches is one unit.
     """
 
-    def __init__(self, torch: Any, queue_ms: float) -> None:
+    def __init__(self, torch: Any, queue_ms: float, share: float = 0.0) -> None:
         self._torch = torch
         self.queue_ms = queue_ms
+        self.share = share
         self._pacers: dict[int, Pacer] = {}
         self._works = True
 
@@ -144,6 +147,8 @@ class Pacing:
         pacer = self._pacers.get(device)
         if pacer is None:
             pacer = self._pacers[device] = Pacer(self.queue_ms, self._mark)
+            if self.share:
+                cuda.set_per_process_memory_fraction(self.share, device)
         pacer.point(unit)
 
     def _mark(self) -> Mark:
@@ -156,6 +161,8 @@ class Pacing:
             return
         unit = id(module)
         self.point(unit)
+        if not self.queue_ms:
+            return
         node = getattr(_first_tensor(output), "grad_fn", None)
         if node is not None:
             node.register_prehook(lambda _: self.point(("backward", unit)))
@@ -183,10 +190,11 @@ def install(torch: Any, environment: Any) -> Pacing | None:
     """Where the environment wants it. A wrong wish is said, and the program runs on unpaced."""
     global active  # noqa: PLW0603  # one for the process
     try:
-        queue_ms = wanted_ms(environment)
-        if not queue_ms or not torch.cuda.is_available():
+        queue_ms = wanted(environment, VARIABLE, 1000, "milliseconds")
+        share = wanted(environment, SHARE, 1, "a part")
+        if not (queue_ms or share) or not torch.cuda.is_available():
             return None
-        pacing = Pacing(torch, queue_ms)
+        pacing = Pacing(torch, queue_ms, share)
         pacing.install()
         active = pacing
     except Exception as error:

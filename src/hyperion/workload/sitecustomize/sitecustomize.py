@@ -17,6 +17,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
+POINTS = "HYPERION_WORKLOAD_POINTS"
+"""Set for jobs that may come to a stand by themselves."""
+HOOKED = (POINTS, "HYPERION_GPU_QUEUE_MS", "HYPERION_GPU_SHARE")
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -38,6 +41,8 @@ def hook_torch() -> None:
         from hyperion.workload import pacing
 
         pacing.install(sys.modules["torch"], os.environ)
+        if not os.environ.get(POINTS):
+            return
         session = workload.session()
         channel = session.channel
         if channel is None:
@@ -132,8 +137,7 @@ class LastResort(importlib.abc.MetaPathFinder):
 
 
 if os.environ.get("HYPERION_WORKLOAD_PAGE"):
-    # No agent orders pauses by the page yet.
-    if os.environ.get("HYPERION_WORKLOAD_POINTS") or os.environ.get("HYPERION_GPU_QUEUE_MS"):
+    if any(os.environ.get(name) for name in HOOKED):
         sys.meta_path.insert(0, AfterTorch())
     sys.meta_path.append(LastResort())
 run_hidden()
