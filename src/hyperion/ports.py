@@ -104,6 +104,16 @@ class Runtime(Protocol):
     async def kill(self, allocation: AllocationId, grace_ms: int) -> None:
         """End its whole tree, or make sure that it can never start. Ends in ReplicaExited."""
 
+    async def set_aside(self, allocation: AllocationId) -> int:
+        """Write it to disk with all its memory and end its processes, which is no end of it; the
+        bytes. ``OSError``: it cannot be, and runs on. ``abilities`` says whether that can be."""
+
+    async def bring_back(self, allocation: AllocationId) -> None:
+        """Let it go on from there. ``OSError``, and then ReplicaExited: it cannot."""
+
+    def is_aside(self, allocation: AllocationId) -> bool:
+        """Whether it is there."""
+
     async def drop(self, allocation: AllocationId) -> None:
         """Forget it; its logs stay until retention removes them."""
 

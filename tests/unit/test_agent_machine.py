@@ -291,6 +291,16 @@ def test_for_a_standby_it_is_frozen_wherever_it_is():
     assert a.say(m.Pause(ID, 2, 35_000, at_once=True)) == [m.PauseReplica(ID, 35_000)]
 
 
+def test_what_stands_still_may_be_set_aside_and_comes_back():
+    a = started()
+    a.say(m.Pause(ID, 2, 35_000), m.ReplicaPaused(ID))
+    [aside] = a.say(m.Pause(ID, 3, 35_000, on_disk=True))
+    assert aside == m.PauseReplica(ID, 35_000, on_disk=True)
+    [report] = sent(a.say(m.ReplicaPaused(ID, Freeze(how="disk", at="disk", freed_bytes=9))))
+    assert (report.state, report.generation, report.freeze.freed_bytes) == (S.PAUSED, 3, 9)
+    assert a.say(m.Resume(ID, 4)) == [m.ResumeReplica(ID)]
+
+
 def test_an_order_about_what_is_lost_is_answered_so():
     a = leased()
     [report] = sent(a.say(m.Pause(ID, 2, 35_000)), m.AllocationReport)

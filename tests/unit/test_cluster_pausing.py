@@ -11,7 +11,7 @@ from hyperion.control import messages as m
 from hyperion.daemon.promise_views import promise_views
 from hyperion.model.allocation import Freeze
 from hyperion.model.job import Checkpoint, Pausing, Priority, SavedCheckpoint
-from hyperion.model.node import PAUSE
+from hyperion.model.node import CRIU, PAUSE
 
 LC, ULL = Priority.LATENCY_CRITICAL, Priority.ULTRA_LOW_LATENCY
 
@@ -383,3 +383,56 @@ def test_one_whose_step_is_saved_is_said_to_lose_nothing_at_the_end_of_its_hold(
     assert stop.allocation == batch.allocation
     said = "preempted by job urgent, after it had stood still for 5s; step 41 is saved"
     assert status(c, "batch").reason == said
+
+
+def lies_aside(c, **more):
+    """A job that has been told at the end of its hold to lie aside on disk; (it, who runs)."""
+    [batch] = running(c, job("batch", cpus=4, pausing=Pausing(hold_s=5.0, criu=True), **more))
+    run = paused(c, batch)
+    commands = beat(c, 6)
+    assert sent(commands, m.Stop) == []
+    [aside] = sent(commands, m.Pause)
+    assert (aside.allocation, aside.on_disk) == (batch.allocation, True)
+    return batch, run
+
+
+def criu_node(**has):
+    return replace(node(**has), abilities={PAUSE: "tested", CRIU: "4.1"})
+
+
+def test_at_the_end_of_its_hold_it_is_set_aside_and_waits_there():
+    c = alone(criu_node(cpus=4))
+    batch, run = lies_aside(c)
+    tell(c, batch, S.PAUSED, freeze=Freeze(how="disk", at="disk", freed_bytes=300 << 20))
+    said = "paused for job urgent; set aside on disk; 300 MiB given back"
+    assert status(c, "batch").reason == said
+    assert sent(beat(c, 100), (m.Stop, m.Pause, m.Resume)) == [], "for as long as it takes"
+    c.machine.state.check()
+    [resume] = sent(tell(c, run, S.SUCCEEDED), m.Resume)
+    assert resume.allocation == batch.allocation
+    tell(c, batch, S.RUNNING)
+    assert (status(c, "batch").preemptions, status(c, "batch").reason) == (0, "")
+    assert not c.machine.state.allocations[batch.allocation].on_disk
+
+
+def test_one_that_cannot_be_set_aside_is_stopped():
+    c = alone(criu_node(cpus=4))
+    batch, _ = lies_aside(c)
+    tell(c, batch, S.RUNNING, reason="it could not be set aside on disk: connected sockets")
+    [stop] = sent(beat(c, 2), m.Stop)
+    assert stop.allocation == batch.allocation
+    c = alone(node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4, pausing=Pausing(hold_s=5.0, criu=True)))
+    paused(c, batch)
+    assert len(sent(beat(c, 7), m.Stop)) == 1, "its node cannot"
+
+
+def test_a_restart_does_not_forget_what_lies_aside():
+    c = alone(criu_node(cpus=4))
+    batch, run = lies_aside(c)
+    tell(c, batch, S.PAUSED, freeze=Freeze(how="disk", at="disk"))
+    c.restart(machine)
+    c.say(m.NodeAttached(hello=m.NodeHello(node=criu_node(cpus=4))))
+    tell(c, run, S.RUNNING, started_at_ms=c.now_ms)
+    tell(c, batch, S.PAUSED)
+    assert sent(beat(c, 20), (m.Stop, m.Pause)) == []

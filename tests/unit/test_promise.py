@@ -32,8 +32,14 @@ def test_the_promise_takes_a_freezer_and_real_time():
     assert not kept(found(), stop_ms=0.0)[sometime]
 
 
+def test_to_be_set_aside_on_disk_takes_criu():
+    assert kept(found())["set aside on disk"]
+    assert not kept(found("CRIU"))["set aside on disk"]
+    [tier] = [tier for tier in tiers(found("CRIU"), 0.3) if tier.tier == "set aside on disk"]
+    assert tier.why == "CRIU: CRIU found"
+
+
 def test_what_is_not_built_is_not_promised():
-    assert not kept(found())["move, with memory and all"]
     assert not kept(found())["GPUs"]
 
 

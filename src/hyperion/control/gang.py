@@ -185,7 +185,13 @@ def stop_order(a: Allocation, known: r.ClusterJob) -> m.Stop:
 
 
 def pause_order(a: Allocation, job: Job, *, at_once: bool = False) -> m.Pause:
-    return m.Pause(allocation=a.id, generation=a.generation, hold_ms=hold_ms(job), at_once=at_once)
+    return m.Pause(
+        allocation=a.id,
+        generation=a.generation,
+        hold_ms=hold_ms(job),
+        at_once=at_once,
+        on_disk=a.on_disk,
+    )
 
 
 def hold_ms(job: Job) -> int:

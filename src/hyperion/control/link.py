@@ -159,6 +159,9 @@ class Pause(Struct, frozen=True, tag=True, omit_defaults=True):
     allocation: AllocationId
     generation: int
     hold_ms: int = 30_000
+    on_disk: bool = False
+    """It stands still already, and is to be set aside on its node's disk: until it is told to go
+    on, however long that takes."""
     at_once: bool = False
     """A standby is wanted: it is frozen wherever it is, whatever its job would rather have."""
 

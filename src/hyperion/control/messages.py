@@ -422,6 +422,8 @@ class PauseReplica(Struct, frozen=True, tag=True):
     at: str = ""
     """Let it come there by itself first (``Pausing.at``), for at most ``asked_ms``."""
     asked_ms: int = 0
+    on_disk: bool = False
+    """Set it aside by CRIU; there is no end of its hold then."""
 
 
 class ResumeReplica(Struct, frozen=True, tag=True):

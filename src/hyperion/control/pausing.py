@@ -25,13 +25,14 @@ from hyperion.model.allocation import Allocation, Freeze
 from hyperion.model.allocation import AllocationState as S
 from hyperion.model.ids import AllocationId, JobId, NodeId
 from hyperion.model.job import JobPhase
-from hyperion.model.node import PAUSE
+from hyperion.model.node import CRIU, PAUSE
 from hyperion.model.resources import ResourceRequest
 from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction
 
 _Decisions = Iterator[Any]
 _T = TypeVar("_T")
+_STOOD = (S.PAUSING, S.PAUSED)
 MOST_PAUSED = 0.5
 """Of its time since its start no job stands still for more than this part."""
 SPARED_MS = 60_000
@@ -245,6 +246,9 @@ class Pausing:
         if a is None or a.generation != report.generation:
             return
         if report.freeze is not None and a.state is S.PAUSING:
+            if a.on_disk:
+                yield from self._hear_settled(a, report.freeze, now_ms)
+                return
             winner = self._state.jobs[a.job].status.paused_for
             self.promise.froze(node, winner, report.freeze, now_ms)
         elif report.freeze is not None and a.state is S.PAUSED:
@@ -258,13 +262,15 @@ class Pausing:
         """Compute was free before; now it is known what became of memory and work."""
         known = self._state.jobs[a.job]
         parts = [f"paused for job {known.status.paused_for}"]
-        if freeze.saved_us:
+        if a.on_disk:
+            parts.append("set aside on disk")
+        elif freeze.saved_us:
             parts.append(f"step {freeze.step} is saved")
         if freeze.freed_bytes >> 20:
             parts.append(f"{freeze.freed_bytes >> 20} MiB given back")
         reason = "; ".join(parts)
         if len(parts) > 1 and known.status.paused_for and known.status.reason != reason:
-            if freeze.saved_us:
+            if freeze.saved_us and not a.on_disk:
                 self.promise.settled(a.node, freeze)
             yield self._state.moved(known, now_ms, reason=reason)
             self.tell_later(a.job, now_ms)
@@ -326,7 +332,7 @@ class Pausing:
     def go_on(self, a: Allocation, now_ms: int) -> _Decisions:
         """Order a replica that stands still to go on."""
         if a.state in (S.PAUSING, S.PAUSED):
-            resuming = replace(a, state=S.RESUMING, generation=a.generation + 1)
+            resuming = replace(a, state=S.RESUMING, generation=a.generation + 1, on_disk=False)
             yield r.AllocationMoved(resuming)
             self._orders.sent(a.id, now_ms)
             yield m.SendToNode(a.node, m.Resume(a.id, resuming.generation))
@@ -370,10 +376,28 @@ class Pausing:
                 status, hold_s = loser.status, loser.job.pausing.hold_s
                 held_ms = now_ms - status.paused_at_ms
                 if status.phase is JobPhase.RUNNING and held_ms >= 1000 * hold_s:
+                    if self._can_lie_aside(loser):
+                        yield from self._set_aside(loser, now_ms)
+                        continue
                     why = f"after it had stood still for {hold_s:g}s"
                     if status.saved_at_ms >= status.paused_at_ms and loser.job.pausing.at:
                         why += f"; step {status.checkpoints[-1].step} is saved"
                     yield from self.give_up(loser, why, now_ms)
+
+    def _can_lie_aside(self, loser: r.ClusterJob) -> bool:
+        """Whether all of it is on its nodes' disks, on its way there, or could be set aside there.
+        What runs again has not let itself be."""
+        live = self._state.live_of(loser.job.id)
+        nodes = (self._state.nodes[a.node].node for a in live)
+        able = loser.job.pausing.criu and not any(a.request.gpus_milli for a in live)
+        able = able and all(CRIU in node.abilities for node in nodes)
+        return able and all(a.state is S.PAUSED or (a.on_disk and a.state in _STOOD) for a in live)
+
+    def _set_aside(self, loser: r.ClusterJob, now_ms: int) -> _Decisions:
+        for a in self._state.live_of(loser.job.id):
+            if not a.on_disk:
+                aside = replace(a, on_disk=True)
+                yield from self.order(aside, loser, loser.status.paused_for, now_ms)
 
     def give_up(self, loser: r.ClusterJob, why: str, now_ms: int) -> _Decisions:
         """It is stopped after all, for the one that it stands still for."""

@@ -18,7 +18,13 @@ def carry_out(order: m.Run | m.Prepare) -> m.AgentCommand:
 def pause(order: m.Pause, replica: r.Replica) -> m.PauseReplica:
     asked = None if order.at_once else replica.order
     how = asked.job.pausing if asked is not None else Pausing()
-    return m.PauseReplica(order.allocation, order.hold_ms, how.at, how.asked_ms)
+    return m.PauseReplica(
+        allocation=order.allocation,
+        hold_ms=order.hold_ms,
+        on_disk=order.on_disk,
+        at=how.at,
+        asked_ms=how.asked_ms,
+    )
 
 
 def end(replica: r.Replica, event: m.ReplicaExited) -> tuple[S, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -104,6 +105,9 @@ class Standing:
         """Ends in ReplicaPaused, or in ReplicaResumed with the reason. One that is taken back
         while it is still on its way to where it stands by itself ends in neither."""
         id, stood = order.allocation, None
+        if order.on_disk:
+            await self._set_aside(id)
+            return
         if order.at and self._works:
             with self._asking(id):
                 stood = await self._workloads.stand(id, order.at, order.asked_ms, order.hold_ms)
@@ -130,6 +134,23 @@ class Standing:
             stood = await self._workloads.settled(id, stood, SETTLE_WITHIN_S)
             if await self._freeze(id, order.hold_ms) is not None:
                 self._emit(m.ReplicaSettled(id, by_itself(stood)))
+
+    async def _set_aside(self, id: AllocationId) -> None:
+        """It stands still, and may run for the moment that CRIU takes to get hold of it."""
+        self._unwatch(id)
+        self._take_back(id)
+        begun_ns = time.monotonic_ns()
+        try:
+            await self._pauser.thaw(id)
+            size = await self._runtime.set_aside(id)
+        except OSError as error:
+            self._emit(m.ReplicaResumed(id, f"it could not be set aside on disk: {error}"))
+            return
+        took_us = (time.monotonic_ns() - begun_ns) // 1000
+        took = Freeze(
+            stopped_us=took_us, confirmed_us=took_us, how="disk", at="disk", freed_bytes=size
+        )
+        self._emit(m.ReplicaPaused(id, took))
 
     @contextmanager
     def _asking(self, id: AllocationId) -> Iterator[None]:
@@ -171,11 +192,21 @@ class Standing:
     async def resume(self, id: AllocationId) -> None:
         self._unwatch(id)
         self._take_back(id)
-        await self._thaw(id)
+        if self._runtime.is_aside(id):
+            try:
+                await self._runtime.bring_back(id)
+            except OSError as error:  # its end is told by the runtime
+                _log.warning("%s is lost, for it cannot be brought back from disk: %s", id, error)
+                return
+        else:
+            await self._thaw(id)
         self._emit(m.ReplicaResumed(id))
 
     async def inspect(self, id: AllocationId) -> None:
         """After a restart of the agent, or the end of a hold: what is true?"""
+        if self._runtime.is_aside(id):
+            self._emit(m.ReplicaPaused(id))
+            return
         still = False
         if self._works:
             try:

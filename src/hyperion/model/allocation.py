@@ -115,3 +115,5 @@ class Allocation(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False
     ended_at_ms: int = 0
     checkpoints: tuple[SavedCheckpoint, ...] = ()
     """The newest that it has written, the newest last."""
+    on_disk: bool = False
+    """It stands still and is, or is being, set aside on its node's disk."""

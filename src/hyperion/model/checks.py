@@ -333,6 +333,10 @@ def _limits(job: Job) -> Iterator[Fault]:
         yield from number_faults("/pausing/within", job.pausing.within_s, MAX_WITHIN_S, "s")
         queue_s = job.pausing.gpu_queue_s
         yield from number_faults("/pausing/gpu_queue", queue_s, MAX_GPU_QUEUE_S, "s")
+        if job.pausing.criu and job.replicas > 1:
+            found = f"found true with {job.replicas} replicas"
+            said = "connections between them cannot be set aside; expected false, or one replica"
+            yield Fault("/pausing/criu", f"{found}: {said}")
         if job.pausing.at not in ("", *PLACES_TO_STAND):
             found, known = quoted(job.pausing.at), ", ".join(PLACES_TO_STAND)
             yield Fault("/pausing/at", f"found {found}, expected {known}, or nothing")

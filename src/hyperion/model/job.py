@@ -165,6 +165,10 @@ class Pausing(Struct, frozen=True, omit_defaults=True, gc=False):
     frozen. Torch programs are kept to that; for others it is their word. 0: with GPUs it is stopped
     instead."""
 
+    criu: bool = False
+    """At the end of its hold it is set aside on its node's disk by CRIU, where that can be, and
+    comes back from there; only where it cannot be is it stopped."""
+
     @property
     def asked_ms(self) -> int:
         """How long it may take until it is known to stand, beyond what freezing takes."""

@@ -10,6 +10,10 @@ PAUSE = "pause"
 """The ability of a node to let replicas stand still, with all that they hold, and go on."""
 
 
+CRIU = "criu"
+"""Its CRIU works: replicas that stand still can be set aside on its disk; the value is which."""
+
+
 class Taint(Struct, frozen=True, gc=False):
     """Keeps jobs off the node that do not tolerate it."""
 

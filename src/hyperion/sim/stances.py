@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Tell = Callable[[Any, int], None]
 SETTLES_WITHIN_MS = 2000
+FOR_EVER_MS = 1 << 40
 
 
 class Stances:
@@ -31,6 +32,9 @@ class Stances:
         self._requests = 0
 
     def pause(self, host: Host, order: m.PauseReplica, tell: Tell) -> None:
+        if order.on_disk:
+            self._set_aside(host, order, tell)
+            return
         if not order.at:
             self._freeze(host, order, tell)
             return
@@ -41,6 +45,15 @@ class Stances:
         comes_ms = order.asked_ms if is_late else dice.randrange(1, max(2, order.asked_ms))
         comes = self._comes_late if is_late else self._comes
         self._world.after(comes_ms, lambda: comes(host, order, request, tell))
+
+    def _set_aside(self, host: Host, order: m.PauseReplica, tell: Tell) -> None:
+        """From then on there is no end of its hold."""
+        world, id = self._world, order.allocation
+        if world.random.random() < world.faults.unpausable:
+            self.resume(host, id, tell, "it could not be set aside on disk")
+        elif host.pause(id, world.now_ms, FOR_EVER_MS):
+            aside = Freeze(stopped_us=1, confirmed_us=1, how="disk", at="disk")
+            tell(m.ReplicaPaused(id, aside), world.random.randrange(1, SETTLES_WITHIN_MS))
 
     def _comes_late(self, host: Host, order: m.PauseReplica, request: int, tell: Tell) -> None:
         """Its agent has waited for long enough, and freezes it wherever it is; if there is one."""

@@ -112,6 +112,7 @@ def urgent_arrivals(
                     hold_s=dice.choice((2.0, 30.0)),
                     at=("step", "point", "")[n % 3] if by_itself else "",
                     gpu_queue_s=0.006 if gpus and n % 4 else 0.0,
+                    criu=by_itself and n % 2 == 0,
                 ),
                 standby=Standby(quiet_s=0.5) if stays and not by_itself else None,
             ),

@@ -22,7 +22,7 @@ from hyperion.control.federation_times import FederationTimes
 from hyperion.control.uplink import ClusterTimes
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId, JobId, NodeId
-from hyperion.model.node import PAUSE, Node
+from hyperion.model.node import CRIU, PAUSE, Node
 from hyperion.model.resources import Capacity
 from hyperion.placement import ranking
 from hyperion.sim import checkers, library, tides, varied
@@ -169,7 +169,7 @@ class World:
                     ),
                     labels={"zone": f"z{n % 2}", "rack": f"r{n}"} if size.varied else {},
                     usd_per_hour=self.random.uniform(0.5, 30.0),
-                    abilities={PAUSE: "simulated"} if n % 4 != 3 else {},
+                    abilities=dict.fromkeys((PAUSE, CRIU), "simulated") if n % 4 != 3 else {},
                 )
                 name = f"{cluster.id}/{node.id}"
                 self.hosts[name] = Host(name)

@@ -304,6 +304,14 @@ PAUSING = Record(
             default="0 (with GPUs it is stopped)",
             example="6ms",
         ),
+        Field(
+            "criu",
+            Flag(),
+            "`true`: at the end of its hold it is set aside on its node's disk, where CRIU works,"
+            " and comes back from there; only else it is stopped. For jobs of one replica.",
+            default="false",
+            example="true",
+        ),
     ),
     Pausing,
 )

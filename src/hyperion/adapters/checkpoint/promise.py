@@ -91,10 +91,10 @@ def tiers(findings: list[Finding], stop_ms: float) -> list[Tier]:
             why="" if stop_ms > 0 else "a throw-away process could not be made to stand still",
         ),
         Tier(
-            tier="move, with memory and all",
-            kept=False,
-            promise="none yet; CRIU would take some 0.7 s per GiB",
-            why=f"CRIU: {by['CRIU'].found}" if not by["CRIU"].works else "not built yet",
+            tier="set aside on disk",
+            kept=by["CRIU"].works and stop_ms > 0,
+            promise="after the hold of jobs with `pausing.criu`; some 0.7 s per GiB",
+            why="" if by["CRIU"].works else f"CRIU: {by['CRIU'].found}",
         ),
         Tier(
             tier="GPUs",

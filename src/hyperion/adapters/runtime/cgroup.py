@@ -99,6 +99,12 @@ class Cgroups:
         """The group that holds all processes of the replica; empty where there is none."""
         return f"{self._track.path}/{replica}" if self._track else ""
 
+    def places(self, replica: str) -> list[str]:
+        """All groups that it has, the one to kill by first."""
+        bases = (self._track, *self._limits.values())
+        paths = dict.fromkeys(f"{base.path}/{replica}" for base in bases if base)
+        return [path for path in paths if os.path.isdir(path)]
+
     def members(self, replica: str) -> list[int]:
         """Processes in the replica's group and the groups below it."""
         if self._track is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperion.adapters.runtime import deadman, launch, ledger, logs, retention, tree, workdir
+from hyperion.adapters.runtime.aside import SetsAside
 from hyperion.adapters.runtime.cgroup import Cgroups
 from hyperion.adapters.runtime.gates import Gates
 from hyperion.adapters.runtime.rendezvous import FreePorts
@@ -35,7 +36,7 @@ _CLAIM_S = 2.0
 _KEEP = retention.Bounds()
 
 
-class ProcessRuntime:
+class ProcessRuntime(SetsAside):
     """Satisfies ``ports.Runtime``. One per directory; a second one is refused by ``start``."""
 
     def __init__(
@@ -139,6 +140,8 @@ class ProcessRuntime:
                 await self._end_unknown(replica, grace_ms)
         elif replica.exited is not None:
             self._emit(replica.exited)
+        elif self._drop_aside(replica):
+            self._do(self._clear(replica))
         elif replica.pid == 0 and ledger.fence(replica.directory, self._boot):
             ledger.write_stop(replica.directory, "stopped before it started")
             self._finish(replica)
@@ -205,7 +208,7 @@ class ProcessRuntime:
         return deadman.recover_lease(self.directory, self._boot)
 
     def abilities(self) -> Mapping[str, str]:
-        return self._cgroups.abilities()
+        return self._with_criu(self._cgroups.abilities())
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -293,8 +296,9 @@ class ProcessRuntime:
         """Adopt the replica if it lives, else see how it ended."""
         if claim.pid is None:
             claim = await self._await_claim(replica)
-        pid = claim.pid or 0
-        pidfd = None
+        if self._lies_aside(replica, claim):
+            return
+        pid, pidfd = claim.pid or 0, None
         if pid and claim.boot == self._boot:
             pidfd = tree.watch(pid, replica.name)
         replica.is_child, replica.is_adopted = False, True
@@ -492,6 +496,5 @@ class ProcessRuntime:
         return f"{self._live}/{name}"
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
+        self._tasks.add(task := self._loop.create_task(work))
         task.add_done_callback(self._tasks.discard)

@@ -302,18 +302,20 @@ class Restart(_message.Message):
     def __init__(self, max: _Optional[int] = ..., backoff_s: _Optional[float] = ...) -> None: ...
 
 class Pausing(_message.Message):
-    __slots__ = ("forbidden", "hold_s", "at", "within_s", "gpu_queue_s")
+    __slots__ = ("forbidden", "hold_s", "at", "within_s", "gpu_queue_s", "criu")
     FORBIDDEN_FIELD_NUMBER: _ClassVar[int]
     HOLD_S_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     WITHIN_S_FIELD_NUMBER: _ClassVar[int]
     GPU_QUEUE_S_FIELD_NUMBER: _ClassVar[int]
+    CRIU_FIELD_NUMBER: _ClassVar[int]
     forbidden: bool
     hold_s: float
     at: str
     within_s: float
     gpu_queue_s: float
-    def __init__(self, forbidden: _Optional[bool] = ..., hold_s: _Optional[float] = ..., at: _Optional[str] = ..., within_s: _Optional[float] = ..., gpu_queue_s: _Optional[float] = ...) -> None: ...
+    criu: bool
+    def __init__(self, forbidden: _Optional[bool] = ..., hold_s: _Optional[float] = ..., at: _Optional[str] = ..., within_s: _Optional[float] = ..., gpu_queue_s: _Optional[float] = ..., criu: _Optional[bool] = ...) -> None: ...
 
 class Standby(_message.Message):
     __slots__ = ("port", "quiet_s")

@@ -209,16 +209,18 @@ class Stop(_message.Message):
     def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., grace_ms: _Optional[int] = ...) -> None: ...
 
 class Pause(_message.Message):
-    __slots__ = ("allocation", "generation", "hold_ms", "at_once")
+    __slots__ = ("allocation", "generation", "hold_ms", "at_once", "on_disk")
     ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     HOLD_MS_FIELD_NUMBER: _ClassVar[int]
     AT_ONCE_FIELD_NUMBER: _ClassVar[int]
+    ON_DISK_FIELD_NUMBER: _ClassVar[int]
     allocation: str
     generation: int
     hold_ms: int
     at_once: bool
-    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., hold_ms: _Optional[int] = ..., at_once: _Optional[bool] = ...) -> None: ...
+    on_disk: bool
+    def __init__(self, allocation: _Optional[str] = ..., generation: _Optional[int] = ..., hold_ms: _Optional[int] = ..., at_once: _Optional[bool] = ..., on_disk: _Optional[bool] = ...) -> None: ...
 
 class Resume(_message.Message):
     __slots__ = ("allocation", "generation")
