@@ -172,6 +172,16 @@ def test_with_time_to_spare_it_runs_on_spot_and_leaves_when_that_is_used_up():
     assert order.job.alternatives[0].use_spot is False
 
 
+def test_plan_says_what_the_deadline_has_decided():
+    cloud = Cloud(job(expected_s=7200.0, deadline_s=8300.0), [], [False])
+    cloud.run()
+    decided = cloud.teller.machine.state.decisions[cloud.job.id]
+    assert cloud.placed_on == ["steady"]
+    reasons = {row.cluster: row.reason for row in decided.rows}
+    assert reasons["spot"] == "only spot machines, for which its deadline leaves no time"
+    assert decided.arithmetic[-1].startswith("deadline: 2.306 h left for 2 h of work")
+
+
 def test_a_running_job_whose_checkpoints_are_late_is_moved_while_there_is_time():
     wished = job(expected_s=7200.0, deadline_s=8600.0, checkpoint=Checkpoint(every_s=300.0))
     late = Cloud(wished, [], [False])

@@ -11,6 +11,7 @@ from hyperion.placement.balanced import BALANCED
 from hyperion.placement.choice import Place
 from hyperion.placement.deadline import Slack
 from hyperion.placement.explain import Planned
+from hyperion.placement.feasibility import Reason
 
 
 def is_short(job: Job, slack: Slack) -> bool:
@@ -54,7 +55,18 @@ def _within(job: Job, slack: Slack, unbound: Callable[[Job], Planned]) -> Planne
     if not _is_sooner(bound.chosen, any_.chosen):
         return any_
     lines = (*bound.arithmetic, deadline.why_off_spot(job, slack))
-    return replace(bound, arithmetic=lines)
+    barred = {p.cluster for p in bound.places if p.refusal is Reason.MARKET}
+    barred -= {p.cluster for p in any_.places if p.refusal is Reason.MARKET}
+    rows = tuple(
+        replace(row, reason=_BARRED) if row.cluster in barred else row for row in bound.rows
+    )
+    places = tuple(
+        replace(p, refusal_text=_BARRED) if p.cluster in barred else p for p in bound.places
+    )
+    return replace(bound, arithmetic=lines, rows=rows, places=places, off_spot=True)
+
+
+_BARRED = "only spot machines, for which its deadline leaves no time"
 
 
 def _is_sooner(place: Place | None, other: Place | None) -> bool:

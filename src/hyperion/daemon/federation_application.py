@@ -35,6 +35,7 @@ from hyperion.model.market import Offer
 from hyperion.model.queue import Queue
 from hyperion.placement import explain, ranking
 from hyperion.placement.catalogue import catalogue
+from hyperion.placement.deadline import off_spot
 from hyperion.ports import Clock
 from hyperion.wire import spec
 from hyperion.wire.api import (
@@ -127,6 +128,8 @@ class FederationApplication(Billing, DatasetCalls):
         if refusal:
             raise Conflict(refusal)
         planned = machine.plan(job)
+        if planned.off_spot:
+            job = off_spot(job)
         policy = machine.rankers.of(planned.policy)
         regions = {c.cluster.region for c in machine.fleet if c.reachable}
         offers = catalogue(job, machine.market, policy, CATALOGUE_ROWS, regions, machine.data)
@@ -135,7 +138,7 @@ class FederationApplication(Billing, DatasetCalls):
         joined = len(planned.places)
         shown = replace(planned, rows=rows[:joined])
         view = views.plan_view(job.id, shown, rows[joined:], machine.market.as_of)
-        if not view.chosen:
+        if not view.chosen or planned.later is not None:
             return view
         try:
             bare = replace(job, secrets={}, envs={})

@@ -73,6 +73,8 @@ class Planned(Struct, frozen=True):
     sentence: str
     rows: tuple[Row, ...]
     arithmetic: tuple[str, ...]
+    off_spot: bool = False
+    """Its deadline leaves no time for spot machines."""
     later: Later | None = None
     """A later start that pays, before which it is not placed."""
 
@@ -167,7 +169,7 @@ def arithmetic(job: Job, place: Place, there: Load = NO_LOAD) -> tuple[str, ...]
         if job.data or there.hauls
         else f"egress: no data to bring = {egress}",
         f"carbon: {p.gco2e_per_hour:,.1f} g CO2e/h x {p.hours:.4g} h{moved_grams(there)}"
-        f" x ${w.carbon_usd_per_tonne:,.4g}/t{_weight(w.carbon)} = {carbon}",
+        f" x ${w.carbon_usd_per_tonne:,.7g}/t{_weight(w.carbon)} = {carbon}",
         f"latency: {_late(job, p)} x {p.hours:.4g} h"
         f" x ${LATENCY_USD_PER_MS_HOUR:g}/(ms h){_weight(w.latency)} = {latency}"
         if job.users_in
