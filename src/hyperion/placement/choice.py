@@ -20,6 +20,7 @@ from hyperion.placement.feasibility import Reason, request_key
 from hyperion.placement.gravity import NO_DATASETS, DataView
 from hyperion.placement.interruption import per_hour, struck
 from hyperion.placement.objective import (
+    UNDISTURBED,
     Extent,
     Outlook,
     Price,
@@ -398,11 +399,13 @@ def _outlook(
     has_room: bool,
 ) -> Outlook:
     """How often it would be interrupted there, and how long it would wait."""
+    wait_h = 0.0 if has_room else _wait_h(job, member)
     each = per_hour(member.cluster.region, shape.instance_type, shape.market, market)
+    if not each:
+        return Outlook(0.0, wait_h) if wait_h else UNDISTURBED
     slots = max(1, feasibility.slots(part.request, shape.capacity))
     machines = -(-widest.width // slots) if not job.roles else job.replicas
-    wait_h = 0.0 if has_room else _wait_h(job, member)
-    return Outlook(each * struck(job, machines) if each else 0.0, wait_h)
+    return Outlook(each * struck(job, machines), wait_h)
 
 
 def _wait_h(job: Job, member: FleetCluster) -> float:
