@@ -1,8 +1,9 @@
 """A deterministic training run that is preempted at random instants gives the same bits each step.
 
-Run: ``python bench/no_lost_work.py [--workload numpy torch jax] [--mode pause|step|kill]
+Run: ``python bench/no_lost_work.py [--workload numpy torch jax] [--mode pause|step|disk|kill]
 [--preemptions 1000] [--python PATH] [-o json]``. ``pause``: it stands still where it is; ``step``:
-it comes to a stand by itself at the end of its step, and one in eight is killed there; ``kill``:
+it comes to a stand by itself at the end of its step, and one in eight is killed there; ``disk``: it
+is written to disk by CRIU and brought back; ``kill``:
 SIGTERM, it saves a checkpoint after its step, ends, and is started again. What the interpreter at
 PATH cannot import is skipped. Exits with 1 when a step was lost, done twice, or came out otherwise.
 """
@@ -18,6 +19,8 @@ from measure import percentile, progress, report
 from strikes import LATE, Stage, Tally
 from training.train import PHASES, UNBORN
 
+from hyperion.adapters.runtime import aside
+
 METHOD = {
     "pause": "stopped at random instants by the freezer of its control group ({how}), as the"
     " agent's fast path does it, for 0 to 5 ms each time; stopped: until the kernel says that all"
@@ -27,6 +30,9 @@ METHOD = {
     " one in eight, killed by SIGKILL and started again; stood: from the request until it says that"
     " it computes no more; in which phase it is says a page of memory that it shares, read just"
     " before the request",
+    "disk": "written to disk at random instants by CRIU, as the agent does it, and brought back;"
+    " written: until its processes have ended; in which phase it is says a page of memory that it"
+    " shares, read just before",
     "kill": "told to end at random instants by SIGTERM to all of its processes; it saves a"
     " checkpoint after its step (draft, fsync, rename) and ends with 143; then it is started again"
     " with HYPERION_RESUME_FROM; ended: from the signal until its process has gone; in which phase"
@@ -95,7 +101,8 @@ def prove(workload, steps, chosen):
             progress(f"[{bar}] {shown}, {wrong['runs']} runs wrong")
 
         tally.told = told
-        play = {"pause": stage.paused, "step": stage.stood, "kill": stage.killed}[chosen.mode]
+        plays = {"pause": stage.paused, "step": stage.stood, "disk": stage.laid_aside}
+        play = plays.get(chosen.mode, stage.killed)
         try:
             told()
             wanted = stage.undisturbed()
@@ -126,7 +133,7 @@ def figures(workload, mode, runs, wrong, tally):
         if phase in tally.phases:
             yield row(f"struck: {phase}", tally.phases[phase])
     took = tally.took_ms or [0.0]
-    said = {"pause": "stopped", "step": "stood", "kill": "ended"}[mode]
+    said = {"pause": "stopped", "step": "stood", "disk": "written", "kill": "ended"}[mode]
     for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
         yield row(f"{said}, {name}", round(percentile(took, part), 3), "ms")
 
@@ -143,6 +150,9 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end_at_once)
     rows, lengths, how, is_well = [], [], "", True
+    if chosen.mode == "disk" and not aside.version():
+        print(f"disk is skipped: no CRIU {aside.NEEDED} on PATH that works", file=sys.stderr)
+        return 1
     try:
         for workload in dict.fromkeys(chosen.workload):
             found, why_not = version(chosen.python, workload)

@@ -1,6 +1,7 @@
 """Plays a training run and strikes it at random instants: frozen in place, or stopped and started
 again. Nothing of it is left behind, however this ends."""
 
+import asyncio
 import contextlib
 import mmap
 import os
@@ -19,7 +20,7 @@ from training.train import ENDED, PAGE_BYTES, PHASES, STARTING, STOPPED, UNBORN,
 import hyperion.workload
 from hyperion.adapters.checkpoint.cooperative import Cooperative
 from hyperion.adapters.checkpoint.freezer import Freezer, Group
-from hyperion.adapters.runtime import tree
+from hyperion.adapters.runtime import aside, tree
 from hyperion.adapters.runtime.cgroup import Cgroups
 from hyperion.workload import page
 
@@ -112,7 +113,7 @@ class Stage:
     # -- one life ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _life(self, tally, resume_from=None, own_page=None):
+    def _life(self, tally, resume_from=None, own_page=None, stderr=None):
         paths = []
         if (
             self._cgroups.holds
@@ -125,7 +126,12 @@ class Stage:
         try:
             with self._out.open("ab") as out:  # a session of its own: Ctrl-C is for us
                 process = subprocess.Popen(
-                    words, stdout=out, env=surroundings, start_new_session=True
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=None if stderr is None else stderr.open("ab"),
+                    env=surroundings,
+                    start_new_session=True,
                 )
             yield process
         finally:
@@ -170,7 +176,7 @@ class Stage:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
-    # -- four ways to play it -----------------------------------------------------------------
+    # -- five ways to play it -----------------------------------------------------------------
 
     def undisturbed(self):
         """The lines of it."""
@@ -267,6 +273,38 @@ class Stage:
             tally.faults.append(f"step {answer.committed_step} was not saved where it stands")
         return answer.snapshot_step == answer.committed_step
 
+    def laid_aside(self, left, tally):
+        """Play it once, written to disk by CRIU and brought back at random instants; its lines."""
+        ends = tally.done + left
+        self._anew()
+        with self._life(tally, stderr=self._directory / "err") as process:
+            while _lives(process.pid) and tally.done < ends and not tally.faults:
+                is_early = self._page.phase <= STARTING
+                time.sleep(self._dice.random() * (START_REST_S if is_early else LIFE_S))
+                if self._page.phase not in (UNBORN, ENDED):
+                    self._lay_aside(process, tally)
+            gives_up = time.monotonic() + LIMIT_S
+            while _lives(process.pid) and time.monotonic() < gives_up:
+                time.sleep(0.01)
+        return self._lines()
+
+    def _lay_aside(self, process, tally):
+        phase, called_ns = self._page.phase, time.monotonic_ns()
+        members = self._cgroups.members(NAME) if self._cgroups.holds else [process.pid]
+        own = str(self._directory)
+        try:
+            asyncio.run(aside.write(process.pid, members, own))
+        except OSError as fault:
+            if self._page.phase != ENDED:
+                tally.faults.append(f"not set aside: {fault}")
+            return
+        tally.strike(PHASES[phase], time.monotonic_ns() - called_ns)
+        process.poll()  # the first time it is our child, and its number must be free
+        try:
+            asyncio.run(aside.read(own, self._cgroups.places(NAME)))
+        except OSError as fault:
+            tally.faults.append(f"not brought back: {fault}")
+
     def killed(self, left, tally):
         """Play it once, in as many lives as it takes; the lines of it."""
         ends = tally.done + left
@@ -319,3 +357,11 @@ class Stage:
 
     def _lines(self):
         return self._out.read_text().splitlines()
+
+
+def _lives(pid):
+    """Whether it runs; after it was brought back it is nobody's child here."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False
