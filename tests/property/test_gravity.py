@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from hyperion.model.bounds import MAX_COPIES
 from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.ids import JobId
 from hyperion.model.job import DatasetRead, DatasetWrite, Job, Objective
@@ -121,6 +122,18 @@ def test_all_regions_at_once_are_what_each_alone_is(one, two, market, fraction, 
     for n, region in enumerate(REGIONS):
         alone = load(job, region, market, data, run_h)
         assert (usd[n], wait_h[n], grams[n]) == (alone.usd, alone.move_h, alone.gco2e)
+
+
+def test_a_dataset_in_very_many_regions_is_read_from_afar_only():
+    """Who keeps it would have one copy more than there may be."""
+    market = MarketView(as_of="", regions={}, internet_egress={"aws": 0.09})
+    copies = tuple(Copy(f"aws/r-{n}") for n in range(MAX_COPIES))
+    for few, way in ((copies[:-1], Way.MOVED), (copies, Way.AFAR)):
+        dataset = Dataset(name="d", size_gib=1.0, copies=few)
+        (haul,) = carried(reading(), dataset, "aws/eu-1", market).hauls
+        assert haul.way is way
+        roads = Roads(["aws/eu-1"], np.array([market.carbon_g_per_kwh("aws/eu-1")]), market)
+        assert roads.loads(reading(), DataView({"d": dataset}, NOW), 1.0)[0] == haul.usd
 
 
 def test_150_gib_cost_3_dollars_and_take_0_36_hours():

@@ -152,7 +152,8 @@ class Hauling:
         for haul in there.hauls:
             if haul.way is not Way.BACK:
                 usd = haul.usd or _saved(haul, view, place.region, market)
-                more.setdefault(haul.dataset, {})[place.region] = usd
+                if usd > 0:
+                    more.setdefault(haul.dataset, {})[place.region] = usd
         for region, gain in _better(job, place, places):
             hauls = gravity.load(job, region, market, view, expected_hours(job)).hauls
             paid = [haul for haul in hauls if haul.way is not Way.BACK and haul.usd > 0]
@@ -207,7 +208,7 @@ class Hauling:
         for advice in self.advice(market, now_ms):
             name, region = advice.dataset, advice.region
             failed = dict(self._datasets.entries[name].failed).get(region, -RETRY_MS)
-            if now_ms - failed < RETRY_MS or advice.source == "":
+            if now_ms - failed < RETRY_MS or not advice.source:
                 continue
             if advice.action == "drop":
                 if name in self._datasets.named:

@@ -17,6 +17,7 @@ from enum import Enum
 
 from msgspec import Struct
 
+from hyperion.model.bounds import MAX_COPIES
 from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.job import DatasetRead, DatasetWrite, Job, Objective
 from hyperion.model.market import MarketView
@@ -145,7 +146,7 @@ def ways_to(
         wait_h = max(0, there.ready_at_ms - now_ms) / MS_PER_HOUR
         found.append(Haul(name, Way.COMING, gib, there.source, delay_h=wait_h, by=there.by))
     for copy in dataset.present:
-        if there is None:
+        if there is None and len(dataset.copies) < MAX_COPIES:
             found.append(_moved(dataset, copy, gib, region, market, hours))
         found.append(_afar(dataset, copy, gib, read, region, market, hours))
     return found

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperion.model.bounds import MAX_COPIES
 from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.job import DatasetRead, DatasetWrite, Job, Objective
 from hyperion.model.market import MarketView
@@ -59,7 +60,7 @@ class Roads:
         self, dataset: Dataset, read: DatasetRead, weights: Objective, now_ms: int, hours: float
     ) -> "_Best":
         best, gib = _Best(len(self._regions), weights), dataset.gib(now_ms)
-        free = np.ones(len(self._regions), np.bool_)
+        free = np.full(len(self._regions), len(dataset.copies) < MAX_COPIES)
         here = [self._at[c.region] for c in dataset.copies if c.present and c.region in self._at]
         for copy in dataset.copies:
             at = self._at.get(copy.region)

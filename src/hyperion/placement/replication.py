@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
+from hyperion.model.bounds import MAX_COPIES
 from hyperion.model.dataset import MS_PER_DAY, Dataset
 from hyperion.model.market import MarketView
 from hyperion.placement.gravity import storage_usd
@@ -93,7 +94,7 @@ def _copies(
 ) -> Iterator[Advice]:
     gib = dataset.gib(now_ms)
     for region, known in sorted(demand.items()):
-        if dataset.copy(region) is not None:
+        if dataset.copy(region) is not None or len(dataset.copies) >= MAX_COPIES:
             continue
         source = nearest(dataset, region, market)
         if not source:
