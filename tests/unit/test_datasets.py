@@ -16,7 +16,7 @@ from hyperion.model.job import JobPhase as P
 from hyperion.placement import replication
 from hyperion.placement.replication import HORIZON_DAYS, Demand, advise
 
-US, EU = "aws/us-east-1", "gcp/europe-west1"
+US, EU, AP = "aws/us-east-1", "gcp/europe-west1", "edge/ap"
 DEAR = replace(MARKET, egress={(US, EU): 0.02, (EU, US): 0.05})
 HOUR_MS = 3_600_000
 ADVISE_MS = FederationTimes().advise_ms
@@ -261,6 +261,24 @@ def test_jobs_kept_away_by_their_data_speak_for_a_copy_where_they_would_rather_b
     assert status(f, "one").cluster == "dear"
     worth = {x.region: x.usd for x in f.machine.state.datasets.entries["imagenet"].worth}
     assert worth[EU] == pytest.approx(9.0, rel=0.05), "an eighth of 80 less an eighth of 8 USD"
+
+
+def test_what_copies_elsewhere_were_worth_is_forgotten_once_one_is_made():
+    f = federation(replace(DEAR, internet_egress={"aws": 0.02}), replicates=True)
+    attach(f, "dear", US, usd_per_hour=200.0)
+    attach(f, "cheap", EU, usd_per_hour=8.0)
+    attach(f, "cheaper", AP, usd_per_hour=7.0)
+    add(f, size_gib=2000.0)
+    for n in range(8):
+        submit(f, reading(f"j{n}"))
+    worth = {x.region: x.usd for x in f.machine.state.datasets.entries["imagenet"].worth}
+    assert set(worth) == {EU, AP}
+    assert worth[AP] > worth[EU] > 0
+    [haul] = asked(f.wait(ADVISE_MS + 2000, step_ms=1000))
+    assert haul.region == AP, "one at a time, the best first"
+    left = {x.region for x in f.machine.state.datasets.entries["imagenet"].worth}
+    assert left == {AP}
+    assert asked(f.wait(3 * ADVISE_MS, step_ms=10_000)) == []
 
 
 def test_what_pays_and_what_does_not_by_hand():

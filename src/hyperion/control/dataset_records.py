@@ -39,7 +39,8 @@ class DatasetDropped(Struct, frozen=True, tag=True):
 
 
 class CopyStarted(Struct, frozen=True, tag=True):
-    """It is on its way, and paid for."""
+    """It is on its way, and paid for. What copies elsewhere would have been worth is forgotten: it
+    was reckoned without this one."""
 
     name: str
     copy: Copy

@@ -43,6 +43,10 @@ class Datasets:
                 self._dirty.add(key("dataset", name))
             case d.CopyStarted(name, copy):
                 self._with_copies(name, (*self._known[name].copies, copy))
+                entry = self.entries[name]
+                lies = {one.region for one in entry.dataset.copies}
+                kept = tuple(one for one in entry.worth if one.region in lies)
+                self._put(replace(entry, worth=kept))
             case d.CopyArrived(name, region, at_ms):
                 self._with_copies(
                     name,

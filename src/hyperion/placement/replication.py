@@ -68,13 +68,16 @@ def advise(
     market: MarketView,
     now_ms: int,
 ) -> list[Advice]:
-    """Copies that pay for themselves, the best first, and copies that do not; never the last one.
+    """The copy that pays for itself best, and copies that do not pay; never the last one.
+
+    One copy at a time: what a second is worth, nobody knows before the first is there.
 
     ``demand`` by region as of now; ``waiting`` jobs name the dataset and will use it as others did.
     """
-    found = [*_copies(dataset, demand, waiting, market, now_ms)]
-    found += _drops(dataset, demand, market, now_ms)
-    return sorted(found, key=lambda advice: -advice.gain_usd)[:MOST_ADVICE]
+    copies = _copies(dataset, demand, waiting, market, now_ms)
+    best = max(copies, key=lambda advice: advice.gain_usd, default=None)
+    drops = _drops(dataset, demand, market, now_ms)
+    return [*([best] if best else ()), *drops]
 
 
 def expected_usd(demand: Demand | None, waiting: int) -> float:
