@@ -37,6 +37,7 @@ class SetsAside:
     _replicas: dict[str, Replica]
     _cgroups: Cgroups
     _boot: str
+    _loop: asyncio.AbstractEventLoop
 
     def _with_criu(self, abilities: Mapping[str, str]) -> Mapping[str, str]:
         criu = version()
@@ -46,17 +47,19 @@ class SetsAside:
         replica = self._replicas.get(str(allocation))
         if replica is None or replica.pidfd < 0 or replica.exited is not None:
             raise OSError("it does not run")
-        self._unwatch(replica)  # that it ends now is no end of it
+        self._loop.remove_reader(replica.pidfd)  # that it ends now is no end of it
         try:
             size = await write(replica.pid, await self._members(replica), replica.directory)
         except OSError:
-            try:
-                self._watch(replica, os.pidfd_open(replica.pid))
-            except ProcessLookupError:
-                await self._take_over(replica, Claim(replica.pid, self._boot))
+            self._loop.add_reader(replica.pidfd, self._on_end, replica)
             raise
+        self._unwatch(replica)
         if replica.is_child:
             await reap(replica.pid)
+        if replica.kill_at is not None:  # it was told to end meanwhile
+            drop(replica.directory)
+            await self._take_over(replica, Claim(replica.pid, self._boot))
+            raise OSError("it is to end")
         return size
 
     async def bring_back(self, allocation: AllocationId) -> None:
@@ -90,7 +93,7 @@ class SetsAside:
     async def _members(self, replica: Replica) -> list[int]:
         raise NotImplementedError
 
-    def _watch(self, replica: Replica, pidfd: int) -> None:
+    def _on_end(self, replica: Replica) -> None:
         raise NotImplementedError
 
     def _unwatch(self, replica: Replica) -> None:

@@ -1,0 +1,74 @@
+"""What a runtime promises of replicas set aside on disk; with control groups and without."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+from runtime_watched import Watched, order
+
+from hyperion.adapters.runtime import aside
+from hyperion.control.messages import ReplicaExited, ReplicaStarted
+from hyperion.model.ids import AllocationId
+
+pytestmark = pytest.mark.skipif(
+    not aside.version(), reason=f"no CRIU {aside.NEEDED} on PATH that works"
+)
+ID = AllocationId("job.1-1.0")
+COUNT = ("sh", "-c", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.01; done")
+
+
+@pytest.fixture(params=[True, False], ids=["cgroups", "no-cgroups"])
+def settings(request):
+    return {"use_cgroups": request.param}
+
+
+async def counts(w, beyond):
+    """Until the replica has counted further; all it has counted."""
+    async with asyncio.timeout(20):
+        while len(lines := (await w.output()).split()) <= beyond:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return [int(line) for line in lines]
+
+
+def test_it_comes_back_with_the_same_pid_and_counts_on(tmp_path, settings):
+    async def story():
+        async with Watched(tmp_path, **settings) as w:
+            await w.runtime.launch(order(command=COUNT))
+            await counts(w, 5)
+            for times in (1, 2):
+                assert await w.runtime.set_aside(ID) > 0
+                assert w.runtime.is_aside(ID)
+                before = await counts(w, 0)
+                await w.runtime.bring_back(ID)
+                assert not w.runtime.is_aside(ID)
+                lines = await counts(w, len(before) + 5)
+                assert lines == list(range(1, len(lines) + 1))
+                assert len({x.pid for x in w.said(ID, ReplicaStarted)}) == 1
+                assert len(w.said(ID, ReplicaStarted)) == 1 + times
+            assert w.said(ID, ReplicaExited) == []
+
+    asyncio.run(story())
+
+
+def alive_pids():
+    return {int(x.name) for x in Path("/proc").iterdir() if x.name.isdigit()}
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.2])
+def test_killed_while_it_is_written_it_is_gone_for_good(tmp_path, settings, delay_s):
+    async def story():
+        async with Watched(tmp_path, **settings) as w:
+            await w.runtime.launch(order(command=COUNT))
+            await counts(w, 5)
+            writing = asyncio.ensure_future(w.runtime.set_aside(ID))
+            await asyncio.sleep(delay_s)  # before, while or after it is written: all the same
+            await w.runtime.kill(ID, 0)
+            await w.exited(ID)
+            with contextlib.suppress(OSError):
+                await writing
+            assert not w.runtime.is_aside(ID)
+            [started, *_] = w.said(ID, ReplicaStarted)
+            assert started.pid not in alive_pids()
+
+    asyncio.run(story())
