@@ -307,6 +307,14 @@ def test_an_order_about_what_is_lost_is_answered_so():
     assert (report.state, report.generation) == (S.LOST, 2)
 
 
+def test_word_that_it_stands_still_waits_for_no_disk():
+    a = started()
+    a.say(m.Pause(ID, 2, 35_000))
+    outcome = a.machine.handle(m.ReplicaPaused(ID), a.now_ms)
+    assert [command.message.state for command in outcome.early] == [S.PAUSED]
+    assert outcome.commands == []
+
+
 def test_after_a_restart_it_looks_who_stands_still():
     a = started()
     a.say(m.Pause(ID, 2, 35_000), m.ReplicaPaused(ID))
@@ -327,6 +335,29 @@ def test_what_stands_still_is_fenced_like_anything_else():
     a = started()
     a.say(m.Pause(ID, 2, 35_000), m.ReplicaPaused(ID))
     assert "KillReplica" in names(a.wait(31_000))
+
+
+def test_who_stands_still_by_an_order_that_was_lost_does_so_until_its_scheduler_says():
+    """Its report may have left before the disk had it, and somebody run on its CPUs since."""
+    a = started()
+    kept = dict(a.disk)
+    a.say(m.Pause(ID, 2, 35_000), m.ReplicaPaused(ID))
+    a.disk = kept
+
+    def again():
+        machine = Agent(node())
+        machine.handle(m.LeaseRecovered(20_000), a.now_ms)
+        return machine
+
+    a.restart(again)
+    a.say(m.SchedulerAttached())
+    assert a.machine.replicas[ID].state is S.RUNNING
+    [report] = sent(a.say(m.ReplicaPaused(ID)))
+    assert (report.state, report.generation) == (S.PAUSED, 1)
+    assert names(a.say(m.Pause(ID, 2, 35_000))) == ["PauseReplica"]
+    [report] = sent(a.say(m.ReplicaPaused(ID)))
+    assert (report.state, report.generation) == (S.PAUSED, 2)
+    assert a.say(m.Resume(ID, 3)) == [m.ResumeReplica(ID)]
 
 
 def standby(a, victim=True):

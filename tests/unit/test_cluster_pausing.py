@@ -257,6 +257,17 @@ def test_who_asks_before_submitting_is_told_who_would_stand_still():
     assert phases(c) == {"batch": "running"}, "asking changes nothing"
 
 
+def test_who_stands_still_for_nobody_goes_on():
+    """Its agent found it so after a restart; the order is long taken back."""
+    c = alone(node())
+    [batch] = running(c, job("batch"))
+    [resume] = sent(tell(c, batch, S.PAUSED), m.Resume)
+    assert resume.allocation == batch.allocation
+    tell(c, batch, S.RUNNING)
+    assert phases(c) == {"batch": "running"}
+    c.machine.state.check()
+
+
 def test_an_order_that_was_sent_and_not_kept_is_taken_back():
     """It left before it was on the disk, and its scheduler died right then."""
     c = alone(node(cpus=4))

@@ -6,6 +6,7 @@ cluster may run the same job elsewhere.
 
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -59,8 +60,10 @@ class Agent:
         self.attached = False
         self._live: set[AllocationId] = set()
         self._pausing: dict[AllocationId, int] = {}
-        """Those being made to stand still, and the generation of the order. Not kept: after a
-        restart whatever stands still by an order of which nothing is known goes on."""
+        """Those being made to stand still, and the generation of the order. Not kept."""
+        self._inspected: set[AllocationId] = set()
+        """Those that are looked at after a restart. Whoever stands still then does so until the
+        scheduler, which may have been told of it, says otherwise."""
         self._unacknowledged: dict[AllocationId, int] = {}
         """Ended or living replicas, and when each was last reported."""
         self._dirty: set[str] = set()
@@ -120,6 +123,7 @@ class Agent:
                 self.replicas.pop(id, None)
                 self._live.discard(id)
                 self._pausing.pop(id, None)
+                self._inspected.discard(id)
                 self._unacknowledged.pop(id, None)
                 self.marks.pop(id, None)  # so that the oldest stand first
                 self.marks[id] = r.Mark(generation, at_ms)
@@ -293,11 +297,14 @@ class Agent:
         generation = self._pausing.pop(replica.id, 0)
         if isinstance(event, m.ReplicaPaused):
             freeze, reason, state = event.freeze, "", S.PAUSED
-            if not generation and replica.state is not S.PAUSED:
+            known = generation or replica.state is S.PAUSED or replica.id in self._inspected
+            self._inspected.discard(replica.id)
+            if not known:
                 yield m.ResumeReplica(replica.id)  # it came too late, and nobody waits for it
                 return
         else:
             freeze, reason, state = None, event.reason, S.RUNNING
+            self._inspected.discard(replica.id)
         if replica.state not in STANDING or (state is replica.state and not generation):
             return
         yield r.ReplicaMoved(
@@ -323,13 +330,7 @@ class Agent:
         replica = self.replicas.get(id)
         if replica is None or replica.state is not S.RUNNING:
             return
-        yield r.ReplicaMoved(
-            id=id,
-            generation=replica.generation,
-            state=S.WARM,
-            at_ms=now_ms,
-            turn=replica.turn + 1,
-        )
+        yield _to(replica, S.WARM, now_ms, turn=replica.turn + 1)
         yield from self._tell(id, now_ms)
         yield from self._release_alone(id, now_ms)
 
@@ -340,23 +341,15 @@ class Agent:
             for id in event.frozen:
                 yield m.ResumeReplica(id)
             return
-        yield r.ReplicaMoved(
-            id=standby.id,
-            generation=standby.generation,
-            state=S.RUNNING,
-            at_ms=now_ms,
-            freeze=event.freeze,
-            turn=standby.turn + 1,
-        )
+        yield _to(standby, S.RUNNING, now_ms, freeze=event.freeze, turn=standby.turn + 1)
         yield from self._tell(standby.id, now_ms)
         for id in event.frozen:
             replica = self.replicas.get(id)
             if replica is not None and replica.state in _RUNS and id not in self._pausing:
-                yield r.ReplicaMoved(
-                    id=id,
-                    generation=replica.generation,
-                    state=S.PAUSED,
-                    at_ms=now_ms,
+                yield _to(
+                    replica,
+                    S.PAUSED,
+                    now_ms,
                     freeze=event.freeze,
                     turn=replica.turn + 1,
                     stands_for=event.allocation,
@@ -370,9 +363,7 @@ class Agent:
             for id in sorted(self._live):
                 replica = self.replicas[id]
                 if replica.stands_for == standby:
-                    yield r.ReplicaMoved(
-                        id=id, generation=replica.generation, state=S.RESUMING, at_ms=now_ms
-                    )
+                    yield _to(replica, S.RESUMING, now_ms)
                     yield m.ResumeReplica(id)
 
     def _hear_runtime(
@@ -438,11 +429,10 @@ class Agent:
         for id in sorted(self._live):
             replica = self.replicas[id]
             if not replica.fenced:
-                yield r.ReplicaMoved(
-                    id=id,
-                    generation=replica.generation,
-                    state=S.STOPPING,
-                    at_ms=now_ms,
+                yield _to(
+                    replica,
+                    S.STOPPING,
+                    now_ms,
                     fenced=True,
                     reason="cut off from the scheduler until the lease ended",
                 )
@@ -461,6 +451,7 @@ class Agent:
             elif replica.state is not S.READY or isinstance(replica.order, m.Run):
                 yield carry_out(replica.order)
                 if replica.state in (S.RUNNING, S.PAUSED):
+                    self._inspected.add(id)
                     yield m.InspectReplica(id)
                 elif replica.state is S.RESUMING:
                     yield m.ResumeReplica(id)
@@ -496,3 +487,10 @@ _PRESENT = (S.RUNNING, S.WARM)
 """What a standby is in as long as it is there."""
 _REPLICA = msgspec.json.Decoder(r.Replica)
 _MARK = msgspec.json.Decoder(r.Mark)
+
+
+def _to(replica: r.Replica, state: S, now_ms: int, **facts: Any) -> r.ReplicaMoved:
+    """It is in another state, by the order that it has obeyed last."""
+    return r.ReplicaMoved(
+        id=replica.id, generation=replica.generation, state=state, at_ms=now_ms, **facts
+    )

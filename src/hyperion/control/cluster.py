@@ -306,6 +306,8 @@ class ClusterMachine:
         if self.state.jobs[a.job].job.array is None:
             yield r.AllocationMoved(a)
             yield from self.attempts.advance(a.job, now_ms)
+            if a.state is S.PAUSED and not report.stands_for:
+                yield from self.pausing.unless_wanted(a, now_ms)
             if self.state.occupancy.lending and not a.state.is_terminal:
                 yield from self.standbys.hear(a, report, now_ms)
         elif not a.state.is_terminal:

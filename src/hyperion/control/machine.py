@@ -5,8 +5,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from hyperion.control.link import Pause
-from hyperion.control.messages import SendToNode
+from hyperion.control.link import AllocationReport, Pause
+from hyperion.control.messages import SendToNode, SendToScheduler
+from hyperion.model.allocation import AllocationState
 
 PREFIX = "/hyperion/v1/"
 
@@ -18,7 +19,7 @@ class Outcome(Struct, frozen=True):
     commands: list[Any]
     early: list[Any] = []
     """What a disk would take longer for than all the rest: orders that end by themselves, and that
-    nobody need remember having given."""
+    nobody need remember having given; reports of what is there to be seen again."""
 
 
 def key(kind: str, name: str) -> str:
@@ -43,8 +44,20 @@ def sort_out(
         if type(decision) in records:
             apply(decision)
             kept.append(decision)
-        elif type(decision) is SendToNode and type(decision.message) is Pause:
+        elif _is_early(decision):
             early.append(decision)
         else:
             commands.append(decision)
     return Outcome(kept, commands, early)
+
+
+def _is_early(decision: Any) -> bool:
+    """An order to stand still, and word that it is done: the kernel remembers that for the node."""
+    kind = type(decision)
+    if kind is SendToNode:
+        return type(decision.message) is Pause
+    if kind is SendToScheduler:
+        report = decision.message
+        stands = type(report) is AllocationReport and report.state is AllocationState.PAUSED
+        return stands and not report.stands_for  # for a standby it has done so long before
+    return False

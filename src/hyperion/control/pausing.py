@@ -329,6 +329,12 @@ class Pausing:
             ended = True
         return ended
 
+    def unless_wanted(self, a: Allocation, now_ms: int) -> _Decisions:
+        """It stands still, as its node says; for nobody that is known here, it goes on."""
+        known = self._state.jobs[a.job]
+        if not known.status.paused_for and known.status.phase is JobPhase.RUNNING:
+            yield from self.go_on(self._state.allocations[a.id], now_ms)
+
     def go_on(self, a: Allocation, now_ms: int) -> _Decisions:
         """Order a replica that stands still to go on."""
         if a.state in (S.PAUSING, S.PAUSED):
