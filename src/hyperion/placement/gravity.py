@@ -29,8 +29,8 @@ AFAR_GIB_PER_H = MOVE_GIB_PER_H / 4
 KWH_PER_GIB = 0.001
 """For carrying data between data centres: the coefficient of the Cloud Carbon Footprint project
 (methodology, 2023: 0.001 kWh/GB)."""
-STORAGE_USD_PER_GIB_MONTH = {"aws": 0.023, "azure": 0.0208, "gcp": 0.02}
-"""Of standard object storage in US regions by the clouds' lists of 2024: S3 Standard, Blob Storage
+STORAGE_USD_PER_GIB_MONTH = {"aws": 0.023, "azure": 0.018, "gcp": 0.02}
+"""Of standard object storage in US regions by the clouds' lists of 2026: S3 Standard, Blob Storage
 hot LRS, Cloud Storage standard. Elsewhere 0: the disks are paid for."""
 HOURS_PER_MONTH = 730.0
 MS_PER_HOUR = 3_600_000
