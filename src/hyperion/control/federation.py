@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hyperion.control import (
     accounts,
@@ -167,17 +168,23 @@ class Federation:
                 self._freed()
 
     def plan(
-        self, job: Job, without: Iterable[ClusterId] = (), slack: Slack | None = None
+        self,
+        job: Job,
+        without: Iterable[ClusterId] = (),
+        slack: Slack | None = None,
+        rest_s: float | None = None,
     ) -> Planned:
         """Where the job would go now if it waited alone. Changes nothing; a round does the same.
 
-        ``slack`` until its deadline; that of a job submitted now where none is given.
+        ``slack`` until its deadline; that of a job submitted now where none is given. ``rest_s``
+        where it is priced by what is left of it.
         """
-        unbound = partial(self._plan, without=without)
+        unbound = partial(self._plan, without=without, rest_s=rest_s)
         slack = slack or Slack(job.deadline_s)
         return timed.plan(job, slack, self.market, self._seen_ms, unbound)
 
-    def _plan(self, job: Job, without: Iterable[ClusterId]) -> Planned:
+    def _plan(self, job: Job, without: Iterable[ClusterId], rest_s: float | None) -> Planned:
+        job = job if rest_s is None else replace(job, expected_s=rest_s)
         policy = job.policy or self.policy
         fleet = self.fleet
         if without:
@@ -190,11 +197,12 @@ class Federation:
     def _planned_anew(self, known: r.FederatedJob, now_ms: int) -> Planned:
         """Where it would go now if it waited; not back to where it was moved from, if it can."""
         without, slack = self._refused_lately(known, now_ms), slack_of(known, now_ms)
+        rest_s = rest_of(known, now_ms).expected_s
         if known.status.left:
-            elsewhere = self.plan(known.job, (*without, known.status.left), slack)
+            elsewhere = self.plan(known.job, (*without, known.status.left), slack, rest_s)
             if elsewhere.chosen is not None and elsewhere.chosen.has_room:
                 return elsewhere
-        return self.plan(known.job, without, slack)
+        return self.plan(known.job, without, slack, rest_s)
 
     def _refuge(self, known: r.FederatedJob, now_ms: int) -> Place | None:
         """Where a job would go that leaves spot machines; None where only such would take it."""
@@ -390,7 +398,10 @@ class Federation:
                 yield from self._settle(drawn, now_ms)
                 drawn = None
                 yield from self._place_alone(known, self._planned_anew(known, now_ms), now_ms)
-                continue
+                if left := left - 1:
+                    continue
+                self._round_due = True
+                break
             job = rest_of(known, now_ms)
             rights = Rights(job.priority, job.nice, job.policy or self.policy)
             if drawn is None or drawn.rights != rights or drawn.shares(job):
@@ -421,8 +432,10 @@ class Federation:
             yield self._moves.moved(known, now_ms, not_before_ms=until_ms, reason=reason)
         elif planned.chosen is not None:
             yield from self._dispatch(known, planned, planned.chosen, now_ms)
-        elif known.status.reason != planned.sentence:
-            yield self._moves.moved(known, now_ms, reason=planned.sentence)
+        else:  # its shape is not passed over for its sake; it is looked at again after a while
+            until_ms = now_ms + self.times.reconsider_ms
+            sentence = planned.sentence
+            yield self._moves.moved(known, now_ms, not_before_ms=until_ms, reason=sentence)
 
     def _together(self, rights: Rights) -> Together:
         ranker = self.rankers.of(rights.policy)

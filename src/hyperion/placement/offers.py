@@ -151,7 +151,7 @@ class Columns:
         for user in job.users_in:
             trips = self._facts("to", user, self._latency)
             latency += trips
-            late += np.maximum(0.0, trips - target_ms)
+            late += np.maximum(0.0, trips - target_ms) if target_ms else trips
         latency /= max(1, len(job.users_in))
         late /= max(1, len(job.users_in))
         if request.gpus_milli and not request.gpu_type:
