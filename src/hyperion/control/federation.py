@@ -6,12 +6,10 @@ ended, so that it never runs in two places at once.
 
 import heapq
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from hyperion.control import (
     accounts,
@@ -35,20 +33,19 @@ from hyperion.control.migrating import Migrations
 from hyperion.control.moves import Moves
 from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
+from hyperion.control.planning import Planning, Standing
 from hyperion.control.progress import rest_of, slack_of
 from hyperion.control.rescue import Rescues
 from hyperion.control.spending import Spending
-from hyperion.control.together import Rights, Together, planned
+from hyperion.control.together import Rights, Together
 from hyperion.model.cluster import ClusterLoad
 from hyperion.model.ids import ClusterId, JobId
 from hyperion.model.job import Job, JobPhase
-from hyperion.model.market import Market, MarketView
+from hyperion.model.market import MarketView
 from hyperion.placement import choice, gravity
 from hyperion.placement.choice import FleetCluster, Place
-from hyperion.placement.deadline import Slack
 from hyperion.placement.explain import Planned
 from hyperion.placement.later import LOOK_MS
-from hyperion.placement.objective import Price
 from hyperion.placement.ranking import Rankers
 
 _RECORDS = frozenset(
@@ -94,12 +91,13 @@ class Federation:
         self._fleet: tuple[FleetCluster, ...] | None = None
         self._tidied_ms = 0
         self._reconsidered_ms = 0
+        self._planning = Planning(policy, self.rankers, times.reconsider_ms, self._standing)
         self._moves = Moves(self.state)
-        self._reports = Reports(self.state, self.orders, self._price_there)
+        self._reports = Reports(self.state, self.orders, self._planning.price_there)
         self._spending = Spending(self.state, self._end)
-        self._rescues = Rescues(self.state, self._refuge, self._end)
+        self._rescues = Rescues(self.state, self._planning.refuge, self._end)
         self._migrations = Migrations(
-            self.state, self._planned_anew, self._end, times.migrate_ms, times.least_stay_ms
+            self.state, self._planning.anew, self._end, times.migrate_ms, times.least_stay_ms
         )
         self.hauling = Hauling(self.state.datasets, times.advise_ms, acts=replicates)
         self._admission = Admission(self.state, times.queue_max, self.hauling, self._end)
@@ -167,52 +165,12 @@ class Federation:
             case _ if type(record) in dataset_records.RECORDS:
                 self._freed()
 
-    def plan(
-        self,
-        job: Job,
-        without: Iterable[ClusterId] = (),
-        slack: Slack | None = None,
-        rest_s: float | None = None,
-    ) -> Planned:
-        """Where the job would go now if it waited alone. Changes nothing; a round does the same.
+    def plan(self, job: Job, without: Iterable[ClusterId] = ()) -> Planned:
+        """Where the job would go now if it waited alone. Changes nothing; a round does the same."""
+        return self._planning.plan(job, without)
 
-        ``slack`` until its deadline; that of a job submitted now where none is given. ``rest_s``
-        where it is priced by what is left of it.
-        """
-        unbound = partial(self._plan, without=without, rest_s=rest_s)
-        slack = slack or Slack(job.deadline_s)
-        return timed.plan(job, slack, self.market, self._seen_ms, unbound)
-
-    def _plan(self, job: Job, without: Iterable[ClusterId], rest_s: float | None) -> Planned:
-        job = job if rest_s is None else replace(job, expected_s=rest_s)
-        policy = job.policy or self.policy
-        fleet = self.fleet
-        if without:
-            fleet = tuple(c for c in fleet if c.cluster.id not in set(without))
-        ranker = self.rankers.of(policy)
-        market, data = self.market, self.data
-        places = choice.rank(job, fleet, market, ranker, data)
-        return planned(job, places, choice.choose(places), policy, ranker.excuse, market, data)
-
-    def _planned_anew(self, known: r.FederatedJob, now_ms: int) -> Planned:
-        """Where it would go now if it waited; not back to where it was moved from, if it can."""
-        without, slack = self._refused_lately(known, now_ms), slack_of(known, now_ms)
-        rest_s = rest_of(known, now_ms).expected_s
-        if known.status.left:
-            elsewhere = self.plan(known.job, (*without, known.status.left), slack, rest_s)
-            if elsewhere.chosen is not None and elsewhere.chosen.has_room:
-                return elsewhere
-        return self.plan(known.job, without, slack, rest_s)
-
-    def _refuge(self, known: r.FederatedJob, now_ms: int) -> Place | None:
-        """Where a job would go that leaves spot machines; None where only such would take it."""
-        chosen = self._planned_anew(known, now_ms).chosen
-        return None if chosen is None or chosen.market is Market.SPOT else chosen
-
-    def _price_there(self, job: Job, cluster: ClusterId) -> Price | None:
-        places = (p for p in self.plan(job).places if p.cluster == cluster and p.price)
-        place = next(places, None)
-        return place.price if place else None
+    def _standing(self) -> Standing:
+        return Standing(self.fleet, self.market, self.data, self._seen_ms)
 
     @property
     def data(self) -> gravity.DataView:
@@ -392,12 +350,12 @@ class Federation:
             if held is not None:
                 yield held
                 continue
-            without = self._refused_lately(known, now_ms)
+            without = self._planning.refused_lately(known, now_ms)
             slack = slack_of(known, now_ms)
             if known.status.left or timed.is_alone(known.job, slack, self.market):
                 yield from self._settle(drawn, now_ms)
                 drawn = None
-                yield from self._place_alone(known, self._planned_anew(known, now_ms), now_ms)
+                yield from self._place_alone(known, self._planning.anew(known, now_ms), now_ms)
                 if left := left - 1:
                     continue
                 self._round_due = True
@@ -458,10 +416,6 @@ class Federation:
         self.state.queue.block(choice.shape_key(known.job), sentence)
         if known.status.reason != sentence:
             yield self._moves.moved(known, now_ms, reason=sentence)
-
-    def _refused_lately(self, known: r.FederatedJob, now_ms: int) -> tuple[ClusterId, ...]:
-        lately = now_ms - known.status.placed_at_ms < self.times.reconsider_ms
-        return known.status.excluded if lately else ()
 
     def _dispatch(
         self, known: r.FederatedJob, planned: Planned, place: Place, now_ms: int
