@@ -4,7 +4,7 @@ import math
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -19,6 +19,7 @@ from hyperion.placement.optimal import Optimal
 from hyperion.placement.ranking import policy
 from hyperion.placement.rooms import RoomColumns, Rooms
 
+LAW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REGIONS = tuple(f"aws/r{n}" for n in range(4))
 MARKET = MarketView(
     as_of="",
@@ -147,12 +148,14 @@ def table(fleet, waiting):
 crowds = st.lists(jobs(), min_size=1, max_size=8)
 
 
+@LAW
 @given(fleets(), st.lists(jobs(most=1), min_size=1, max_size=8))
 def test_the_batch_holds_just_those_who_find_room_one_by_one(fleet, waiting):
     seats = list(batch_of(fleet, waiting).settle())
     assert len(seats) == len(one_by_one(fleet, waiting))
 
 
+@LAW
 @given(fleets(), crowds)
 def test_with_alternatives_it_may_end_sooner_never_later(fleet, waiting):
     """A dearer way of running in a cluster shows only once the cheaper one has no room there."""
@@ -160,6 +163,7 @@ def test_with_alternatives_it_may_end_sooner_never_later(fleet, waiting):
     assert len(seats) <= len(one_by_one(fleet, waiting))
 
 
+@LAW
 @given(fleets(), crowds)
 def test_together_they_never_cost_more_than_one_by_one(fleet, waiting):
     alone = one_by_one(fleet, waiting)
@@ -168,6 +172,7 @@ def test_together_they_never_cost_more_than_one_by_one(fleet, waiting):
     assert together <= math.fsum(place.cost for place in alone[: len(seats)]) + 1e-6
 
 
+@LAW
 @given(fleets(), crowds)
 def test_everybody_has_room_where_they_are_sent(fleet, waiting):
     """In some order: a cluster is given no more than its free sums admit."""
@@ -192,6 +197,7 @@ def fits(member, there):
     )
 
 
+@LAW
 @given(fleets(), crowds)
 def test_rooms_say_what_a_new_ranking_would(fleet, waiting):
     likes, rooms = table(fleet, waiting)
@@ -211,6 +217,7 @@ def test_rooms_say_what_a_new_ranking_would(fleet, waiting):
             assert columns.open(option.cluster)[option.way] == told
 
 
+@LAW
 @given(fleets(3, shapes_each=1), st.lists(jobs(plain=True), min_size=1, max_size=5))
 def test_what_regret_finds_holds_and_is_no_better_than_the_best(fleet, waiting):
     likes, rooms = table(fleet, waiting)
@@ -237,6 +244,7 @@ def brute_force(likes, rooms):
 # -- the exact policy ------------------------------------------------------------------------------
 
 
+@LAW
 @given(fleets(3, shapes_each=1), st.lists(jobs(plain=True), min_size=2, max_size=5))
 def test_the_optimum_is_that_of_brute_force(fleet, waiting):
     pytest.importorskip("highspy", reason="the extra optimal is not installed")
@@ -249,6 +257,7 @@ def test_the_optimum_is_that_of_brute_force(fleet, waiting):
         assert cost(likes, found) == pytest.approx(least, abs=1e-4)
 
 
+@LAW
 @given(fleets(), crowds)
 def test_the_optimum_never_costs_more_than_regret(fleet, waiting):
     pytest.importorskip("highspy", reason="the extra optimal is not installed")
