@@ -29,7 +29,8 @@ METHOD = (
     "an hour to two days) drawn in turn over {clusters} clusters in the shipped market's regions, "
     "whose free GPUs are {room:.0%} of what the jobs ask for; each job draws room like the "
     "federation's round and the whole is then assigned by regret; 'from ready ranks' leaves out "
-    "the ranking of each shape, 'a round' is the federation machine's, with reasons and records"
+    "the ranking of each shape, 'a round' is the federation machine's, with reasons and "
+    "records; garbage is collected as the daemons do"
 )
 GOAL_MS = 50.0
 
@@ -70,12 +71,9 @@ def jobs_of(jobs, shapes, market):
 
 
 def ranked(jobs, fleet, market, ranker):
-    found = {}
-    for job in jobs:
-        key = shape_key(job)
-        if key not in found:
-            found[key] = (job, rank(job, fleet, market, ranker))
-    return found
+    """By shape; which shape a job is of, ``settled`` asks like the machine, once a job."""
+    kinds = {job.expected_s: job for job in jobs}.values()
+    return {shape_key(job): (job, rank(job, fleet, market, ranker)) for job in kinds}
 
 
 def settled(jobs, fleet, places):
@@ -144,6 +142,8 @@ def main():
     options.add_argument("--room", type=float, default=1.3, help="free GPUs over asked ones")
     chosen = options.parse_args()
     market, ranker = StaticMarket().view(), policy("balanced")
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     rows = []
     for shapes in dict.fromkeys((chosen.shapes, chosen.jobs)):
         jobs = jobs_of(chosen.jobs, shapes, market)

@@ -34,8 +34,8 @@ def promised(member: FleetCluster) -> Capacity:
 
     It is taken off every shape, for nobody knows yet which nodes they will get.
     """
-    gpus, cpus, memory = (max(0, ahead) for ahead in uncounted(member))
-    return Capacity(gpus=gpus, cpus_milli=cpus, memory_mib=memory)
+    gpus, cpus, memory = uncounted(member)
+    return Capacity(gpus=max(0, gpus), cpus_milli=max(0, cpus), memory_mib=max(0, memory))
 
 
 def uncounted(member: FleetCluster) -> tuple[int, int, int]:
