@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from hyperion.model.allocation import Allocation
+from hyperion.model.constraints import ReplicaTerm
 from hyperion.model.ids import AllocationId, JobId, NodeId
 from hyperion.model.job import Budget, Job, Toleration
 from hyperion.model.market import Market
@@ -129,6 +131,17 @@ def test_a_round_may_be_given_up_half_way():
     next(round_)
     round_.close()
     assert c.free(NodeId("n1")).cpus_milli == 2000
+
+
+def test_who_must_be_near_to_somebody_is_tried_again_once_he_is_there():
+    near = (ReplicaTerm((("app", "db"),)),)
+    jobs = [
+        replace(job(ask(), id="early"), replica_affinity=near),
+        replace(job(ask(), id="db"), metadata={"app": "db"}),
+        replace(job(ask(), id="late"), replica_affinity=near),
+    ]
+    found = list(plan_round(cluster(node()), jobs, policy("pack")))
+    assert [type(each) for each in found] == [Unplaceable, Plan, Plan]
 
 
 def test_a_demand_that_did_not_fit_is_not_tried_again():

@@ -63,7 +63,8 @@ def plan_round(
 ) -> Iterator[Plan | Unplaceable]:
     """Plan wishes in the order given; each sees the choices made before it in the round.
 
-    A demand that did not fit is not tried again unless something has been freed. Between two
+    A demand that did not fit is not tried again unless something has been freed, or somebody has
+    been placed whom it may have to be near to. Between two
     results the caller may hold what was planned, and hold and drop what else it wants; nodes must
     not come or go before the round has ended.
     """
@@ -103,6 +104,8 @@ class _Round:
         """The replicas planned and not held, as far as others may ask about them."""
         self.known: dict[Hashable, list[Form]] = {}
         self.hopeless: dict[Hashable, Unplaceable] = {}
+        self.alone: list[Hashable] = []
+        """Those of them that have to be near to somebody."""
         self.forms = Forms(snapshot, guarded(policy))
         self.last: tuple[Job, int, Taken, bool] | None = None
         """The newest plan, until it is known whether the caller holds it; and whether its replicas
@@ -163,12 +166,18 @@ class _Round:
                 return self._planned(job, wish.first_rank, alternative, taken, known)
         refused = rejections(self.forms, wish, forms, near, attempt.tried)
         self.hopeless[asked] = refused
+        if any(not term.anti for term in job.replica_affinity):
+            self.alone.append(asked)
         return refused
 
     def _planned(
         self, job: Job, first_rank: int, alternative: int, taken: Taken, known: bool
     ) -> Plan:
         self.last = (job, first_rank, taken, known)
+        if self.alone and job.metadata:
+            for asked in self.alone:
+                self.hopeless.pop(asked, None)
+            self.alone.clear()
         if len(taken) == 1 and len(taken[0].rows) == 1:
             block = taken[0]
             node = self.snapshot.nodes[block.rows[0]]
