@@ -296,5 +296,9 @@ def test_what_pays_and_what_does_not_by_hand():
     assert advise(there, {}, 0, DEAR, now_ms) == [], "it has come just now"
     [drop] = advise(there, {}, 0, DEAR, now_ms + replication.MIN_STAY_MS)
     assert (drop.action, drop.region, drop.cost_usd) == ("drop", EU, pytest.approx(storage))
+    told = replace(there, sized_at_ms=now_ms, copies=(Copy(US), Copy(EU)))
+    assert advise(told, {}, 0, DEAR, now_ms + MS_PER_DAY) == [], "nobody has used it yet"
+    [drop] = advise(told, {}, 0, DEAR, now_ms + replication.MIN_STAY_MS)
+    assert (drop.action, drop.region) == ("drop", EU)
     last = replace(there, copies=there.copies[1:])
     assert advise(last, {}, 0, DEAR, now_ms + replication.MIN_STAY_MS) == []

@@ -14,6 +14,8 @@ from hyperion.model.ids import ClusterId
 from hyperion.model.job import JobPhase as P
 from hyperion.model.job import Objective
 from hyperion.placement import deadline, later
+from hyperion.placement.balanced import BALANCED
+from hyperion.placement.choice import FleetCluster, rank
 from hyperion.placement.deadline import Slack
 from hyperion.placement.objective import shares
 
@@ -70,6 +72,26 @@ def test_it_starts_at_once_where_that_is_what_it_wants_or_nothing_is_gained_or_t
         replace(wished, expected_s=8 * 3600.0),  # the forecast ends before it would
     ):
         assert told(market, other)[2], other
+
+
+def test_a_place_whose_forecast_is_too_short_is_still_there_at_once():
+    here, there = ahead(400).carbon_forecast[REGION], ahead(10, 10, 10, 10).carbon_forecast[REGION]
+    market = replace(MARKET, carbon_forecast={REGION: here, "gcp/europe-west1": there})
+    wished = job(expected_s=7200, deadline_s=20 * 3600, objective=GREEN)
+    for usd_per_hour, waits in ((100.0, False), (1.0, True)):
+        fleet = [
+            FleetCluster(
+                cluster=Cluster(id=ClusterId(name), region=region),
+                load=load(usd_per_hour=usd),
+            )
+            for name, region, usd in (
+                ("short", REGION, 1.0),
+                ("long", "gcp/europe-west1", usd_per_hour),
+            )
+        ]
+        places = rank(wished, fleet, market, BALANCED)
+        found = later.best_start(wished, places, market, 1_000_000, Slack(20 * 3600.0))
+        assert (found is not None) is waits
 
 
 def test_a_forecast_that_changes_is_looked_at_again():

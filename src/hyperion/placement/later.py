@@ -66,7 +66,8 @@ def best_start(
         latest_ms = now_ms + 1000.0 * deadline.spare_s(job, slack, place.market)
         starts = _starts(place, market, now_ms, latest_ms)
         costs = _costs(job, place, place.price, market, starts)
-        at_once = min(at_once, float(costs[0]))
+        known = np.isfinite(costs[0])  # else the price of now is all that is known of a start now
+        at_once = min(at_once, float(costs[0]) if known else place.price.score)
         n = int(np.argmin(costs))
         if costs[n] < least:
             least, start_ms = float(costs[n]), float(starts[n])

@@ -115,7 +115,8 @@ def _drops(
     gib = dataset.gib(now_ms)
     found = []
     for copy in dataset.present[1:]:  # what was there first stays
-        if now_ms - copy.ready_at_ms < MIN_STAY_MS:
+        since_ms = copy.ready_at_ms or dataset.sized_at_ms  # or since it was told of
+        if now_ms - since_ms < MIN_STAY_MS:
             continue
         source = nearest(dataset, copy.region, market)
         growth = dataset.growth_gib_per_day * HORIZON_DAYS
