@@ -101,7 +101,7 @@ copies = st.builds(
     st.booleans(),
     ready_at_ms=st.integers(0, 40 * 3_600_000),
     source=st.sampled_from(REGIONS),
-)
+) | st.builds(Copy, st.sampled_from(REGIONS), st.just(False), going=st.just(True))
 views = st.dictionaries(
     st.sampled_from("abc"),
     st.builds(

@@ -27,7 +27,7 @@ others = st.builds(
     st.booleans(),
     ready_at_ms=st.integers(0, 100 * 3_600_000),
     by=st.just("job other"),
-)
+) | st.builds(Copy, st.sampled_from(REGIONS), st.just(False), going=st.just(True))
 datasets = st.builds(
     Dataset,
     name=st.just("d"),

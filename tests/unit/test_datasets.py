@@ -241,6 +241,39 @@ def test_after_a_restart_the_hook_hears_again_of_what_is_on_its_way():
     assert [(c.dataset, c.region) for c in outcome.commands] == [("imagenet", EU)]
 
 
+def test_what_the_hook_is_dropping_is_not_there_any_more():
+    f = federation(replicates=True)
+    add(f, regions=(US, EU))
+    assert asked(f.wait(replication.MIN_STAY_MS - HOUR_MS, step_ms=HOUR_MS)) == []
+    [drop] = asked(f.wait(HOUR_MS + 3 * ADVISE_MS, step_ms=ADVISE_MS))
+    assert (drop.wanted, drop.source, drop.region) == ("drop", US, EU)
+    attach(f, "eu", EU)
+    submit(f, reading("reader", fraction=0.1))
+    assert status(f, "reader").cluster == "eu"
+    assert "data: imagenet 15 GiB read from afar, aws/us-east-1: $0.3000" in why(f, "reader")
+    f.restart(lambda: Federation(DEAR, "balanced", replicates=True))
+    outcome = f.machine.resume(f.now_ms)
+    assert [(c.wanted, c.source, c.region) for c in outcome.commands] == [("drop", US, EU)]
+    add(f, regions=(EU,))
+    assert dataset(f).copy(EU).going, "it goes all the same"
+    f.say(m.CopyReported("imagenet", EU, "drop", "no such command"))
+    assert dataset(f).copy(EU).present
+    f.say(m.CopyReported("imagenet", EU, "drop", ""))
+    assert dataset(f).copy(EU).present, "an answer that comes twice"
+
+
+def test_without_the_hook_nobody_waits_for_what_it_would_have_brought():
+    f = federation(replicates=True)
+    attach(f, "eu", EU)
+    add(f)
+    read_from_afar(f, 6)
+    f.wait(ADVISE_MS + 2000, step_ms=1000)
+    assert dataset(f).copy(EU).by == "advisor"
+    f.restart(lambda: Federation(DEAR, "balanced"))
+    f.machine.resume(f.now_ms)
+    assert dataset(f).copies == (Copy(US),)
+
+
 def test_without_leave_the_advisor_only_speaks():
     f = federation()
     attach(f, "eu", EU)

@@ -124,7 +124,7 @@ def _one(view: "DatasetView", wide: bool) -> str:
 def datasets(ctx: click.Context, output: str) -> None:
     """Datasets that jobs name in 'reads' and 'writes', and the regions in which they lie.
 
-    A region in brackets: a copy is on its way there.
+    A region in brackets: a copy is on its way there, or is being dropped.
     """
     if ctx.invoked_subcommand is None:
         _list(output)

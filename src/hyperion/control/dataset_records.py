@@ -53,6 +53,15 @@ class CopyArrived(Struct, frozen=True, tag=True):
     at_ms: int
 
 
+class CopyGoing(Struct, frozen=True, tag=True):
+    """The hook is asked to drop it, and no job is sent to it any more; or it stays after all."""
+
+    name: str
+    region: str
+    going: bool
+    at_ms: int
+
+
 class CopyDropped(Struct, frozen=True, tag=True):
     name: str
     region: str
@@ -76,5 +85,14 @@ class DatasetUsed(Struct, frozen=True, tag=True):
 
 
 RECORDS = frozenset(
-    {DatasetKept, DatasetDropped, CopyStarted, CopyArrived, CopyDropped, CopyFailed, DatasetUsed}
+    {
+        DatasetKept,
+        DatasetDropped,
+        CopyStarted,
+        CopyArrived,
+        CopyGoing,
+        CopyDropped,
+        CopyFailed,
+        DatasetUsed,
+    }
 )

@@ -48,15 +48,9 @@ class Datasets:
                 kept = tuple(one for one in entry.worth if one.region in lies)
                 self._put(replace(entry, worth=kept))
             case d.CopyArrived(name, region, at_ms):
-                self._with_copies(
-                    name,
-                    tuple(
-                        replace(copy, present=True, ready_at_ms=at_ms)
-                        if copy.region == region
-                        else copy
-                        for copy in self._known[name].copies
-                    ),
-                )
+                self._with_copy(name, region, present=True, ready_at_ms=at_ms)
+            case d.CopyGoing(name, region, going):
+                self._with_copy(name, region, present=not going, going=going)
             case d.CopyDropped(name, region):
                 left = tuple(c for c in self._known[name].copies if c.region != region)
                 self._with_copies(name, left)
@@ -72,6 +66,12 @@ class Datasets:
             case _:
                 raise TypeError(record)
 
+    def _with_copy(self, name: str, region: str, **changes: object) -> None:
+        copies = self._known[name].copies
+        self._with_copies(
+            name, tuple(replace(c, **changes) if c.region == region else c for c in copies)
+        )
+
     def _with_copies(self, name: str, copies: tuple[Copy, ...]) -> None:
         entry = self.entries[name]
         self._put(replace(entry, dataset=replace(entry.dataset, copies=copies)))
@@ -82,7 +82,7 @@ class Datasets:
         for copy in before.copies if before else ():
             self.coming.pop((name, copy.region), None)
         for copy in entry.dataset.copies:
-            if not copy.present:
+            if not copy.present and not copy.going:
                 self.coming[name, copy.region] = copy
         self.entries[name] = entry
         self._known[name] = entry.dataset

@@ -127,8 +127,10 @@ class Federation:
 
         return bills.booking(decisions, self.state.jobs, self.state.bills, opening, now_ms)
 
-    def resume(self, now_ms: int) -> Outcome:  # noqa: ARG002 - clusters attach and are told then
-        return Outcome([], list(self.hauling.unfinished()))
+    def resume(self, now_ms: int) -> Outcome:
+        """Clusters attach and are told then; the hook of datasets is told now."""
+        decisions = self.hauling.unfinished(self.market, now_ms)
+        return sort_out(decisions, _RECORDS, self.apply)
 
     def restore(self, items: Iterable[tuple[str, bytes]], now_ms: int) -> None:
         self.state.restore(items)

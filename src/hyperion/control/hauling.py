@@ -71,7 +71,7 @@ class Hauling:
             return
         there = {copy.region: replace(copy, present=True) for copy in dataset.copies}
         for copy in known.dataset.copies if known else ():
-            if copy.region not in there or copy.present:
+            if copy.region not in there or copy.present or copy.going:
                 there[copy.region] = copy
         old = [copy.region for copy in known.dataset.copies] if known else []
         order = dict.fromkeys((*old, *there))
@@ -196,12 +196,21 @@ class Hauling:
             for name, entry in self._datasets.entries.items()
         )
 
-    def unfinished(self) -> _Decisions:
-        """After a restart: the hook is asked again for what it may not have heard of."""
-        for (name, region), copy in self._datasets.coming.items():
-            if self._acts and copy.by == ADVISOR:
-                gib = self._datasets.entries[name].dataset.gib(copy.ready_at_ms)
-                yield m.HaulCopy(name, "copy", copy.source, region, gib)
+    def unfinished(self, market: MarketView, now_ms: int) -> _Decisions:
+        """After a restart: the hook is asked again for what it may not have heard of. Where there
+        is none any more, nobody will bring or drop those copies, and they are forgotten."""
+        for name, entry in list(self._datasets.entries.items()):
+            for copy in entry.dataset.copies:
+                if not copy.going and (copy.present or copy.by != ADVISOR):
+                    continue
+                if not self._acts:
+                    yield d.CopyDropped(name, copy.region, now_ms)
+                    continue
+                wanted = "drop" if copy.going else "copy"
+                nearest = replication.nearest(entry.dataset, copy.region, market)
+                source = nearest if copy.going else copy.source
+                gib = entry.dataset.gib(now_ms if copy.going else copy.ready_at_ms)
+                yield m.HaulCopy(name, wanted, source, copy.region, gib)
 
     def _act(self, market: MarketView, now_ms: int) -> _Decisions:
         coming = sum(copy.by == ADVISOR for copy in self._datasets.coming.values())
@@ -213,6 +222,7 @@ class Hauling:
             if advice.action == "drop":
                 if name in self._datasets.named:
                     continue  # a job may be reading it there
+                yield d.CopyGoing(name, region, True, now_ms)
                 yield m.HaulCopy(name, "drop", advice.source, region, advice.gib)
             elif coming < MOST_AT_ONCE:
                 coming += 1
@@ -230,9 +240,11 @@ class Hauling:
         if error:
             yield d.CopyFailed(name, region, now_ms)
         if wanted == "drop":
-            if not error and entry.dataset.present != [copy]:
+            if copy.going and error:
+                yield d.CopyGoing(name, region, False, now_ms)
+            elif copy.going:
                 yield d.CopyDropped(name, region, now_ms)
-        elif not copy.present:
+        elif not copy.present and copy.by == ADVISOR:
             yield (d.CopyDropped if error else d.CopyArrived)(name, region, now_ms)
 
 

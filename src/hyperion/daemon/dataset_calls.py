@@ -85,7 +85,7 @@ def _dataset_view(dataset: Dataset, jobs: int, now_ms: int) -> DatasetView:
         copies=tuple(
             CopyView(
                 region=copy.region,
-                state="present" if copy.present else "coming",
+                state="present" if copy.present else "going" if copy.going else "coming",
                 ready_at_ms=copy.ready_at_ms,
                 source=copy.source,
                 by=copy.by,

@@ -16,6 +16,8 @@ class Copy(Struct, frozen=True, omit_defaults=True, gc=False):
     """The region that it is, or was, brought from."""
     by: str = ""
     """Who brings it: ``job train-7f3a``, or ``advisor``; empty: whoever added it."""
+    going: bool = False
+    """It is being dropped: not present any more, and nobody can bring it anew until it is gone."""
 
 
 class Dataset(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
@@ -35,7 +37,7 @@ class Dataset(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
         return self.size_gib + self.growth_gib_per_day * days
 
     def copy(self, region: str) -> Copy | None:
-        """Present or on its way."""
+        """Present, on its way, or going."""
         return next((copy for copy in self.copies if copy.region == region), None)
 
     @property

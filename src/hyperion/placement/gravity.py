@@ -142,7 +142,7 @@ def ways_to(
     if there is not None and there.present:
         return [Haul(name, Way.HERE, gib, region, passes=read.fraction)]
     found: list[Haul] = []
-    if there is not None:
+    if there is not None and not there.going:
         wait_h = max(0, there.ready_at_ms - now_ms) / MS_PER_HOUR
         found.append(Haul(name, Way.COMING, gib, there.source, delay_h=wait_h, by=there.by))
     for copy in dataset.present:

@@ -66,7 +66,7 @@ class Roads:
             at = self._at.get(copy.region)
             if at is not None:
                 free[at] = False
-                if not copy.present:
+                if not copy.present and not copy.going:
                     best.share(at, max(0, copy.ready_at_ms - now_ms) / MS_PER_HOUR)
         storage = gib * self._rate * max(hours, dataset.keep_h) / HOURS_PER_MONTH
         crossing = gib * read.fraction

@@ -85,6 +85,8 @@ def data_moved_once(federation: Process, asked: Mapping[JobId, Arrival]) -> None
                 lies[name][copy.region] = False
             case d.CopyArrived(name, region):
                 lies[name][region] = True
+            case d.CopyGoing(name, region, going):
+                lies[name][region] = not going
             case d.CopyDropped(name, region):
                 del lies[name][region]
             case FederatedJobMoved(id, status):

@@ -14,7 +14,7 @@ class CopyView(Struct, frozen=True, kw_only=True):
 
     region: str
     state: str
-    """``present`` or ``coming``."""
+    """``present``, ``coming``, or ``going``: the advisor's hook is dropping it."""
     ready_at_ms: int
     """When it came, or is expected; 0: it was there when the dataset was added."""
     source: str
