@@ -3,6 +3,7 @@
 import pytest
 
 from hyperion.control import dataset_records as d
+from hyperion.placement import replication
 from hyperion.sim.faults import PROFILES
 from hyperion.sim.workload import Size
 from hyperion.sim.world import World
@@ -12,8 +13,9 @@ SEEDS = 8
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
-def test_no_copy_is_paid_twice_and_none_is_lost(profile):
+def test_no_copy_is_paid_twice_and_none_is_lost(profile, monkeypatch):
     """The laws are the world's own; here is seen that there was something to be lawful about."""
+    monkeypatch.setattr(replication, "MIN_STAY_MS", 5000)  # a world lasts minutes
     seen = dict.fromkeys(d.RECORDS, 0)
     for seed in range(SEEDS):
         world = World(seed, PROFILES[profile], Size(datasets=True, varied=seed % 2 == 1))
