@@ -106,7 +106,8 @@ class Runtime(Protocol):
 
     async def set_aside(self, allocation: AllocationId) -> int:
         """Write it to disk with all its memory and end its processes, which is no end of it; the
-        bytes. ``OSError``: it cannot be, and runs on. ``abilities`` says whether that can be."""
+        bytes. ``OSError``: it cannot be, and runs on. ``abilities`` says whether that can be.
+        Done already, it says so again. Cancelled, it ends what it has begun first."""
 
     async def bring_back(self, allocation: AllocationId) -> None:
         """Let it go on from there. ``OSError``, and then ReplicaExited: it cannot."""

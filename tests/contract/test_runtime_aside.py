@@ -51,6 +51,52 @@ def test_it_comes_back_with_the_same_pid_and_counts_on(tmp_path, settings):
     asyncio.run(story())
 
 
+def test_the_order_may_come_again_before_and_after_a_new_agent(tmp_path, settings):
+    async def story():
+        async with Watched(tmp_path, **settings) as w:
+            await w.runtime.launch(order(command=COUNT))
+            await counts(w, 5)
+            both = w.runtime.set_aside(ID), w.runtime.set_aside(ID)
+            first, second = await asyncio.gather(*both)
+            assert first == second > 0
+            await w.runtime.close()
+            later = Watched(tmp_path, **settings)
+            await later.runtime.start(later._hear)
+            await later.runtime.launch(order(command=COUNT))
+            assert await later.runtime.set_aside(ID) == first
+            assert later.runtime.is_aside(ID)
+            await later.runtime.kill(ID, 0)
+            await later.exited(ID)
+            await later.runtime.close()
+            w.events.clear()
+
+    asyncio.run(story())
+
+
+def test_an_agent_that_ends_lets_it_be_written_and_read_to_the_end(tmp_path, settings):
+    async def cancelled(work):
+        task = asyncio.ensure_future(work)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def story():
+        async with Watched(tmp_path, **settings) as w:
+            await w.runtime.launch(order(command=COUNT))
+            await counts(w, 5)
+            await cancelled(w.runtime.set_aside(ID))
+            assert w.runtime.is_aside(ID)
+            before = await counts(w, 0)
+            await cancelled(w.runtime.bring_back(ID))
+            assert not w.runtime.is_aside(ID)
+            lines = await counts(w, len(before) + 5)
+            assert lines == list(range(1, len(lines) + 1))
+            assert w.said(ID, ReplicaExited) == []
+
+    asyncio.run(story())
+
+
 def alive_pids():
     return {int(x.name) for x in Path("/proc").iterdir() if x.name.isdigit()}
 

@@ -80,6 +80,7 @@ def test_it_is_tried_twice_and_given_up(answers, times, says, caplog, monkeypatc
         ("http://127.0.0.1.evil.example:80/", None),
         ("http://127.0.0.1@evil.example:80/", None),
         ("http://127.0.0.256:80/", None),
+        ("http://127.\u0660.0.1:80/", None),  # a digit, and so a name
         ("http://127.0.0.1:0/", None),
         ("http://127.0.0.1:65536/", None),
         ("http://127.0.0.1:80/a\r\nX: y", None),

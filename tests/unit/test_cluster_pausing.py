@@ -438,6 +438,42 @@ def test_one_that_cannot_be_set_aside_is_stopped():
     assert len(sent(beat(c, 7), m.Stop)) == 1, "its node cannot"
 
 
+def test_who_would_not_lie_aside_is_frozen_as_ever_the_next_time():
+    c = alone(criu_node(cpus=4))
+    batch, run = lies_aside(c)
+    tell(c, batch, S.RUNNING, reason="it could not be set aside on disk: connected sockets")
+    tell(c, run, S.SUCCEEDED)  # before anybody has stopped the other for it
+    assert status(c, "batch").reason == ""
+    beat(c, 60)
+    [pause] = sent(urgent(c, "later", cpus=4), m.Pause)
+    assert (pause.allocation, pause.on_disk) == (batch.allocation, False)
+
+
+def test_who_was_set_aside_by_a_forgotten_order_stays_there():
+    c = alone(criu_node(cpus=4))
+    [batch] = running(c, job("batch", cpus=4, pausing=Pausing(hold_s=5.0, criu=True)))
+    run = paused(c, batch)
+    disk = dict(c.disk)
+    [aside] = sent(beat(c, 6), m.Pause)
+    c.disk = disk
+    c.restart(machine)
+    c.say(m.NodeAttached(hello=m.NodeHello(node=criu_node(cpus=4))))
+    report = m.AllocationReport(
+        allocation=batch.allocation,
+        generation=aside.generation,
+        state=S.PAUSED,
+        freeze=Freeze(how="disk", at="disk"),
+    )
+    later = [*c.say(m.NodeReported(node="n1", report=report)), *beat(c, 2)]
+    assert sent(later, (m.Resume, m.Stop)) == [], "somebody runs on its CPUs"
+    again = sent(later, m.Pause)[-1]
+    assert again.on_disk
+    assert again.generation > aside.generation
+    tell(c, batch, S.PAUSED, freeze=Freeze(how="disk", at="disk"))
+    tell(c, run, S.RUNNING, started_at_ms=c.now_ms)
+    assert sent(tell(c, run, S.SUCCEEDED), m.Resume)[0].allocation == batch.allocation
+
+
 def test_a_restart_does_not_forget_what_lies_aside():
     c = alone(criu_node(cpus=4))
     batch, run = lies_aside(c)

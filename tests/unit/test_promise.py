@@ -39,8 +39,12 @@ def test_to_be_set_aside_on_disk_takes_criu():
     assert tier.why == "CRIU: CRIU found"
 
 
-def test_what_is_not_built_is_not_promised():
-    assert not kept(found())["GPUs"]
+def test_of_jobs_with_gpus_only_those_that_say_so_stand_still():
+    [tier] = [tier for tier in tiers(found(), 0.3) if tier.tier == "GPUs"]
+    assert tier.kept
+    assert "pausing.gpu_queue" in tier.promise
+    assert "word" in tier.why
+    assert not kept(found(), stop_ms=0.0)["GPUs"]
 
 
 @pytest.mark.parametrize("enabled", [True, False], ids=["groups", "no groups"])

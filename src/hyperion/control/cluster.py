@@ -287,7 +287,7 @@ class ClusterMachine:
     def _learn(self, a: Allocation, report: m.AllocationReport, now_ms: int) -> _Decisions:
         """What is true whatever order it answers: the checkpoints that it has written. And it may
         answer an order to stand still that was sent before it was kept, by a scheduler that died
-        right then: nobody needs it to."""
+        right then: unless it stood still for somebody before that, nobody needs it to."""
         if report.checkpoints:
             yield from self.attempts.saved(a, report, now_ms)
         if report.generation <= a.generation:
@@ -299,7 +299,7 @@ class ClusterMachine:
             return
         forgotten = replace(forgotten, state=S.PAUSED)
         yield r.AllocationMoved(forgotten)
-        yield from self.pausing.go_on(forgotten, now_ms)
+        yield from self.pausing.unless_wanted(forgotten, now_ms)
 
     def _moved(self, a: Allocation, report: m.AllocationReport, now_ms: int) -> _Decisions:
         """A replica is in another state than before."""

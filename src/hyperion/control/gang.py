@@ -224,6 +224,7 @@ def reported(a: Allocation, report: m.AllocationReport) -> Allocation:
         reason=report.reason,
         started_at_ms=report.started_at_ms or a.started_at_ms,
         ended_at_ms=report.ended_at_ms,
+        on_disk=a.on_disk and report.state is not S.RUNNING,
     )
 
 

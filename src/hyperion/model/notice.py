@@ -10,7 +10,8 @@ EXPECTED = (
     " instead of to post"
 )
 _FORM = re.compile(
-    r"(?:(GET|POST) )?http://(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]):(\d{1,5})(/[!-~]*)?"
+    r"(?:(GET|POST) )?http://(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]):(\d{1,5})(/[!-~]*)?",
+    re.ASCII,  # digits of other scripts would make a name of it
 )
 
 

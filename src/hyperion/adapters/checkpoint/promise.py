@@ -98,9 +98,9 @@ def tiers(findings: list[Finding], stop_ms: float) -> list[Tier]:
         ),
         Tier(
             tier="GPUs",
-            kept=False,
-            promise="jobs with GPUs are stopped, and go on from their checkpoints",
-            why="what was given to a GPU runs on, and its memory stays full",
+            kept=stop_ms > 0,
+            promise="jobs with `pausing.gpu_queue` stand still, other jobs with GPUs are stopped",
+            why="how little waits there is the job's word; its memory stays full",
         ),
         Tier(
             tier="stop, with a grace",

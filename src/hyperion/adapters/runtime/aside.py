@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hyperion.adapters.runtime.cgroup import Cgroups
 from hyperion.adapters.runtime.ledger import Claim, claimed_at_ms, write_stop
@@ -21,6 +22,7 @@ from hyperion.control.messages import ReplicaExited, ReplicaStarted
 from hyperion.model.ids import AllocationId
 from hyperion.model.node import CRIU
 
+_T = TypeVar("_T")
 NEEDED = (4, 1)
 """Older ones cannot restore on kernels from 6.13 on."""
 WITHIN_S = 600.0
@@ -45,8 +47,19 @@ class SetsAside:
 
     async def set_aside(self, allocation: AllocationId) -> int:
         replica = self._replicas.get(str(allocation))
-        if replica is None or replica.pidfd < 0 or replica.exited is not None:
+        if replica is None:
             raise OSError("it does not run")
+        return await _to_its_end(self._set_aside(replica))
+
+    async def _set_aside(self, replica: Replica) -> int:
+        async with replica.moving:
+            if replica.exited is None and is_there(replica.directory):
+                return _size_bytes(image(replica.directory))  # the order came again
+            if replica.pidfd < 0 or replica.exited is not None:
+                raise OSError("it does not run")
+            return await self._write(replica)
+
+    async def _write(self, replica: Replica) -> int:
         self._loop.remove_reader(replica.pidfd)  # that it ends now is no end of it
         try:
             size = await write(replica.pid, await self._members(replica), replica.directory)
@@ -63,12 +76,15 @@ class SetsAside:
         return size
 
     async def bring_back(self, allocation: AllocationId) -> None:
-        replica = self._replicas[str(allocation)]
-        try:
-            await read(replica.directory, self._cgroups.places(replica.name))
-        finally:
-            drop(replica.directory)
-            await self._take_over(replica, Claim(replica.pid, self._boot))
+        await _to_its_end(self._bring_back(self._replicas[str(allocation)]))
+
+    async def _bring_back(self, replica: Replica) -> None:
+        async with replica.moving:
+            try:
+                await read(replica.directory, self._cgroups.places(replica.name))
+            finally:
+                drop(replica.directory)
+                await self._take_over(replica, Claim(replica.pid, self._boot))
 
     def is_aside(self, allocation: AllocationId) -> bool:
         replica = self._replicas.get(str(allocation))
@@ -104,6 +120,19 @@ class SetsAside:
 
     async def _take_over(self, replica: Replica, claim: Claim) -> None:
         raise NotImplementedError
+
+
+async def _to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Whoever waits for it may be cancelled, as an agent that ends is; the work goes on, and that
+    is waited for: CRIU ended halfway leaves a program that is neither here nor there."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody else asks for it
+        raise
 
 
 def program() -> str:

@@ -24,6 +24,7 @@ class Replica:
         "is_adopted",
         "is_child",
         "kill_at",
+        "moving",
         "name",
         "out_of_memory",
         "over",
@@ -54,6 +55,8 @@ class Replica:
         """Processes of it that have heard that, and which program each was then."""
         self.kill_at: float | None = None
         """On the loop's clock, once somebody wants it ended."""
+        self.moving = asyncio.Lock()
+        """To disk or back: one after the other."""
         self.out_of_memory = False
         self.rebooted = False
         self.stuck: tuple[int, ...] = ()
