@@ -11,7 +11,7 @@ from hyperion.control.hauling import RETRY_MS
 from hyperion.model.cluster import Cluster
 from hyperion.model.dataset import MS_PER_DAY, Copy, Dataset
 from hyperion.model.ids import ClusterId
-from hyperion.model.job import DatasetRead, DatasetWrite
+from hyperion.model.job import DatasetRead, DatasetWrite, DataSource
 from hyperion.model.job import JobPhase as P
 from hyperion.placement import replication
 from hyperion.placement.replication import HORIZON_DAYS, Demand, advise
@@ -294,6 +294,17 @@ def test_jobs_kept_away_by_their_data_speak_for_a_copy_where_they_would_rather_b
     assert status(f, "one").cluster == "dear"
     worth = {x.region: x.usd for x in f.machine.state.datasets.entries["imagenet"].worth}
     assert worth[EU] == pytest.approx(9.0, rel=0.05), "an eighth of 80 less an eighth of 8 USD"
+
+
+def test_a_copy_is_not_worth_what_a_job_would_bring_besides():
+    f = federation()
+    attach(f, "dear", US, usd_per_hour=80.0)
+    attach(f, "cheap", EU, usd_per_hour=8.0)
+    add(f, size_gib=2000.0)
+    submit(f, reading("one", data=(DataSource("s3://own", 400.0, US),)))
+    assert status(f, "one").cluster == "dear"
+    worth = {x.region: x.usd for x in f.machine.state.datasets.entries["imagenet"].worth}
+    assert worth[EU] == pytest.approx(9.0 - 400 * 0.02, rel=0.3), "its own data cross all the same"
 
 
 def test_what_copies_elsewhere_were_worth_is_forgotten_once_one_is_made():

@@ -1,8 +1,9 @@
 """No deadline that could be met is missed for the sake of spot machines, whatever they do."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stories import MARKET, Teller, job, sent
+from stories import MARKET, Teller, job, load, sent
 
 from hyperion.control import messages as m
 from hyperion.control.federation import Federation
@@ -209,6 +210,29 @@ def test_who_may_begin_on_spot_need_not_leave_at_once(job, left_s, part):
     assert not (deadline.may_begin_on_spot(job, slack) and deadline.must_leave_spot(job, slack))
     less = deadline.Slack(left_s - 60.0, slack.saved_s)
     assert deadline.may_begin_on_spot(job, slack) or not deadline.may_begin_on_spot(job, less)
+
+
+def test_work_since_a_lost_cluster_was_last_heard_is_not_believed():
+    saves = Checkpoint(every_s=300.0)
+    wished = job(expected_s=7200.0, deadline_s=40_000.0, checkpoint=saves)
+    f = Teller(Federation(MARKET, "balanced"))
+    cluster = Cluster(id=ClusterId("c"), region="edge/a")
+    f.say(m.ClusterAttached(m.ClusterHello(cluster=cluster, load=load())))
+    [order] = sent(f.say(m.JobSubmitted(wished, token=1)), m.PlaceJob)
+    started_ms = f.now_ms
+    running = m.JobReport(
+        job=wished.id, generation=order.generation, version=2, phase=P.RUNNING,
+        started_at_ms=started_ms,
+    )  # fmt: skip
+    f.say(m.ClusterReported(ClusterId("c"), running))
+    for minute in range(20):
+        f.wait(60_000, step_ms=20_000)
+        f.say(m.ClusterHeard(ClusterId("c"), m.ClusterHeartbeat(sequence=minute)))
+        heard_ms = f.now_ms
+    f.wait(600_000, step_ms=5000)
+    status = f.machine.state.jobs[wished.id].status
+    assert (status.phase, status.losses) == (P.QUEUED, 1)
+    assert status.saved_s == pytest.approx((heard_ms - started_ms) / 1000 - 300.0, abs=1.0)
 
 
 def test_only_reported_work_counts_once_any_is_reported():

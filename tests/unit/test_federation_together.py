@@ -98,6 +98,23 @@ def test_a_proof_that_comes_too_late_is_done_without_and_counted():
     assert told == "Policy balanced ranked instead of optimal, which found no proof within 0 ms."
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [None, 7, [], [[0]], [["x"], [0]], [[99], [0]], [[-1], [0]], [[None], [0]], [[0], [0], [0]]],
+    ids=str,
+)
+def test_an_answer_that_is_none_costs_a_policy_the_round_and_nobody_else(answer):
+    class Odd(Optimal):
+        def assign(self, contest):
+            return answer
+
+    odd = Guarded(Odd())
+    f = waiting(*crowd(), policy="optimal", rankers=Rankers(lambda _: odd))
+    assert where(f) == {"j0": "far", "j1": "here"}, "as regret has it"
+    assert odd.replaced == 1
+    assert "Policy balanced ranked instead" in f.machine.state.decisions["j0"].arithmetic[-1]
+
+
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "highspy", None)
     with pytest.raises(ValueError, match=r"pip install 'hyperion-x\[optimal\]'"):

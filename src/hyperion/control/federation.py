@@ -34,7 +34,7 @@ from hyperion.control.moves import Moves
 from hyperion.control.opening import HomePrices
 from hyperion.control.orders import Orders
 from hyperion.control.planning import Planning, Standing
-from hyperion.control.progress import rest_of, slack_of
+from hyperion.control.progress import rest_of, saved_s, slack_of
 from hyperion.control.rescue import Rescues
 from hyperion.control.spending import Spending
 from hyperion.control.together import Rights, Together
@@ -287,7 +287,8 @@ class Federation:
         self._freed()
 
     def _lose_cluster(self, cluster: ClusterId, now_ms: int) -> _Decisions:
-        self.peers.pop(cluster, None)
+        peer = self.peers.pop(cluster, None)
+        heard_ms = peer.heard_ms if peer is not None else now_ms
         self.loads.pop(cluster, None)
         yield m.DisconnectCluster(cluster)
         yield r.ClusterLost(cluster, now_ms)
@@ -296,10 +297,12 @@ class Federation:
             if known.status.wanted is not None and not known.status.comes_back:
                 yield self._moves.ended(known, known.status.wanted, known.status.reason, now_ms)
             else:
+                facts = {
+                    "losses": known.status.losses + 1,
+                    "saved_s": saved_s(known, heard_ms),  # what came later, nobody can vouch for
+                }
                 reason = f"cluster {cluster} was lost"
-                yield self._moves.requeued(
-                    known, reason, now_ms, {"losses": known.status.losses + 1}
-                )
+                yield self._moves.requeued(known, reason, now_ms, facts)
 
     # -- time -----------------------------------------------------------------------------------
 

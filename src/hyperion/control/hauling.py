@@ -154,7 +154,7 @@ class Hauling:
                 usd = haul.usd or _saved(haul, view, place.region, market)
                 if usd > 0:
                     more.setdefault(haul.dataset, {})[place.region] = usd
-        for region, gain in _better(job, place, places):
+        for region, gain in _better(job, place, places, market):
             hauls = gravity.load(job, region, market, view, expected_hours(job)).hauls
             paid = [haul for haul in hauls if haul.way is not Way.BACK and haul.usd > 0]
             total = sum(haul.usd for haul in paid)
@@ -255,15 +255,19 @@ def _saved(haul: Haul, view: DataView, region: str, market: MarketView) -> float
     return gib * market.egress_usd_per_gib(source, region) if source else 0.0
 
 
-def _better(job: Job, place: Place, places: tuple[Place, ...]) -> list[tuple[str, float]]:
-    """(region, USD) that the job would have saved there with its data at hand, most first."""
+def _better(
+    job: Job, place: Place, places: tuple[Place, ...], market: MarketView
+) -> list[tuple[str, float]]:
+    """(region, USD) that the job would have saved there with its datasets at hand, most first."""
     if place.price is None:
         return []
     gains: dict[str, float] = {}
     for other in places:
         if other.price is None or other.refusal is not None or not other.has_room:
             continue
-        free = other.price.score - job.objective.egress * other.price.egress_usd
+        listed = (d.size_gib * market.egress_usd_per_gib(d.region, other.region) for d in job.data)
+        brought_usd = other.price.egress_usd - sum(listed)  # what it lists it would bring anyway
+        free = other.price.score - job.objective.egress * brought_usd
         gain = place.price.score - free
         if other.region != place.region and gain > 0:
             gains[other.region] = max(gain, gains.get(other.region, 0.0))

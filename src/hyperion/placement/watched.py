@@ -125,7 +125,7 @@ class Guarded:
         """The policy's answer to an ``assignment.Contest``; where it fails, what was there."""
         if self._fallen:
             return contest.start
-        found, fault = self._ask(self.policy.assign, contest)  # type: ignore[attr-defined]
+        found, fault = self._ask(self._assigned, contest)
         if fault:
             self._fall(fault)
             return contest.start
@@ -174,6 +174,17 @@ class Guarded:
         if not np.isfinite(costs.sum()) and not np.isfinite(costs).all():
             raise _Nonsense("returned a cost that is not a finite number")
         return costs
+
+    def _assigned(self, contest: Any) -> list[list[int]]:
+        """Options that there are, by likes; whether there is room for all is not looked at here."""
+        answer = self.policy.assign(contest)  # type: ignore[attr-defined]
+        found = [[int(at) for at in given] for given in answer]
+        if len(found) != len(contest.likes):
+            raise _Nonsense(f"assigned {len(found)} kinds of jobs of {len(contest.likes)}")
+        for each, given in zip(contest.likes, found, strict=True):
+            if not all(0 <= at < len(each.options) for at in given):
+                raise _Nonsense("assigned a job to an option that it does not have")
+        return found
 
     def _fall(self, fault: str) -> None:
         self.fault = fault
