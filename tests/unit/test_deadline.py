@@ -3,9 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from stories import MARKET, Teller, job, load, sent
 
 from hyperion.control import messages as m
+from hyperion.control import rescue
 from hyperion.control.federation import Federation
 from hyperion.control.progress import slack_of
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
@@ -210,6 +212,28 @@ def test_who_may_begin_on_spot_need_not_leave_at_once(job, left_s, part):
     assert not (deadline.may_begin_on_spot(job, slack) and deadline.must_leave_spot(job, slack))
     less = deadline.Slack(left_s - 60.0, slack.saved_s)
     assert deadline.may_begin_on_spot(job, slack) or not deadline.may_begin_on_spot(job, less)
+
+
+def test_of_many_that_must_leave_at_once_a_few_are_looked_at_in_one_step(monkeypatch):
+    monkeypatch.setattr(rescue, "LOOKED_AT_ONCE", 2)
+    cloud = Cloud(job(expected_s=7200.0, deadline_s=17_000.0), [], [False])
+    f = cloud.teller
+    for name in ("spot", "steady"):
+        cluster = Cluster(id=ClusterId(name), region="edge/a")
+        f.say(m.ClusterAttached(m.ClusterHello(cluster=cluster, load=cloud.load(name))))
+    f.say(*(m.JobSubmitted(replace(cloud.job, id=f"j{n}"), token=1) for n in range(5)))
+    assert {known.status.cluster for known in f.machine.state.jobs.values()} == {"spot"}
+    stops = []
+    for _ in range(1200):
+        f.now_ms += 8000
+        for name in ("spot", "steady"):
+            beat = m.ClusterHeard(ClusterId(name), m.ClusterHeartbeat(sequence=1))
+            f.machine.handle(beat, f.now_ms)
+        said = f.machine.handle(m.Tick(), f.now_ms).commands
+        stops.append(len({s.job for s in sent(said, m.StopJob) if "leaves" in s.reason}))
+        if sum(stops) >= 5:
+            break
+    assert [n for n in stops if n][:1] == [2]
 
 
 def test_work_since_a_lost_cluster_was_last_heard_is_not_believed():

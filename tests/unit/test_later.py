@@ -9,6 +9,7 @@ from stories import MARKET, Teller, job, load, sent
 
 from hyperion.control import messages as m
 from hyperion.control.federation import Federation
+from hyperion.control.federation_times import FederationTimes
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
 from hyperion.model.job import JobPhase as P
@@ -92,6 +93,19 @@ def test_a_place_whose_forecast_is_too_short_is_still_there_at_once():
         places = rank(wished, fleet, market, BALANCED)
         found = later.best_start(wished, places, market, 1_000_000, Slack(20 * 3600.0))
         assert (found is not None) is waits
+
+
+def test_a_round_ends_after_a_few_that_are_planned_by_themselves():
+    f = Teller(Federation(ahead(400), "balanced", FederationTimes(placements_per_round=40)))
+    cluster = Cluster(id=ClusterId("c1"), region=REGION)
+    f.say(m.ClusterAttached(hello=m.ClusterHello(cluster=cluster, load=load(nodes=9), jobs=())))
+    for n in range(9):
+        wished = job(f"j{n}", expected_s=3600, deadline_s=10 * 3600)
+        f.machine.handle(m.JobSubmitted(job=wished, token=1), f.now_ms)
+    placed = []
+    while f.machine.wants_round and len(placed) < 9:
+        placed.append(len(sent(f.machine.round(f.now_ms).commands, m.PlaceJob)))
+    assert placed == [4, 4, 1]
 
 
 def test_a_forecast_that_changes_is_looked_at_again():

@@ -63,6 +63,8 @@ _RECORDS = frozenset(
 )
 _Decisions = Iterator[Any]
 P = JobPhase
+ALONE_COUNTS = 10
+"""As many of a round's placements one job is that is planned by itself: it is ranked by itself."""
 ORDERS_AT_ONCE = 5000  # repeated in one step: more would overrun the link's queue and end it
 
 
@@ -361,7 +363,8 @@ class Federation:
                 yield from self._settle(drawn, now_ms)
                 drawn = None
                 yield from self._place_alone(known, self._planning.anew(known, now_ms), now_ms)
-                if left := left - 1:
+                left -= ALONE_COUNTS
+                if left > 0:
                     continue
                 self._round_due = True
                 break
@@ -383,7 +386,7 @@ class Federation:
                 yield from self._dispatch(known, alone, alone.chosen, now_ms)
                 drawn = None
             left -= 1
-            if not left:
+            if left <= 0:
                 self._round_due = True
                 break
         yield from self._settle(drawn, now_ms)

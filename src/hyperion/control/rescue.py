@@ -20,6 +20,8 @@ from hyperion.placement.choice import Place
 
 AGAIN_MS = 10_000
 """One that should leave and has nowhere to go is looked at again after this long."""
+LOOKED_AT_ONCE = 100
+"""Jobs for which another place is looked for in one step; the others are next."""
 _Decisions = Iterator[Any]
 
 
@@ -48,7 +50,8 @@ class Rescues:
 
     def tick(self, now_ms: int) -> _Decisions:
         again: list[FederatedJob] = []
-        while self._due and self._due[0][0] <= now_ms:
+        looked = 0
+        while self._due and self._due[0][0] <= now_ms and looked < LOOKED_AT_ONCE:
             _, job_id, placed = heapq.heappop(self._due)
             known = self._state.jobs.get(job_id)
             if known is None or known.status.phase.is_terminal or known.status.placed != placed:
@@ -56,6 +59,7 @@ class Rescues:
             slack = slack_of(known, now_ms)
             place = None
             if _may_leave(known, now_ms) and deadline.must_leave_spot(known.job, slack):
+                looked += 1
                 place = self._refuge(known, now_ms)
             if place is None or not place.has_room:
                 again.append(known)
