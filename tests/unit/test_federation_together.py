@@ -151,3 +151,5 @@ def test_a_job_that_comes_back_is_ranked_by_what_is_left_of_it():
     f.say(m.ClusterReported(cluster=far, report=lost))
     assert where(f) == {"train": "here"}
     assert 5.0 <= f.machine.state.jobs["train"].status.price.hours < 5.1
+    lines = f.machine.state.bills.lines.values()
+    assert [line.home_usd_per_hour for line in lines] == [8.0, 8.0], "home costs what it did"

@@ -42,8 +42,9 @@ class HomePrices:
                 break
         per_hour = None
         if price is not None and status.price is not None:
-            # An array may run wider here than there: the whole of it is what is compared.
-            per_hour = price.usd_per_hour * price.hours / (status.price.hours or price.hours)
+            per_hour = price.usd_per_hour
+            if job.array is not None:  # it may run wider here than there: the whole is compared
+                per_hour *= price.hours / (status.price.hours or price.hours)
         egress = price.egress_usd if price is not None and status.placed <= 1 else 0.0
         return Opening(kilowatts(job, status, market), region, per_hour, egress)
 
