@@ -236,6 +236,34 @@ def test_of_many_that_must_leave_at_once_a_few_are_looked_at_in_one_step(monkeyp
     assert [n for n in stops if n][:1] == [2]
 
 
+def test_one_that_is_taken_back_after_a_restart_is_watched_as_before():
+    cloud = Cloud(job(expected_s=7200.0, deadline_s=30_000.0), [], [False])
+    f, spot = cloud.teller, Cluster(id=ClusterId("spot"), region="edge/a")
+    f.say(m.ClusterAttached(m.ClusterHello(cluster=spot, load=cloud.load("spot"))))
+    [order] = sent(f.say(m.JobSubmitted(cloud.job, token=1)), m.PlaceJob)
+    f.wait(600_000, step_ms=5000)
+    assert f.machine.state.jobs[cloud.job.id].status.losses == 1
+    f.restart(lambda: Federation(MARKET, "balanced"))
+    running = m.JobReport(
+        job=cloud.job.id, generation=order.generation, version=9, phase=P.RUNNING,
+        started_at_ms=f.now_ms + 15_000_000,
+    )  # fmt: skip
+    f.now_ms += 15_000_000
+    for cluster, reports in ((spot, (running,)), (replace(spot, id=ClusterId("steady")), ())):
+        hello = m.ClusterHello(cluster=cluster, load=cloud.load(cluster.id), jobs=reports)
+        f._take(f.machine.handle(m.ClusterAttached(hello), f.now_ms))
+    assert f.machine.state.jobs[cloud.job.id].status.cluster == "spot"
+    for _ in range(700):
+        f.now_ms += 10_000
+        for name in ("spot", "steady"):
+            beat = m.ClusterHeard(ClusterId(name), m.ClusterHeartbeat(sequence=1))
+            f.machine.handle(beat, f.now_ms)
+        stops = sent(f.machine.handle(m.Tick(), f.now_ms).commands, m.StopJob)
+        if stops:
+            break
+    assert "leaves spot machines" in stops[0].reason
+
+
 def test_work_since_a_lost_cluster_was_last_heard_is_not_believed():
     saves = Checkpoint(every_s=300.0)
     wished = job(expected_s=7200.0, deadline_s=40_000.0, checkpoint=saves)

@@ -146,8 +146,8 @@ class Federation:
                 self.orders.sent(job, now_ms)
                 if status.answered >= status.generation:
                     self.orders.heard(job, now_ms)
-                self._rescues.note(known, now_ms)
                 self._migrations.note(known, now_ms)
+            self._rescues.note(known, now_ms)  # one that waits may be taken back with its cluster
 
     def writes(self) -> dict[str, bytes | None]:
         return self.state.writes()

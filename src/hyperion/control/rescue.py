@@ -42,8 +42,9 @@ class Rescues:
         """A heap: (when to look, job, generation of the placement it is about)."""
 
     def note(self, known: FederatedJob, now_ms: int) -> None:
-        """It has been placed, or is found placed after a restart."""
-        if known.status.spot and deadline.is_governed(known.job):
+        """It has been placed, or is found after a restart."""
+        status = known.status
+        if status.spot and not status.phase.is_terminal and deadline.is_governed(known.job):
             stays_s = deadline.leaves_in_s(known.job, slack_of(known, now_ms))
             at_ms = now_ms + int(1000 * stays_s)
             heapq.heappush(self._due, (at_ms, known.job.id, known.status.placed))
