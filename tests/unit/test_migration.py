@@ -8,6 +8,7 @@ from stories import MARKET, Teller, job, load, sent
 from hyperion.control import messages as m
 from hyperion.control.federation import Federation
 from hyperion.control.federation_times import FederationTimes
+from hyperion.control.migrating import Migrations
 from hyperion.model.checks import check
 from hyperion.model.cluster import Cluster
 from hyperion.model.ids import ClusterId
@@ -97,6 +98,30 @@ def test_who_has_not_asked_for_it_or_has_just_come_stays():
     young = Pair()
     young.hours(0.4, a=40.0)
     assert young.places == ["a"], "the least stay is half an hour"
+
+
+def test_one_that_is_placed_again_and_again_keeps_nobody_from_being_looked_at():
+    f = Teller(Federation(MARKET, "balanced"))
+    cluster = Cluster(id=ClusterId("a"), region="aws/us-east-1")
+    f.say(m.ClusterAttached(hello=m.ClusterHello(cluster=cluster, load=load(), jobs=())))
+    f.say(*(m.JobSubmitted(job=replace(WISHED, id=id), token=1) for id in ("one", "two")))
+    for order in sent(f.commands, m.PlaceJob):
+        report = m.JobReport(
+            job=order.job.id, generation=order.generation, version=2, phase=P.RUNNING,
+            started_at_ms=f.now_ms,
+        )  # fmt: skip
+        f.say(m.ClusterReported(cluster=cluster.id, report=report))
+    looked, state = [], f.machine.state
+
+    def plan(known, now_ms):
+        looked.append(known.job.id)
+        return f.machine.plan(known.job)
+
+    watched = Migrations(state, plan, lambda *_: iter(()), 60_000, 0)
+    for id, at_ms in (("one", 0), ("two", 0), ("one", 50_000)):
+        watched.note(state.jobs[id], at_ms)
+    assert list(watched.tick(MARKET, 61_000)) == []
+    assert looked == ["two"]
 
 
 def test_it_stays_where_a_move_costs_more_than_it_saves():

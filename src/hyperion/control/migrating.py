@@ -57,6 +57,7 @@ class Migrations:
 
     def note(self, known: FederatedJob, now_ms: int) -> None:
         """It has been placed, or is found placed after a restart."""
+        self._stays.pop(known.job.id, None)  # else it would stand before those seen longer ago
         if known.job.migrate and known.status.cluster:
             self._stays[known.job.id] = Stay(known.status.placed, now_ms)
 
