@@ -97,6 +97,26 @@ def test_an_agent_that_ends_lets_it_be_written_and_read_to_the_end(tmp_path, set
     asyncio.run(story())
 
 
+def test_it_comes_back_once_and_is_not_counted_before_it_has(tmp_path, settings):
+    async def story():
+        async with Watched(tmp_path, **settings) as w:
+            await w.runtime.launch(order(command=COUNT))
+            await counts(w, 5)
+            await w.runtime.set_aside(ID)
+            before = await counts(w, 0)
+            coming = [asyncio.ensure_future(w.runtime.bring_back(ID)) for _ in range(2)]
+            await asyncio.sleep(0.01)
+            (groups, pids) = await w.runtime.members(ID)
+            assert groups or pids
+            assert not w.runtime.is_aside(ID)
+            await asyncio.gather(*coming)
+            lines = await counts(w, len(before) + 5)
+            assert lines == list(range(1, len(lines) + 1))
+            assert w.said(ID, ReplicaExited) == []
+
+    asyncio.run(story())
+
+
 def alive_pids():
     return {int(x.name) for x in Path("/proc").iterdir() if x.name.isdigit()}
 

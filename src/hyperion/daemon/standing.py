@@ -190,9 +190,12 @@ class Standing:
         return paused
 
     async def resume(self, id: AllocationId) -> None:
+        held = id in self._held
         self._unwatch(id)
         self._take_back(id)
         if self._runtime.is_aside(id):
+            if held:  # its group, that is: nothing could come back into it
+                await self._thaw(id)
             try:
                 await self._runtime.bring_back(id)
             except OSError as error:  # its end is told by the runtime

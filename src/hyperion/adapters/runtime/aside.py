@@ -80,6 +80,8 @@ class SetsAside:
 
     async def _bring_back(self, replica: Replica) -> None:
         async with replica.moving:
+            if not is_there(replica.directory):
+                return  # it has come back, or ended, since that was ordered
             try:
                 await read(replica.directory, self._cgroups.places(replica.name))
             finally:
@@ -89,6 +91,15 @@ class SetsAside:
     def is_aside(self, allocation: AllocationId) -> bool:
         replica = self._replicas.get(str(allocation))
         return replica is not None and replica.exited is None and is_there(replica.directory)
+
+    async def _settled(self, allocation: AllocationId) -> Replica | None:
+        """That replica, once it is on its way neither to disk nor back: CRIU, which has joined its
+        groups, must not be taken for it."""
+        replica = self._replicas.get(str(allocation))
+        if replica is not None:
+            async with replica.moving:
+                pass
+        return replica
 
     def _lies_aside(self, replica: Replica, claim: Claim) -> bool:
         """Found so by a new agent: it has begun, and is there."""

@@ -158,7 +158,7 @@ class ProcessRuntime(SetsAside):
             self._upkeep.put_away(self._place(name), f"{self._ended}/{name}")
 
     async def members(self, allocation: AllocationId) -> tuple[list[str], list[int]] | None:
-        replica = self._replicas.get(str(allocation))
+        replica = await self._settled(allocation)
         if replica is None or replica.pid == 0 or replica.exited is not None:
             return None
         group = self._cgroups.group(replica.name)
