@@ -23,10 +23,10 @@ def hello(id, region, **more):
     return m.ClusterAttached(hello=m.ClusterHello(cluster=cluster, load=load(**more)))
 
 
-def waiting(*jobs, policy="balanced", rankers=None):
+def waiting(*jobs, policy="balanced", rankers=None, market=MARKET):
     """Jobs that have waited while nobody was there, and then two clusters join at once: beside the
     data there is room for one of them."""
-    f = Teller(Federation(replace(MARKET, internet_egress={"aws": 0.09}), policy, rankers=rankers))
+    f = Teller(Federation(replace(market, internet_egress={"aws": 0.09}), policy, rankers=rankers))
     f.say(*(m.JobSubmitted(job=j, token=n + 1) for n, j in enumerate(jobs)))
     here, far = hello("here", DATA, nodes=1, usd_per_hour=8.0), hello("far", "gcp/europe-west1")
     for event in (here, far):
@@ -56,6 +56,13 @@ def test_the_last_room_beside_the_data_goes_to_whom_it_saves_most():
 def test_whoever_has_other_rights_is_not_weighed_against_those_behind(more):
     f = waiting(mover("first", 10.0, **more), mover("second", 5000.0))
     assert where(f) == {"first": "here", "second": "far"}
+
+
+def test_jobs_whose_policy_puts_no_start_off_are_weighed_whatever_is_forecast():
+    forecast = replace(MARKET, carbon_forecast={DATA: ((2_000_000, 300.0),)})
+    timely = {"expected_s": 3600.0, "deadline_s": 90_000.0, "policy": "cheapest"}
+    f = waiting(mover("first", 10.0, **timely), mover("second", 5000.0, **timely), market=forecast)
+    assert where(f) == {"first": "far", "second": "here"}
 
 
 def test_one_that_waits_alone_goes_where_the_plan_says():

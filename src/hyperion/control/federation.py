@@ -359,7 +359,8 @@ class Federation:
                 continue
             without = self._planning.refused_lately(known, now_ms)
             slack = slack_of(known, now_ms)
-            if known.status.left or timed.is_alone(known.job, slack, self.market):
+            policy = known.job.policy or self.policy
+            if known.status.left or timed.is_alone(known.job, slack, self.market, policy):
                 yield from self._settle(drawn, now_ms)
                 drawn = None
                 yield from self._place_alone(known, self._planning.anew(known, now_ms), now_ms)
@@ -369,7 +370,7 @@ class Federation:
                 self._round_due = True
                 break
             job = rest_of(known, now_ms)
-            rights = Rights(job.priority, job.nice, job.policy or self.policy)
+            rights = Rights(job.priority, job.nice, policy)
             if drawn is None or drawn.rights != rights or drawn.shares(job):
                 yield from self._settle(drawn, now_ms)
                 drawn = self._together(rights)

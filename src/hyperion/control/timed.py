@@ -29,7 +29,7 @@ def plan(
 ) -> Planned:
     """As ``unbound`` plans it, within what its deadline admits, and later where that pays."""
     found = _within(job, slack, unbound)
-    if found.chosen is None or not later.may_wait(job, market) or found.policy != BALANCED.name:
+    if found.chosen is None or not _may_wait(job, market, found.policy):
         return found
     start = later.best_start(job, found.places, market, now_ms, slack)
     if start is None:
@@ -39,9 +39,14 @@ def plan(
     )
 
 
-def is_alone(job: Job, slack: Slack, market: MarketView) -> bool:
-    """Whether it is planned by itself, since its own clock decides."""
-    return is_short(job, slack) or later.may_wait(job, market)
+def is_alone(job: Job, slack: Slack, market: MarketView, policy: str) -> bool:
+    """Whether it is planned by itself, since its own clock decides. ``policy``: that ranks it."""
+    return is_short(job, slack) or _may_wait(job, market, policy)
+
+
+def _may_wait(job: Job, market: MarketView, policy: str) -> bool:
+    """A later start is weighed by the objective: only where that ranks the places too."""
+    return policy == BALANCED.name and later.may_wait(job, market)
 
 
 def _within(job: Job, slack: Slack, unbound: Callable[[Job], Planned]) -> Planned:
