@@ -374,6 +374,27 @@ def test_what_became_of_memory_and_work_is_told_after_the_cpus_are_free():
     assert rows["called → saved (step)"].took.max == 9.0
 
 
+def test_a_step_of_a_gang_is_saved_where_all_ranks_have_saved_it():
+    c = alone(node(cpus=4))
+    ranks = running(c, job("gang", cpus=2, replicas=2, pausing=AT_STEP))
+    assert len(sent(urgent(c, cpus=4), m.Pause)) == 2
+    stands = Freeze(stopped_us=900, confirmed_us=900, how="step", at="step", step=41)
+    say(c, ranks, S.PAUSED, freeze=stands)
+    wrote = replace(stands, saved_us=9000, freed_bytes=12 << 20)
+    rank, other = ranks
+    tell(c, rank, S.PAUSED, freeze=wrote)
+    assert status(c, "gang").reason == "paused for job urgent; 12 MiB given back"
+    tell(c, other, S.PAUSED, freeze=replace(wrote, freed_bytes=3 << 20))
+    version = status(c, "gang").version
+    assert status(c, "gang").reason == "paused for job urgent; step 41 is saved; 15 MiB given back"
+    for _ in range(3):  # reports come again, as long as it stands
+        tell(c, rank, S.PAUSED, freeze=wrote)
+        tell(c, other, S.PAUSED, freeze=replace(wrote, freed_bytes=3 << 20))
+    assert status(c, "gang").version == version, "nothing new"
+    rows = {row.step: row for row in promise_views(c.machine.pausing.promise, "c1")}
+    assert rows["called → saved (step)"].took.count == 2, "once a rank"
+
+
 def test_of_two_alike_the_one_that_stands_still_at_once_makes_room():
     for order in (("slow", "quick"), ("quick", "slow")):
         c = alone(node("n1", cpus=4), node("n2", cpus=4))

@@ -31,6 +31,7 @@ from hyperion.placement.planner import Plan, Seat
 from hyperion.placement.preemption import Eviction
 
 _Decisions = Iterator[Any]
+_K = TypeVar("_K", bound=str)
 _T = TypeVar("_T")
 _STOOD = (S.PAUSING, S.PAUSED)
 MOST_PAUSED = 0.5
@@ -60,6 +61,8 @@ class Pausing:
         """When those that went on lately may be asked again."""
         self._stood: dict[JobId, None] = {}
         """Jobs that have stood still, or would not, lately. Soft."""
+        self._settled: dict[AllocationId, tuple[int, Freeze]] = {}
+        """By which order replicas stand still, and what they told of that afterwards. Soft."""
         self.promise = Promise()
         self.count = 0
         """Jobs made to stand still since the start of the process."""
@@ -259,19 +262,30 @@ class Pausing:
             self.promise.runs(a.job, now_ms)
 
     def _hear_settled(self, a: Allocation, freeze: Freeze, now_ms: int) -> _Decisions:
-        """Compute was free before; now it is known what became of memory and work."""
+        """Compute was free before; now it is known what became of memory and work. It is told
+        again with each report: counted once. Of a gang a step is saved where all have saved it."""
         known = self._state.jobs[a.job]
+        if not known.status.paused_for or not (a.on_disk or freeze.saved_us or freeze.freed_bytes):
+            return
+        generation, before = self._settled.get(a.id, (0, freeze))
+        is_new = generation != a.generation or not before.saved_us
+        if freeze.saved_us and is_new and not a.on_disk:
+            self.promise.settled(a.node, freeze)
+        _remember(self._settled, a.id, (a.generation, freeze))
+        ranks = self._state.live_of(a.job)
+        found = [(rank, self._settled[rank.id]) for rank in ranks if rank.id in self._settled]
+        told = [said for rank, (by, said) in found if by == rank.generation]
+        saved = [said.step for said in told if said.saved_us]
         parts = [f"paused for job {known.status.paused_for}"]
         if a.on_disk:
             parts.append("set aside on disk")
-        elif freeze.saved_us:
+        elif len(saved) == len(ranks) and len(set(saved)) == 1:
             parts.append(f"step {freeze.step} is saved")
-        if freeze.freed_bytes >> 20:
-            parts.append(f"{freeze.freed_bytes >> 20} MiB given back")
+        freed_mib = sum(said.freed_bytes for said in told) >> 20
+        if freed_mib:
+            parts.append(f"{freed_mib} MiB given back")
         reason = "; ".join(parts)
-        if len(parts) > 1 and known.status.paused_for and known.status.reason != reason:
-            if freeze.saved_us and not a.on_disk:
-                self.promise.settled(a.node, freeze)
+        if len(parts) > 1 and known.status.reason != reason:
             yield self._state.moved(known, now_ms, reason=reason)
             self.tell_later(a.job, now_ms)
 
@@ -421,8 +435,8 @@ def share_gpus(one: Allocation, other: Allocation) -> bool:
     return bool(both and set(one.devices) & set(other.devices))
 
 
-def _remember(known: dict[JobId, _T], job: JobId, what: _T) -> None:
+def _remember(known: dict[_K, _T], key: _K, what: _T) -> None:
     """The oldest is forgotten for it if there are too many."""
-    if job not in known and len(known) >= MOST_REMEMBERED:
+    if key not in known and len(known) >= MOST_REMEMBERED:
         del known[next(iter(known))]
-    known[job] = what
+    known[key] = what
