@@ -122,6 +122,18 @@ def test_an_answer_that_is_none_costs_a_policy_the_round_and_nobody_else(answer)
     assert "Policy balanced ranked instead" in f.machine.state.decisions["j0"].arithmetic[-1]
 
 
+def test_a_policy_that_writes_on_its_question_changes_nobody_elses_answer():
+    class Greedy(Optimal):
+        def assign(self, contest):
+            contest.rooms.ahead[:] = [(-(10**9), -(10**9), -(10**9))] * 2
+            for given in contest.start:
+                given[:] = [0]
+            return contest.start
+
+    f = waiting(*crowd(), policy="optimal", rankers=Rankers(lambda _: Guarded(Greedy())))
+    assert where(f) == {"j0": "far", "j1": "here"}, "as regret has it"
+
+
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "highspy", None)
     with pytest.raises(ValueError, match=r"pip install 'hyperion-x\[optimal\]'"):

@@ -138,7 +138,8 @@ class Batch:
         if regretful is not None and _saves(likes, regretful, alone):
             best = regretful
         if exact is not None:
-            found = exact(Contest(likes, self._rooms, best))
+            start = [list(given) for given in best]  # it may write on what it is given
+            found = exact(Contest(likes, self._rooms.copy(), start))
             if _saves(likes, found, best) and holds(likes, self._rooms, found):
                 best = found
         if best is alone:
@@ -212,8 +213,7 @@ class _Regret:
 def holds(likes: Sequence[Likes], rooms: Rooms, given: Assigned) -> bool:
     """Whether each has room when its turn comes, in the order given here. Where all clusters have
     nodes of one shape the order does not matter."""
-    left = Rooms(rooms.fleet)
-    left.limits, left.slow, left.ahead = rooms.limits, rooms.slow, list(rooms.ahead)
+    left = rooms.copy()
     for each, options in zip(likes, given, strict=True):
         if len(options) != each.count:
             return False

@@ -33,6 +33,13 @@ class Rooms:
         """The same where one comparison a shape does not tell: several roles, or a gang over
         several shapes."""
 
+    def copy(self) -> "Rooms":
+        """The same ways; what is taken in one is not taken in the other."""
+        found = Rooms(())
+        found.fleet, found.limits, found.slow = self.fleet, self.limits, self.slow
+        found.ahead = list(self.ahead)
+        return found
+
     def add(self, asks: Iterable[tuple[int, tuple[Ask, ...]]]) -> int:
         """A way to run: what it asks for, by cluster. Its number."""
         limits: dict[int, tuple[Amounts, ...]] = {}
