@@ -102,6 +102,16 @@ def test_the_second_job_shares_what_the_first_one_moves():
     assert status(f, "three").price.egress_usd == status(f, "three").price.move_h == 0.0
 
 
+def test_a_round_ends_after_a_few_that_read_the_same():
+    f = Teller(Federation(DEAR, "balanced", FederationTimes(placements_per_round=40)))
+    attach(f, "us", US)
+    add(f)
+    for n in range(9):
+        f.machine.handle(m.JobSubmitted(reading(f"j{n}", gpus=0), token=1), f.now_ms)
+    placed = [len(sent(f.machine.round(f.now_ms).commands, m.PlaceJob)) for _ in range(2)]
+    assert placed == [5, 4]
+
+
 def test_what_is_placed_again_does_not_pay_again():
     f = federation()
     attach(f, "eu", EU)

@@ -64,7 +64,8 @@ _RECORDS = frozenset(
 _Decisions = Iterator[Any]
 P = JobPhase
 ALONE_COUNTS = 10
-"""As many of a round's placements one job is that is planned by itself: it is ranked by itself."""
+"""As many of a round's placements one job is that is ranked by itself: for its deadline, or since
+one before it names the same dataset."""
 ORDERS_AT_ONCE = 5000  # repeated in one step: more would overrun the link's queue and end it
 
 
@@ -371,7 +372,8 @@ class Federation:
                 break
             job = rest_of(known, now_ms)
             rights = Rights(job.priority, job.nice, policy)
-            if drawn is None or drawn.rights != rights or drawn.shares(job):
+            shares = drawn is not None and drawn.shares(job)
+            if drawn is None or drawn.rights != rights or shares:
                 yield from self._settle(drawn, now_ms)
                 drawn = self._together(rights)
             taken = drawn.take(job, without)
@@ -386,7 +388,7 @@ class Federation:
                     continue
                 yield from self._dispatch(known, alone, alone.chosen, now_ms)
                 drawn = None
-            left -= 1
+            left -= ALONE_COUNTS if shares else 1
             if left <= 0:
                 self._round_due = True
                 break
