@@ -266,6 +266,10 @@ def test_what_the_hook_is_dropping_is_not_there_any_more():
     assert [(c.wanted, c.source, c.region) for c in outcome.commands] == [("drop", US, EU)]
     add(f, regions=(EU,))
     assert dataset(f).copy(EU).going, "it goes all the same"
+    [answer] = f.say(m.DatasetDropAsked("imagenet", EU, token=8))
+    assert (answer.code, answer.error.split(";")[0]) == (
+        "conflict", f"the hook is dropping imagenet in {EU} already"
+    )  # fmt: skip
     f.say(m.CopyReported("imagenet", EU, "drop", "no such command"))
     assert dataset(f).copy(EU).present
     f.say(m.CopyReported("imagenet", EU, "drop", ""))

@@ -96,6 +96,10 @@ class Hauling:
             where = f" in {region}" if entry is not None else ""
             error = f"no dataset {name}{where}; hyperion datasets lists them"
             yield m.Answer(token, error=error, code="not_found")
+        elif copy is not None and copy.going:  # else a job could bring it anew meanwhile
+            told = f"hyperion datasets show {name}"
+            error = f"the hook is dropping {name} in {region} already; {told}"
+            yield m.Answer(token, error=error, code="conflict")
         elif region and entry.dataset.present == [copy]:
             error = (
                 f"{region} has the last copy of {name}; name another region with hyperion datasets"
