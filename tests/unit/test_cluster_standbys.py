@@ -112,6 +112,26 @@ def test_it_goes_on_only_when_no_other_standby_wants_its_gpu():
     assert resume.allocation == batch.allocation
 
 
+def test_one_that_was_stopped_for_its_gpu_comes_back_more_and_more_rarely():
+    c, serve, batch, _ = beside_a_standby(pausing=replace(PACED, hold_s=5.0))
+    activated(c, serve, batch)
+    [stop] = sent(beat(c, 7), m.Stop)
+    away_s = []
+    for _ in range(3):
+        begun_ms = c.now_ms
+        runs = sent(tell(c, stop, S.STOPPED), m.Run)
+        while not runs:
+            assert c.now_ms - begun_ms < 60_000
+            runs = sent(beat(c, 1), m.Run)
+        away_s.append((c.now_ms - begun_ms) / 1000)
+        tell(c, runs[0], S.RUNNING, started_at_ms=c.now_ms)
+        pause, *_ = sent(beat(c, 2), m.Pause)
+        tell(c, pause, S.PAUSED)
+        stop, *_ = sent(beat(c, 7), m.Stop)
+    assert 5 < away_s[0] < 15 < away_s[1] < 25 < away_s[2] < 45, away_s
+    c.machine.state.check()
+
+
 def test_with_its_word_it_may_borrow_cpus_though_it_holds_a_gpu():
     c = alone(node(cpus=4, gpus=1))
     warm(c, standby(cpus=4))

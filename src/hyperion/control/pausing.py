@@ -38,6 +38,10 @@ MOST_PAUSED = 0.5
 """Of its time since its start no job stands still for more than this part."""
 SPARED_MS = 60_000
 """A job that would not stand still is not asked again for so long."""
+STAYS_AWAY_MS = 10_000
+"""Twice as long each time: a job that was stopped since a standby wants its GPU for longer than its
+hold. The place that it leaves is free, and it would only stand still there again."""
+MOST_DOUBLINGS = 6
 MOST_REMEMBERED = 4096
 
 
@@ -423,10 +427,17 @@ class Pausing:
         """It is stopped after all, for the one that it stands still for."""
         status = loser.status
         reason = f"preempted by job {status.paused_for}, {why}"
-        preemptions = status.preemptions + 1
-        yield from self._attempts.stop(
-            loser, JobPhase.QUEUED, reason, now_ms, preemptions=preemptions
-        )
+        more: dict[str, Any] = {"preemptions": status.preemptions + 1}
+        if self._shares_gpus(loser, status.paused_for):
+            away_ms = STAYS_AWAY_MS << min(status.preemptions, MOST_DOUBLINGS)
+            more["not_before_ms"] = now_ms + away_ms
+        yield from self._attempts.stop(loser, JobPhase.QUEUED, reason, now_ms, **more)
+
+    def _shares_gpus(self, loser: r.ClusterJob, winner: JobId) -> bool:
+        """Whether a standby that is wanted has a part of one of its GPUs."""
+        theirs = self._state.live_of(winner)
+        own = self._state.live_of(loser.job.id)
+        return any(self._wants_gpus_of(a, b) for a in theirs for b in own)
 
 
 def share_gpus(one: Allocation, other: Allocation) -> bool:
