@@ -65,6 +65,15 @@ def test_nothing_is_lent_to_whoever_cannot_stand_still():
         c.machine.state.check()
 
 
+def test_who_cannot_borrow_keeps_nobody_waiting_who_can():
+    for gpus, no, yes in ((0, Pausing(forbidden=True), Pausing()), (1, Pausing(), PACED)):
+        c = alone(node(cpus=4, gpus=1))
+        warm(c, standby())
+        assert submit(c, job("first", cpus=4, gpus=gpus, pausing=no)) == []
+        [run] = submit(c, job("next", cpus=4, gpus=gpus, pausing=yes))
+        assert run.job.id == "next"
+
+
 # -- GPUs -----------------------------------------------------------------------------------------
 
 PACED = Pausing(gpu_queue_s=0.006)

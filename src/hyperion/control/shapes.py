@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable
 
+from hyperion.control.lending import may_borrow
 from hyperion.control.occupancy import queue_of
 from hyperion.model.job import Job
 from hyperion.placement.demand import demand_key
@@ -20,7 +21,8 @@ class Shapes:
         """Its shape, and what its quota must admit for it to start. The shape is a small number,
         for it is looked up all the time."""
         labels = tuple(sorted(job.metadata.items())) if job.metadata else ()
-        key = (demand_key(job), job.priority, job.nice, queue_of(job), job.user, labels)
+        borrows = may_borrow(job)  # what standbys lend is there for some and not for others
+        key = (demand_key(job), job.priority, job.nice, queue_of(job), job.user, labels, borrows)
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= SHAPES_REMEMBERED:
