@@ -24,6 +24,8 @@ POLICIES = (
     ("balanced", "balanced", {}),
     ("optimal", "optimal", {}),
     ("balanced, migrate: true", "balanced", {"migrate": True}),
+    ("balanced, datasets", "balanced", {"datasets": True}),
+    ("balanced, both", "balanced", {"datasets": True, "migrate": True}),
 )
 CARBON = (0.0, 1.0, 10.0, 50.0, 200.0)
 """Weights of carbon at 100 USD/t."""

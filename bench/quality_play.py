@@ -11,11 +11,21 @@ from hyperion.control import messages as m
 from hyperion.control.federation import Federation
 from hyperion.control.federation_times import FederationTimes
 from hyperion.model.cluster import Cluster, ClusterLoad, Shape
+from hyperion.model.dataset import Copy, Dataset
 from hyperion.model.ids import ClusterId, JobId
-from hyperion.model.job import Checkpoint, DataSource, Job, JobPhase, Objective, Residency
+from hyperion.model.job import (
+    Checkpoint,
+    DatasetRead,
+    DataSource,
+    Job,
+    JobPhase,
+    Objective,
+    Residency,
+)
 from hyperion.model.market import Market, MarketView, Region
 from hyperion.model.power import replica_watts
 from hyperion.model.resources import Capacity, ResourceRequest
+from hyperion.placement.gravity import storage_usd
 
 P = JobPhase
 FOREVER_MS = 10**12
@@ -60,7 +70,16 @@ class Result:
 
 class Play:
     def __init__(
-        self, series, tasks, policy, *, home_only=False, one_by_one=False, migrate=False, carbon=1.0
+        self,
+        series,
+        tasks,
+        policy,
+        *,
+        home_only=False,
+        one_by_one=False,
+        migrate=False,
+        carbon=1.0,
+        datasets=False,
     ):
         times = FederationTimes(
             cluster_lease_ms=FOREVER_MS, resend_ms=FOREVER_MS, silent_ms=FOREVER_MS,
@@ -69,6 +88,10 @@ class Play:
         self.series = series
         self.tasks = {task.id: task for task in tasks}
         self.home_only, self.migrate, self.carbon = home_only, migrate, carbon
+        self.datasets = datasets
+        """Each job's data are a dataset of its own: what has been brought to a region stays."""
+        self.copies = {task.id: {task.home: 0.0} for task in tasks}
+        """By job the regions where its data are, and since when."""
         self.machine = Federation(self._market(0), policy, times)
         self.sites = {place.id: Site(place) for place in series.places}
         self.saved = dict.fromkeys(self.tasks, 0.0)
@@ -110,11 +133,18 @@ class Play:
             gpus_milli=1000 * task.gpus, gpu_type="V100",
             use_spot=False if self.home_only else None,
         )  # fmt: skip
+        source = DataSource("s3://d", task.size_gib, task.home)
+        named = (DatasetRead(dataset=task.id),) if self.datasets else ()
+        if self.datasets:
+            there = Copy(region=task.home, present=True)
+            dataset = Dataset(name=task.id, size_gib=task.size_gib, copies=(there,))
+            self._tell(m.DatasetApplied(dataset=dataset))
         job = Job(
             id=JobId(task.id),
             command=("true",),
             alternatives=(request,),
-            data=(DataSource("s3://d", task.size_gib, task.home),),
+            data=() if named else (source,),
+            reads=named,
             expected_s=task.work_s,
             deadline_s=task.deadline_s,
             checkpoint=Checkpoint(dir="/c", every_s=q.EVERY_S, restore_s=q.RESTORE_S),
@@ -178,9 +208,7 @@ class Play:
         if isinstance(order, m.PlaceJob):
             task = self.tasks[order.job.id]
             site.jobs[task.id] = attempt = Attempt(task, order.generation)
-            if task.home != site.place.region:
-                pair = (task.home, site.place.region)
-                self.result.egress_usd += task.size_gib * self.series.egress[pair]
+            self._bring(task, site.place.region)
             self._report(site, attempt, P.QUEUED)
             self._begin_waiting(site)
             self._load(site)
@@ -197,6 +225,16 @@ class Play:
             self._report(site, gone, order.phase, lost=order.comes_back)
             self._begin_waiting(site)
             self._load(site)
+
+    def _bring(self, task, region):
+        """What the job's data cost: from where they are for the least, to where they are not."""
+        copies = self.copies[task.id]
+        if region in copies:
+            return
+        least = min(self.series.egress[there, region] for there in copies)
+        self.result.egress_usd += task.size_gib * least
+        if self.datasets:
+            copies[region] = self.now_s
 
     def _begin_waiting(self, site):
         for attempt in site.jobs.values():
@@ -286,6 +324,10 @@ class Play:
 
     def _end(self, task):
         self.result.ended[task.id] = self.now_s
+        for region, since_s in self.copies[task.id].items():
+            if region != task.home:
+                hours = (self.now_s - since_s) / 3600.0
+                self.result.egress_usd += storage_usd(task.size_gib, region, hours)
         self.result.wait_h += (self.started.get(task.id, self.now_s) - task.at_s) / 3600.0
         due_s = task.at_s + task.deadline_s
         if task.deadline_s and self.now_s > due_s and self.saved[task.id] >= task.work_s:

@@ -6,6 +6,9 @@ import pytest
 
 from hyperion.adapters.checkpoint.freezer import Freezer, Group
 
+PATIENT_NS = 10_000_000_000
+"""A thread of its own does the writing, which may get its turn late."""
+
 
 @pytest.fixture
 def group(tmp_path):
@@ -24,7 +27,7 @@ def state(group):
 
 
 def test_the_kernel_is_asked_in_its_words(group):
-    freezer = Freezer()
+    freezer = Freezer(PATIENT_NS)
     stop = freezer.freeze([group])
     assert (stop.how, stop.threads, stop.stragglers) == ("freezer", 0, [])
     assert stop.called_ns <= stop.stopped_ns <= stop.confirmed_ns

@@ -36,6 +36,7 @@ from hyperion.control.orders import Orders
 from hyperion.control.planning import Planning, Standing
 from hyperion.control.progress import rest_of, saved_s, slack_of
 from hyperion.control.rescue import Rescues
+from hyperion.control.returning import Returning
 from hyperion.control.spending import Spending
 from hyperion.control.together import Rights, Together
 from hyperion.model.cluster import ClusterLoad
@@ -45,7 +46,6 @@ from hyperion.model.market import MarketView
 from hyperion.placement import choice, gravity
 from hyperion.placement.choice import FleetCluster, Place
 from hyperion.placement.explain import Planned
-from hyperion.placement.later import LOOK_MS
 from hyperion.placement.ranking import Rankers
 
 _RECORDS = frozenset(
@@ -94,6 +94,7 @@ class Federation:
         self._fleet: tuple[FleetCluster, ...] | None = None
         self._tidied_ms = 0
         self._reconsidered_ms = 0
+        self._returning = Returning()
         self._planning = Planning(policy, self.rankers, times.reconsider_ms, self._standing)
         self._moves = Moves(self.state)
         self._reports = Reports(self.state, self.orders, self._planning.price_there)
@@ -175,7 +176,7 @@ class Federation:
         return self._planning.plan(job, without)
 
     def _standing(self) -> Standing:
-        return Standing(self.fleet, self.market, self.data, self._seen_ms)
+        return Standing(self.fleet, self.market, self.data, self._seen_ms, self._returning)
 
     @property
     def data(self) -> gravity.DataView:
@@ -287,12 +288,14 @@ class Federation:
 
     def _note_load(self, cluster: ClusterId, load: ClusterLoad) -> None:
         self.loads[cluster] = load
+        self._returning.note(cluster, load, self._seen_ms)
         self._freed()
 
     def _lose_cluster(self, cluster: ClusterId, now_ms: int) -> _Decisions:
         peer = self.peers.pop(cluster, None)
         heard_ms = peer.heard_ms if peer is not None else now_ms
         self.loads.pop(cluster, None)
+        self._returning.drop(cluster)
         yield m.DisconnectCluster(cluster)
         yield r.ClusterLost(cluster, now_ms)
         for job_id in list(self.state.placed_in.get(cluster, ())):
@@ -352,6 +355,7 @@ class Federation:
         self._round_due = False
         left = self.times.placements_per_round
         drawn: Together | None = None
+        some_gone = bool(self._returning)
         for job_id, _ in self.state.queue.candidates(now_ms):
             known = self.state.jobs[job_id]
             held = self._spending.hold(known, now_ms)
@@ -361,7 +365,9 @@ class Federation:
             without = self._planning.refused_lately(known, now_ms)
             slack = slack_of(known, now_ms)
             policy = known.job.policy or self.policy
-            if known.status.left or timed.is_alone(known.job, slack, self.market, policy):
+            if known.status.left or timed.is_alone(
+                known.job, slack, self.market, policy, some_gone
+            ):
                 yield from self._settle(drawn, now_ms)
                 drawn = None
                 yield from self._place_alone(known, self._planning.anew(known, now_ms), now_ms)
@@ -396,7 +402,7 @@ class Federation:
 
     def _place_alone(self, known: r.FederatedJob, planned: Planned, now_ms: int) -> _Decisions:
         if planned.later is not None and not known.status.left:
-            until_ms = min(planned.later.start_ms, now_ms + LOOK_MS)
+            until_ms = min(planned.later.start_ms, now_ms + planned.later.look_ms)
             reason = planned.later.words
             yield self._moves.moved(known, now_ms, not_before_ms=until_ms, reason=reason)
         elif planned.chosen is not None:

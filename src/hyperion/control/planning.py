@@ -1,6 +1,6 @@
 """Where a job would go as things stand: asked before it is submitted, in rounds, and as it runs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from hyperion.control import timed
 from hyperion.control.progress import rest_of, slack_of
 from hyperion.control.records import FederatedJob
+from hyperion.control.returning import Returning
 from hyperion.control.together import planned
 from hyperion.model.ids import ClusterId
 from hyperion.model.job import Job
@@ -29,6 +30,8 @@ class Standing(NamedTuple):
     market: MarketView
     data: DataView
     now_ms: int
+    returning: Returning
+    """Spot machines that have gone."""
 
 
 class Planning:
@@ -58,7 +61,9 @@ class Planning:
         """
         now = self._standing()
         unbound = partial(self._unbound, now, set(without), rest_s)
-        return timed.plan(job, slack or Slack(job.deadline_s), now.market, now.now_ms, unbound)
+        gone = partial(self._gone, now, rest_s) if now.returning else None
+        slack = slack or Slack(job.deadline_s)
+        return timed.plan(job, slack, now.market, now.now_ms, unbound, gone)
 
     def anew(self, known: FederatedJob, now_ms: int) -> Planned:
         """Where it would go now if it waited; not back to where it was moved from, if it can."""
@@ -84,6 +89,14 @@ class Planning:
     def refused_lately(self, known: FederatedJob, now_ms: int) -> tuple[ClusterId, ...]:
         lately = now_ms - known.status.placed_at_ms < self._reconsider_ms
         return known.status.excluded if lately else ()
+
+    def _gone(self, now: Standing, rest_s: float | None, job: Job) -> Iterator[tuple[Place, int]]:
+        """Where it could go if spot machines that have gone were there, and since when."""
+        job = job if rest_s is None else replace(job, expected_s=rest_s)
+        ranker = self._rankers.of(job.policy or self._policy)
+        for member, gone_ms in now.returning.fleet(now.fleet):
+            for place in choice.rank(job, (member,), now.market, ranker, now.data):
+                yield place, gone_ms
 
     def _unbound(
         self, now: Standing, without: set[ClusterId], rest_s: float | None, job: Job

@@ -1,6 +1,6 @@
 """Plans of jobs whose deadline has a say in where they may go, and when. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
@@ -12,6 +12,10 @@ from hyperion.placement.choice import Place
 from hyperion.placement.deadline import Slack
 from hyperion.placement.explain import Planned
 from hyperion.placement.feasibility import Reason
+from hyperion.placement.optimal import Optimal
+
+BY_SCORE = frozenset({BALANCED.name, Optimal().name})
+"""Policies that take who costs least by the objective; only they know what waiting is worth."""
 
 
 def is_short(job: Job, slack: Slack) -> bool:
@@ -26,12 +30,18 @@ def plan(
     market: MarketView,
     now_ms: int,
     unbound: Callable[[Job], Planned],
+    gone: Callable[[Job], Iterable[tuple[Place, int]]] | None = None,
 ) -> Planned:
-    """As ``unbound`` plans it, within what its deadline admits, and later where that pays."""
+    """As ``unbound`` plans it, within what its deadline admits, and later where that pays.
+    ``gone``: where it could go if spot machines that have gone were there, and since when."""
     found = _within(job, slack, unbound)
-    if found.chosen is None or not _may_wait(job, market, found.policy):
+    if found.chosen is None:
         return found
-    start = later.best_start(job, found.places, market, now_ms, slack)
+    start = None
+    if _may_wait(job, market, found.policy):
+        start = later.best_start(job, found.places, market, now_ms, slack)
+    if start is None and gone is not None and _may_wait_for_spot(job, slack, found.policy):
+        start = later.until_spot(job, found.chosen, gone(job), now_ms, slack)
     if start is None:
         return found
     return replace(
@@ -39,14 +49,20 @@ def plan(
     )
 
 
-def is_alone(job: Job, slack: Slack, market: MarketView, policy: str) -> bool:
+def is_alone(job: Job, slack: Slack, market: MarketView, policy: str, some_gone: bool) -> bool:
     """Whether it is planned by itself, since its own clock decides. ``policy``: that ranks it."""
-    return is_short(job, slack) or _may_wait(job, market, policy)
+    if is_short(job, slack) or _may_wait(job, market, policy):
+        return True
+    return some_gone and _may_wait_for_spot(job, slack, policy)
 
 
 def _may_wait(job: Job, market: MarketView, policy: str) -> bool:
     """A later start is weighed by the objective: only where that ranks the places too."""
     return policy == BALANCED.name and later.may_wait(job, market)
+
+
+def _may_wait_for_spot(job: Job, slack: Slack, policy: str) -> bool:
+    return policy in BY_SCORE and later.may_wait_for_spot(job, slack)
 
 
 def _within(job: Job, slack: Slack, unbound: Callable[[Job], Planned]) -> Planned:

@@ -1,17 +1,18 @@
-"""Whether a job with time to spare should start later, by what is forecast. Pure.
+"""Whether a job with time to spare should start later: by what is forecast, or since the machines
+that would be cheaper may come back. Pure.
 
 A forecast is a line of steps: a value holds from its instant to the next one. A run is charged the
 mean over its hours. What no forecast covers to its end is not judged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from hyperion.model.job import Job
-from hyperion.model.market import Forecast, MarketView
+from hyperion.model.market import Forecast, Market, MarketView
 from hyperion.placement import deadline, offers
 from hyperion.placement.choice import Place
 from hyperion.placement.dates import day_of
@@ -23,6 +24,9 @@ MARGIN = 0.05
 LEAST_USD = 0.01
 LOOK_MS = MS_PER_HOUR
 """A job that is put off is looked at again this often: forecasts change."""
+LOOK_FOR_MACHINES_MS = 120_000
+"""Likewise one that waits for machines."""
+LEAST_OUT_H = 0.25
 MOST_PLACES = 16
 """The best by their score now."""
 
@@ -36,12 +40,21 @@ class Later(Struct, frozen=True):
     saves_usd: float
     """Of the score, against the best start at once."""
     share: float
+    waits_for: str = ""
+    """Then ``start_ms`` is when it waits no more."""
+
+    @property
+    def look_ms(self) -> int:
+        return LOOK_FOR_MACHINES_MS if self.waits_for else LOOK_MS
 
     @property
     def words(self) -> str:
         minutes = self.start_ms // 60_000 % (24 * 60)
         when = f"{day_of(self.start_ms)} {minutes // 60:02}:{minutes % 60:02} UTC"
-        return f"starts at {when}: saves {dollars(self.saves_usd, 2)} ({self.share:.0%})"
+        saves = f"{dollars(self.saves_usd, 2)} ({self.share:.0%})"
+        if self.waits_for:
+            return f"waits for {self.waits_for} until {when}: would save {saves}"
+        return f"starts at {when}: saves {saves}"
 
 
 def may_wait(job: Job, market: MarketView) -> bool:
@@ -75,6 +88,39 @@ def best_start(
     if not np.isfinite(saves) or saves < max(LEAST_USD, MARGIN * at_once):
         return None
     return Later(int(start_ms), saves, saves / at_once)
+
+
+def may_wait_for_spot(job: Job, slack: Slack) -> bool:
+    return (
+        not job.start_now
+        and deadline.is_governed(job)
+        and deadline.spare_s(job, slack, Market.SPOT) > 0
+    )
+
+
+def until_spot(
+    job: Job, chosen: Place, gone: Iterable[tuple[Place, int]], now_ms: int, slack: Slack
+) -> Later | None:
+    """Instead of ``chosen``, which costs more: wait for spot machines that have gone, until there
+    is only time enough for machines that nobody takes. ``gone`` says since when each has been so,
+    and they are expected to be so for as long again."""
+    best: Later | None = None
+    assert chosen.price is not None, "a place that can take a job has a price"
+    latest_ms = now_ms + int(1000 * deadline.spare_s(job, slack, Market.SPOT))
+    at_once = chosen.price.score
+    for place, gone_ms in gone:
+        if place.refusal is not None or place.price is None or place.market is not Market.SPOT:
+            continue
+        out_h = max(LEAST_OUT_H, (now_ms - gone_ms) / MS_PER_HOUR)
+        waits = job.objective.waiting_usd_per_hour * out_h
+        saves = at_once - place.price.score - waits
+        if saves < max(LEAST_USD, MARGIN * at_once) or now_ms + out_h * MS_PER_HOUR > latest_ms:
+            continue
+        if best is None or saves > best.saves_usd:
+            share = saves / at_once if at_once else 0.0
+            until_ms = min(latest_ms, max(now_ms, (latest_ms + gone_ms) // 2))  # see above
+            best = Later(until_ms, saves, share, f"spot machines in {place.cluster}")
+    return best
 
 
 def _forecasts(place: Place, market: MarketView) -> tuple[Forecast, Forecast]:
