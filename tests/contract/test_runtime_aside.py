@@ -117,6 +117,28 @@ def test_it_comes_back_once_and_is_not_counted_before_it_has(tmp_path, settings)
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("how", ["killed", "unknown"])
+def test_a_new_agent_can_end_what_lies_aside(tmp_path, settings, how):
+    async def story():
+        w = Watched(tmp_path, **settings)
+        await w.runtime.start(w._hear)
+        await w.runtime.launch(order(command=COUNT))
+        await counts(w, 5)
+        await w.runtime.set_aside(ID)
+        await w.runtime.close()
+        async with Watched(tmp_path, **settings) as later:
+            async with asyncio.timeout(20):
+                if how == "killed":
+                    await later.runtime.kill(ID, 0)
+                    await later.exited(ID)
+                else:
+                    await later.runtime.sweep([])
+            assert not list(tmp_path.rglob("aside"))
+            assert later.said(ID, ReplicaStarted) == []
+
+    asyncio.run(story())
+
+
 def alive_pids():
     return {int(x.name) for x in Path("/proc").iterdir() if x.name.isdigit()}
 

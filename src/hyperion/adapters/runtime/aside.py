@@ -94,16 +94,19 @@ class SetsAside:
 
     async def _settled(self, allocation: AllocationId) -> Replica | None:
         """That replica, once it is on its way neither to disk nor back: CRIU, which has joined its
-        groups, must not be taken for it."""
+        groups, must not be taken for it. None: it does not run."""
         replica = self._replicas.get(str(allocation))
-        if replica is not None:
-            async with replica.moving:
-                pass
-        return replica
+        if replica is None:
+            return None
+        async with replica.moving:
+            return replica if replica.pid and replica.exited is None else None
 
     def _lies_aside(self, replica: Replica, claim: Claim) -> bool:
         """Found so by a new agent: it has begun, and is there."""
         if not claim.pid or claim.boot != self._boot or not is_there(replica.directory):
+            return False
+        if replica.kill_at is not None:  # it is to end, and has nothing to end but this
+            drop(replica.directory)
             return False
         replica.pid, replica.started_at_ms = claim.pid, claimed_at_ms(replica.directory)
         self._say(replica, replica.started())

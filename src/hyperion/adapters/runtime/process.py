@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperion.adapters.runtime import deadman, launch, ledger, logs, retention, tree, workdir
-from hyperion.adapters.runtime.aside import SetsAside
+from hyperion.adapters.runtime.aside import SetsAside, drop
 from hyperion.adapters.runtime.cgroup import Cgroups
 from hyperion.adapters.runtime.gates import Gates
 from hyperion.adapters.runtime.rendezvous import FreePorts
@@ -158,8 +158,7 @@ class ProcessRuntime(SetsAside):
             self._upkeep.put_away(self._place(name), f"{self._ended}/{name}")
 
     async def members(self, allocation: AllocationId) -> tuple[list[str], list[int]] | None:
-        replica = await self._settled(allocation)
-        if replica is None or replica.pid == 0 or replica.exited is not None:
+        if (replica := await self._settled(allocation)) is None:
             return None
         group = self._cgroups.group(replica.name)
         return ([group], []) if group else ([], sorted(await self._census.of(replica.name)))
@@ -478,6 +477,7 @@ class ProcessRuntime(SetsAside):
         replica.exited = ending(replica)
         self._running.discard(replica.name)
         self._gates.close(replica.name)
+        drop(replica.directory)
         replica.over.set()
         replica.changed.set()
         self._say(replica, replica.exited)
