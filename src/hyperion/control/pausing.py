@@ -41,7 +41,7 @@ SPARED_MS = 60_000
 STAYS_AWAY_MS = 10_000
 """Twice as long each time: a job that was stopped since a standby wants its GPU for longer than its
 hold. The place that it leaves is free, and it would only stand still there again."""
-MOST_DOUBLINGS = 6
+MOST_DOUBLINGS = 2
 MOST_REMEMBERED = 4096
 
 

@@ -108,7 +108,8 @@ class Posts:
             if x.still_since_ms is None and not self._is_warm(id) and id not in host.stopping
         )
         crowded = bool(wanted) and used > world.capacities[host.name].cpus_milli
-        crowded = crowded or any(self._shares_gpus(host, id) for id in wanted)
+        served = [id for id in wanted if id not in host.stopping]
+        crowded = crowded or any(self._shares_gpus(host, id) for id in served)
         if not crowded or world.now_ms < self._settled_from_ms:
             self._crowded_ms.pop(host.name, None)
             return
