@@ -40,6 +40,7 @@ def test_seeds_that_taught_us(profile, seed):
         ("storm", 103),  # a cluster whose first word was lost was never asked who it is
         ("calm", 2170),  # who was stopped for a standby on its GPU came back after 11 minutes only
         ("calm", 2282),  # a standby that was being stopped was thought to want its GPU
+        ("calm", 4122),  # a claim lapsed while others, that were leaving already, took their grace
         ("spot", 277),  # tasks of an array were stopped for the next task of the same array
     ],
 )

@@ -49,6 +49,25 @@ def test_who_asks_before_submitting_is_told_whom_it_would_stop():
     assert equal.preempts == ()
 
 
+def test_a_place_is_kept_as_long_as_those_that_were_leaving_already_take():
+    """It needs all of the node: what its victim leaves, and what was being ended before."""
+    c = alone(node("n1", gpus=8))
+    slow, quick = (
+        job(name, gpus=4, checkpoint=Checkpoint(grace_s=grace_s))
+        for name, grace_s in (("slow", 120.0), ("quick", 1.0))
+    )
+    [ending, _] = running(c, slow, quick)
+    c.say(m.JobCancelRequested(job="slow", by="x", token=1))
+    commands = c.say(m.JobSubmitted(job=job("urgent", gpus=8, priority=LC), token=1))
+    [stop] = sent(commands, m.Stop)
+    tell(c, stop, S.STOPPED)
+    until_ms = c.machine.state.jobs["urgent"].status.claimed_until_ms
+    assert until_ms >= c.now_ms + 120_000, "the slow one has two minutes"
+    beat(c, 60)
+    runs = sent(tell(c, ending, S.STOPPED), m.Run)
+    assert [run.job.id for run in runs] == ["urgent"]
+
+
 def test_nobody_else_takes_the_place_that_is_being_cleared():
     c = alone(node(gpus=8))
     small = running(c, *(job(f"b{n}", gpus=1) for n in range(8)))

@@ -42,7 +42,9 @@ class Preempting:
             return
         reason = reason or f"preempted by job {known.job.id}"
         losers = {*eviction.victims, *(job for job, _ in (*eviction.shrink, *eviction.tasks))}
-        grace_s = max(state.jobs[job].job.checkpoint.grace_s for job in losers)
+        nodes = {seat.node for seat in eviction.plan.seats}
+        gone_first = losers | {a.job for a in state.running.leaving if a.node in nodes}
+        grace_s = max(state.jobs[job].job.checkpoint.grace_s for job in gone_first)
         for victim in eviction.victims:
             loser = state.jobs[victim]
             preemptions = loser.status.preemptions + 1
