@@ -38,8 +38,8 @@ def block(torch):
 class Units:
     """Beats between modules, forwards and backwards: where one ends the next begins."""
 
-    def __init__(self, torch, beat, page):
-        self._torch, self._beat, self._page = torch, beat, page
+    def __init__(self, torch, beat):
+        self._torch, self._beat = torch, beat
         self.number = 0
         self.seen = []
         """While a list: an event at each place, to learn what lies between them."""
@@ -79,7 +79,7 @@ class Program:
         self.x = torch.randn(ROWS, LENGTH, WIDTH, device="cuda")
         self.y = torch.randn(ROWS, LENGTH, WIDTH, device="cuda")
         self.beat = Beats(page)
-        self.units = Units(torch, self.beat, page)
+        self.units = Units(torch, self.beat)
         for part in self.model.modules():
             if not list(part.children()):
                 self.units.hook(part)

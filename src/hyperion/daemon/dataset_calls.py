@@ -1,5 +1,7 @@
 """The part of the federation's API that is about datasets."""
 
+from functools import partial
+
 from hyperion.control.datasets import Datasets
 from hyperion.control.federation import Federation
 from hyperion.control.messages import DatasetApplied, DatasetDropAsked
@@ -34,8 +36,8 @@ class DatasetCalls:
         return found[0]
 
     async def drop_dataset(self, name: str, region: str) -> list[DatasetView]:
-        wish = lambda token: DatasetDropAsked(name, region, token)  # noqa: E731
-        raise_refusal(await self._driver.ask(wish))
+        asked = partial(DatasetDropAsked, name, region)
+        raise_refusal(await self._driver.ask(asked))
         return await self.datasets()
 
     async def dataset_advice(self) -> list[AdviceView]:

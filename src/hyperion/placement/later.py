@@ -118,7 +118,7 @@ def until_spot(
             continue
         if best is None or saves > best.saves_usd:
             share = saves / at_once if at_once else 0.0
-            until_ms = min(latest_ms, max(now_ms, (latest_ms + gone_ms) // 2))  # see above
+            until_ms = min(latest_ms, max(now_ms, (latest_ms + gone_ms) // 2))
             best = Later(until_ms, saves, share, f"spot machines in {place.cluster}")
     return best
 
