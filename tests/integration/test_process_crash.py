@@ -198,6 +198,9 @@ def test_the_switch_is_single_light_and_replaced_when_it_dies(tmp_path):
     async def story():
         first = runtime(tmp_path)
         await first.start(lambda _: None)
+        async with asyncio.timeout(20):
+            while not switches(tmp_path):  # noqa: ASYNC110  # its words come just after its exec
+                await asyncio.sleep(0.01)
         (pid,) = switches(tmp_path)
         await first.close()
         second = runtime(tmp_path)
